@@ -1,0 +1,148 @@
+"""Every setting of the system, once, typed, read from the environment (prefix ``QMT_``).
+
+Units stand in the names (``_ms``, ``_seconds``, ``_rows``). Secrets are ``SecretStr``: they come from the
+environment or from the file named by ``QMT_ENV_FILE`` and are never printed, logged or stored.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """All settings. ``Settings()`` reads the environment; keyword arguments win over it (used by tests)."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="QMT_", env_file=os.environ.get("QMT_ENV_FILE"), extra="ignore", frozen=True
+    )
+
+    # -- where things live ------------------------------------------------------------------------------
+    data_dir: Path = Field(Path("data"), description="Everything the embedded engines, spool and Dagster keep")
+    host_name: str = Field("", description="Name of this host in heartbeats; empty = the machine's name")
+    recordings_dir: Path | None = Field(None, description="Folder of recorded market data for `make validate`")
+
+    # -- Redis (empty URL = the embedded one of data_dir) -------------------------------------------------
+    redis_url: str = Field("", description="redis://host:port/db or rediss://…; no credentials in it")
+    redis_username: str = ""
+    redis_password: SecretStr | None = None
+    redis_ca_file: Path | None = Field(None, description="CA bundle for rediss://")
+    redis_port: int = Field(16379, description="Preferred port of the embedded Redis")
+    redis_maxmemory_mb: int = Field(2048, description="Memory ceiling of the embedded Redis (noeviction)")
+
+    # -- ClickHouse (empty URL = the embedded one of data_dir) --------------------------------------------
+    clickhouse_url: str = Field("", description="http(s)://host:port; no credentials in it")
+    clickhouse_username: str = "default"
+    clickhouse_password: SecretStr | None = None
+    clickhouse_ca_file: Path | None = None
+    clickhouse_database: str = Field("qmt", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    clickhouse_port: int = Field(18123, description="Preferred port of the embedded ClickHouse")
+    clickhouse_cluster: str = Field(
+        "", pattern=r"^[A-Za-z0-9_.-]*$", description="Cluster for ON CLUSTER DDL; empty = one server"
+    )
+    clickhouse_replicated: bool = Field(False, description="Replicated*MergeTree engines instead of plain ones")
+    ticks_ttl_days: int = Field(30, ge=1, description="Ticks and minute states older than this are dropped")
+    rejected_ttl_days: int = Field(30, ge=1)
+
+    # -- the feed -------------------------------------------------------------------------------------------
+    feed: Literal["xtquant", "simulator", "replay"] = Field(
+        "xtquant" if sys.platform == "win32" else "simulator",
+        description="xtquant = a running MiniQMT; simulator = the deterministic market; replay = recorded ticks",
+    )
+    feed_markets: tuple[str, ...] = ("SH", "SZ", "BJ")
+    feed_sector: str = Field("沪深京A股", description="Sector whose members are the universe (edge filter)")
+    feed_gather_ms: int = Field(100, ge=1, description="Longest time ticks are gathered into one batch")
+    feed_gather_rows: int = Field(5000, ge=1, description="A batch is published at the latest at this size")
+    feed_queue_rows: int = Field(500_000, ge=1000, description="Bound of the queue between callback and publisher")
+    feed_stats_seconds: float = 30.0
+    feed_silence_seconds: float = Field(15.0, description="No tick of the whole market in a session: re-subscribe")
+    feed_gap_seconds: float = Field(60.0, description="An outage longer than this makes the next snapshots baselines")
+    feed_fallback_symbols: int = Field(300, ge=1, le=500, description="Per-symbol subscriptions when whole quote fails")
+    spool_max_mb: int = Field(4096, description="Disk bound of the spool used while Redis is away")
+
+    # -- the stream -------------------------------------------------------------------------------------------
+    stream_shards: int = Field(1, ge=1, le=64, description="Shards of the tick stream; fixed for a deployment")
+    stream_retention_seconds: float = Field(3600.0, description="Tick batches everyone has read are kept this long")
+    bars_retention_hours: float = Field(72.0, description="minute_bar_stream keeps this much, read or not")
+    stream_max_payload_mb: int = Field(32, description="Larger entries are refused before they are decoded")
+    redis_block_ms: int = Field(1000, ge=10, le=2000)
+
+    # -- closing minutes ----------------------------------------------------------------------------------------
+    close_grace_ms: int = Field(1000, description="A minute closes when market time is this far past its end")
+    close_fallback_seconds: float = Field(30.0, description="… or this long after its end on the wall clock")
+
+    # -- Dagster ------------------------------------------------------------------------------------------------
+    first_date: str = Field("2015-01-05", description="First trading-day partition")
+    dagster_port: int = 3000
+    console_port: int = 3080
+    console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
+
+    # -- alerts ---------------------------------------------------------------------------------------------------
+    alert_urls: SecretStr | None = Field(None, description="apprise URLs, separated by white space; [owner=]url")
+    alert_window_minutes: float = Field(60.0, description="The same failure is announced once per window")
+    dagster_base_url: str = Field("", description="Base of links in alerts; empty = http://127.0.0.1:<port>")
+
+    # -- the simulated market ---------------------------------------------------------------------------------------
+    sim_symbols: int = Field(5150, ge=1, le=6000)
+    sim_seed: int = 7
+    sim_date: str = Field("2025-06-05", description="First simulated trading day")
+    sim_speed: float = Field(25.0, ge=0, description="Market seconds per wall second; 0 = as fast as it goes")
+    sim_start_time: str = Field("09:14:00", description="Market time at the start of the first simulated day")
+    sim_anchor_ms: int = Field(0, description="Wall clock (epoch ms) of that start; set by `qmt up` for all processes")
+    sim_faults: tuple[str, ...] = Field((), description="Planted faults, e.g. drop-symbols=20@10:15")
+    replay_files: tuple[Path, ...] = ()
+    replay_speed: float = Field(0.0, ge=0)
+
+    @field_validator("redis_url", "clickhouse_url")
+    @classmethod
+    def _no_credentials_in_urls(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.password or parts.username:
+            raise ValueError(
+                "the URL holds credentials; give them as QMT_REDIS_USERNAME/QMT_REDIS_PASSWORD or "
+                "QMT_CLICKHOUSE_USERNAME/QMT_CLICKHOUSE_PASSWORD"
+            )
+        return value
+
+    @property
+    def host(self) -> str:
+        """Name of this host as used in heartbeats, leases and consumer names."""
+        import socket
+
+        return self.host_name or socket.gethostname()
+
+    @property
+    def run_dir(self) -> Path:
+        """Pid files, ports and logs of what runs now."""
+        return self.data_dir / "run"
+
+    def environment(self) -> dict[str, str]:
+        """The settings that differ from their defaults, as environment variables for a child process."""
+        out: dict[str, str] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None or value == type(self).model_fields[name].default:
+                continue
+            if isinstance(value, SecretStr):
+                text = value.get_secret_value()
+            elif isinstance(value, tuple):
+                import json
+
+                text = json.dumps([str(v) for v in value])
+            else:
+                text = str(value)
+            out[f"QMT_{name.upper()}"] = text
+        return out
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The process's settings, read once."""
+    return Settings()

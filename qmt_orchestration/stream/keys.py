@@ -1,0 +1,57 @@
+"""Every Redis key of the system, with what it holds and how long it lives. No other module spells a key.
+
+Formats of the entries stand in docs/architecture.md ("Contracts"); ids are `<epoch ms>-<n>`, given by the producer.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# -- ticks: stream of Arrow batches; trimmed to what the slowest group has read, at least the retention setting
+TICKS: Final = "qmt:ticks:{{{shard}}}"  # qmt:ticks:{0}: the braces are a hash tag, one slot per shard
+REJECTED: Final = "qmt:rejected"  # stream of Arrow batches of ticks set aside at the edge
+WRITER_GROUP: Final = "qmt:writer"  # consumer group of the ClickHouse writer on both
+
+# -- bars for clients: one entry per bar, the user's published format
+BARS: Final = "minute_bar_stream"
+BARS_FORMING: Final = "minute_bar_stream:forming"  # optional: bars of the minute not yet closed
+BAR_GROUP_PREFIX: Final = "minute_bar_consumers"  # group of client C in broadcast mode: minute_bar_consumers:C
+PUBLISHED: Final = "qmt:bars:published"  # hash: trading day, last published frame, highest version
+
+# -- dead letters of stream S: qmt:dlq:S, capped
+DEAD_LETTERS: Final = "qmt:dlq:{stream}"
+
+# -- commands to the gateway and its replies
+RPC: Final = "qmt:rpc"  # stream of requests, group qmt:gateway
+RPC_GROUP: Final = "qmt:gateway"
+RPC_REPLY: Final = "qmt:rpc:reply:{request_id}"  # stream of progress and chunks; expires an hour after the last one
+
+# -- services
+HEARTBEAT: Final = "qmt:heartbeat:{host}:{service}"  # hash of statistics, expires after 15 s without a beat
+DESIRED: Final = "qmt:desired"  # hash service -> running | stopped, kept
+LEASE: Final = "qmt:lease:{name}"  # string owner token, expires
+FENCE: Final = "qmt:fence:{name}"  # counter: token of the newest lease holder, kept
+STATS: Final = "qmt:stats:{service}"  # stream of statistics, about a day (MAXLEN ~ 4000)
+
+# -- clients
+CLIENT: Final = "qmt:client:{client_id}"  # hash: mode, group, shards, counters, last seen; expires after a day
+CLIENTS: Final = "qmt:clients"  # set of client ids
+CLIENT_COMMAND: Final = "qmt:client:{client_id}:command"  # string run | stop
+SHARD_LEASE: Final = "qmt:client:shard:{group}:{shard}"  # string client id, expires
+
+# -- the clock of a simulated or replayed market; absent = the wall clock is the market's clock
+CLOCK: Final = "qmt:clock"  # hash: market_ms, wall_ms, speed
+# -- coverage of the feed: what a restarted subscriber must know
+FEED_STATE: Final = "qmt:feed:{feed_id}"  # hash: trading_day, session, seq, last_ms, saved_at
+
+
+def ticks(shard: int) -> str:
+    """Key of one shard of the tick stream."""
+    return TICKS.format(shard=shard)
+
+
+def shard_of(symbol: str, shards: int) -> int:
+    """Shard of a symbol: crc32, the same in every language and process."""
+    from zlib import crc32
+
+    return crc32(symbol.encode()) % shards
