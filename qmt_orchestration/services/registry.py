@@ -1,0 +1,80 @@
+"""The services there are: a name, the module with ``run(settings, stop) -> int``, and whether only one may run.
+
+A new service is one line here. Modules are imported only in the process that runs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event
+from typing import Final, cast
+
+from qmt_orchestration.settings import Settings
+
+Run = Callable[[Settings, Event], int]
+
+#: Exit codes of a service process besides its own (names as in sysexits.h).
+EXIT_CONFIG: Final = 78  # a setting is wrong or a module is missing
+EXIT_UNEXPECTED: Final = 70  # run() raised
+EXIT_LEASE_LOST: Final = 75  # another instance works now; started again, this one waits as its stand-by
+EXIT_ALREADY: Final = 73  # the same service of the same data_dir is running
+
+
+class UnknownService(ValueError):
+    """The name is no service; the message lists those that are."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """How one service is started and watched.
+
+    *lease*: name of the fenced lease that lets only one instance of all hosts work ("" = none; the subscriber
+    takes its own, 'feed'). *beats*: whether it writes heartbeats, so that silence means it hangs. *command*: a whole
+    command line instead of ``services run NAME`` (an engine, say). *once*: exit code 0 means finished, not died.
+    """
+
+    name: str
+    module: str = ""
+    lease: str = ""
+    beats: bool = True
+    command: tuple[str, ...] = ()
+    once: bool = False
+
+    def argv(self, log_dir: str) -> list[str]:
+        """The command line of its process."""
+        if self.command:
+            return list(self.command)
+        out = [sys.executable, "-m", "qmt_orchestration.services", "run", self.name]
+        out += ["--supervised", "--log-dir", log_dir]
+        known = SERVICES.get(self.name)
+        if known is None or known.module != self.module:
+            out += ["--module", self.module, "--lease", self.lease]
+        return out
+
+
+SERVICES: Final[dict[str, Service]] = {
+    service.name: service
+    for service in (
+        Service("subscriber", "qmt_orchestration.feed.subscriber"),
+        Service("gateway", "qmt_orchestration.feed.gateway"),
+        Service("writer", "qmt_orchestration.warehouse.writer"),
+        Service("publisher", "qmt_orchestration.warehouse.publisher", lease="publisher"),
+        Service("console", "qmt_orchestration.console.service"),
+    )
+}
+
+
+def get_service(name: str) -> Service:
+    """The service of this name; `UnknownService` otherwise."""
+    try:
+        return SERVICES[name]
+    except KeyError:
+        raise UnknownService(f"expected one of {', '.join(SERVICES)}, found {name!r}") from None
+
+
+def load_run(service: Service) -> Run:
+    """Import the service's module and return its ``run``."""
+    return cast(Run, importlib.import_module(service.module).run)
