@@ -84,6 +84,14 @@ class Settings(BaseSettings):
     console_port: int = 3080
     console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
 
+    # -- services and their agent ---------------------------------------------------------------------------------
+    service_start_seconds: float = Field(60.0, gt=0, description="No heartbeat this long after a start: killed")
+    service_stale_seconds: float = Field(6.0, gt=0, description="A heartbeat older than this: killed and started again")
+    service_stop_seconds: float = Field(10.0, gt=0, description="Time to flush after a stop, before it is killed")
+    service_stable_seconds: float = Field(30.0, gt=0, description="Up this long: the next restart is immediate again")
+    service_backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause before a restart")
+    service_memory_mb: int = Field(2048, ge=0, description="A service above this is restarted gracefully; 0 = no limit")
+
     # -- alerts ---------------------------------------------------------------------------------------------------
     alert_urls: SecretStr | None = Field(None, description="apprise URLs, separated by white space; [owner=]url")
     alert_window_minutes: float = Field(60.0, description="The same failure is announced once per window")
