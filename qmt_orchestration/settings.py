@@ -92,6 +92,30 @@ class Settings(BaseSettings):
     service_backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause before a restart")
     service_memory_mb: int = Field(2048, ge=0, description="A service above this is restarted gracefully; 0 = no limit")
 
+    # -- quality: limits of the checks (docs/dagster.md); shares are of 1 -------------------------------------------
+    quality_missing_symbols_warn: float = Field(0.02, description="Listed, not suspended symbols without data")
+    quality_missing_symbols_error: float = 0.20
+    quality_missing_frames_error: float = Field(0.001, description="Minutes missing after a symbol's first trade")
+    quality_loss_rate_error: float = Field(0.001, description="Feed batches lost; any loss at all is a warning")
+    quality_delay_p99_ms: float = Field(5000.0, description="Exchange time to callback, 99th percentile")
+    quality_silence_warn_seconds: float = Field(30.0, description="No tick of the whole market inside the session")
+    quality_silence_error_seconds: float = 120.0
+    quality_rejected_share_warn: float = 0.001
+    quality_rejected_share_error: float = 0.05
+    quality_filled_share_warn: float = Field(0.5, description="Bars of minutes without a trade")
+    quality_qmt_mismatch_warn: float = Field(0.005, description="Minutes that differ from QMT's own bars")
+    quality_qmt_mismatch_error: float = 0.10
+    quality_instruments_change_warn: float = 0.01
+    quality_instruments_change_error: float = 0.10
+    quality_disk_share_warn: float = Field(0.85, description="Disk in use")
+    quality_disk_share_error: float = 0.95
+    quality_calendar_days: int = Field(10, ge=1, description="Trading days the calendar must know ahead")
+    quality_lag_seconds: float = Field(10.0, description="The writer behind the tick stream")
+    observe_seconds: int = Field(30, ge=5, description="Statistics of the stream are shown in Dagster this often")
+    history_chunk_symbols: int = Field(200, ge=1, description="Symbols per request of QMT's history")
+    history_timeout_seconds: float = Field(600.0, description="Longest wait for one request to the gateway")
+    minute_runs_keep_days: int = Field(3, ge=1, description="Runs of finalize_minutes are deleted after this")
+
     # -- alerts ---------------------------------------------------------------------------------------------------
     alert_urls: SecretStr | None = Field(None, description="apprise URLs, separated by white space; [owner=]url")
     alert_window_minutes: float = Field(60.0, description="The same failure is announced once per window")
