@@ -1,0 +1,269 @@
+"""Every data-quality check once: its asset, name, SQL file, limits and severity. Specs and results are both made from here.
+
+A check's SQL (``warehouse/queries/checks/<sql>.sql``) returns one row ``measure, expected, found, worst``: how bad it is (0 =
+perfect), what was expected and found in words, and the worst offenders as a JSON array of objects. The measure passes up to
+``allowed``; above it the check fails with severity WARN, above ``fatal`` with ERROR (None: never ERROR). Limits are numbers, or
+names of settings where a deployment may want another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+# -- names, one word per thing across Dagster, ClickHouse and the docs
+ROWS_PRESENT: Final = "rows_present"
+NO_MISSING_FRAMES: Final = "no_missing_frames"
+NO_DUPLICATE_KEYS: Final = "no_duplicate_keys"
+OHLC_CONSISTENT: Final = "ohlc_consistent"
+WITHIN_PRICE_LIMITS: Final = "within_price_limits"
+SHARE_FILLED: Final = "share_filled"
+VOLUME_ADDS_UP: Final = "volume_adds_up"
+SEQUENCE_CONTINUOUS: Final = "sequence_continuous"
+DELAY: Final = "delay"
+NO_SILENCE: Final = "no_silence"
+SHARE_REJECTED: Final = "share_rejected"
+STORAGE: Final = "storage"
+QMT_ROWS: Final = "qmt_rows_match"
+QMT_VOLUME: Final = "qmt_volume_matches"
+QMT_AMOUNT: Final = "qmt_amount_matches"
+QMT_OHLC: Final = "qmt_ohlc_matches"
+QMT_DAILY: Final = "qmt_daily_matches"
+COUNT_AGAINST_YESTERDAY: Final = "count_against_yesterday"
+LIMITS_KNOWN: Final = "limits_known"
+CALENDAR_HORIZON: Final = "calendar_horizon"
+FEED_FRESH: Final = "feed_fresh"
+SERVICES_ALIVE: Final = "services_alive"
+STREAM_LAG: Final = "stream_lag"
+NO_DEAD_LETTERS: Final = "no_dead_letters"
+NOTHING_LOST: Final = "nothing_lost"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one asset; see the module for the meaning of the fields."""
+
+    asset: str
+    name: str
+    description: str
+    sql: str = ""  # empty: computed in Python (calendar, heartbeats)
+    allowed: str | float = 0.0
+    fatal: str | float | None = 0.0
+    blocking: bool = False  # a failure of severity ERROR keeps the assets downstream from being made in the same run
+    parameters: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
+    """The checks that every table of bars shares; *base* is the table its volumes must add up to."""
+    table = {"table": asset}
+    shared = (
+        Check(
+            asset,
+            ROWS_PRESENT,
+            "Every symbol that trades this day has bars.",
+            "rows_present",
+            "quality_missing_symbols_warn",
+            "quality_missing_symbols_error",
+            blocking=True,
+            parameters=table,
+        ),
+        Check(
+            asset,
+            NO_DUPLICATE_KEYS,
+            "No symbol and frame stands twice with the same version (a newer version replaces an older one).",
+            "no_duplicate_keys",
+            blocking=True,
+            parameters=table,
+        ),
+        Check(
+            asset,
+            OHLC_CONSISTENT,
+            "Prices are positive, low ≤ open, close ≤ high; volume and amount are not negative, and zero together.",
+            "ohlc_consistent",
+            parameters=table,
+        ),
+    )
+    if not base:
+        return shared
+    conserved = Check(
+        asset,
+        VOLUME_ADDS_UP,
+        f"The {base.removeprefix('bars_')} bars inside each bar add up to its volume and amount; high and low are their extremes.",
+        "daily_volume_adds_up" if asset == "bars_1d" else "volume_adds_up",
+        parameters={**table, "minutes": {"bars_5m": 5, "bars_30m": 30}.get(asset, 240)},
+    )
+    return (*shared, conserved)
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    Check(
+        "ticks",
+        ROWS_PRESENT,
+        "Every symbol that is listed and not suspended sent ticks this day.",
+        "ticks_present",
+        "quality_missing_symbols_warn",
+        "quality_missing_symbols_error",
+    ),
+    Check(
+        "ticks",
+        SEQUENCE_CONTINUOUS,
+        "The batch numbers of every feed session have no gap: the loss rate, exact.",
+        "sequence_continuous",
+        0.0,
+        "quality_loss_rate_error",
+    ),
+    Check("ticks", NO_DUPLICATE_KEYS, "No tick is stored twice.", "ticks_duplicates", 0.0, None),
+    Check(
+        "ticks",
+        DELAY,
+        "99 % of live ticks reach this system within the limit (exchange time to callback), in ms.",
+        "delay",
+        "quality_delay_p99_ms",
+        None,
+    ),
+    Check(
+        "ticks",
+        NO_SILENCE,
+        "The market was never silent for long inside the session: the longest pause in seconds.",
+        "no_silence",
+        "quality_silence_warn_seconds",
+        "quality_silence_error_seconds",
+    ),
+    Check(
+        "ticks",
+        SHARE_REJECTED,
+        "Few ticks were set aside at the edge (they stand in ticks_rejected with their reason).",
+        "share_rejected",
+        "quality_rejected_share_warn",
+        "quality_rejected_share_error",
+    ),
+    Check(
+        "ticks",
+        STORAGE,
+        "The disk has room (share in use), and no day outlives its TTL.",
+        "storage",
+        "quality_disk_share_warn",
+        "quality_disk_share_error",
+    ),
+    *_of_bars("bars_1m"),
+    Check(
+        "bars_1m",
+        NO_MISSING_FRAMES,
+        "From its first trade on, each symbol has every minute of the calendar.",
+        "no_missing_frames",
+        0.0,
+        "quality_missing_frames_error",
+    ),
+    Check(
+        "bars_1m",
+        WITHIN_PRICE_LIMITS,
+        "No bar lies outside the day's price limits.",
+        "within_price_limits",
+        0.0,
+        None,
+    ),
+    Check(
+        "bars_1m",
+        SHARE_FILLED,
+        "Few minutes had no trade (their bars repeat the last price and are marked as filled).",
+        "share_filled",
+        "quality_filled_share_warn",
+        None,
+    ),
+    *_of_bars("bars_5m", base="bars_1m"),
+    *_of_bars("bars_30m", base="bars_1m"),
+    *_of_bars("bars_1d", base="bars_1m"),
+    Check(
+        "bars_1m",
+        QMT_ROWS,
+        "Share of QMT's own minutes with trades that our bars lack.",
+        "qmt_rows",
+        0.0,
+        "quality_qmt_mismatch_error",
+    ),
+    Check(
+        "bars_1m",
+        QMT_VOLUME,
+        "Share of minutes whose volume differs from QMT's by more than a lot.",
+        "qmt_volume",
+        "quality_qmt_mismatch_warn",
+        "quality_qmt_mismatch_error",
+    ),
+    Check(
+        "bars_1m",
+        QMT_AMOUNT,
+        "Share of minutes whose amount differs from QMT's by more than its rounding.",
+        "qmt_amount",
+        "quality_qmt_mismatch_warn",
+        "quality_qmt_mismatch_error",
+    ),
+    Check(
+        "bars_1m",
+        QMT_OHLC,
+        "Share of minutes whose open, high, low or close differs from QMT's.",
+        "qmt_ohlc",
+        "quality_qmt_mismatch_warn",
+        "quality_qmt_mismatch_error",
+    ),
+    Check(
+        "bars_1m",
+        QMT_DAILY,
+        "Share of symbols whose minutes do not add up to QMT's daily volume and extremes.",
+        "qmt_daily",
+        "quality_qmt_mismatch_warn",
+        "quality_qmt_mismatch_error",
+    ),
+    Check(
+        "instruments",
+        COUNT_AGAINST_YESTERDAY,
+        "The number of instruments is about that of the trading day before (share of change).",
+        "count_against_yesterday",
+        "quality_instruments_change_warn",
+        "quality_instruments_change_error",
+    ),
+    Check(
+        "instruments",
+        LIMITS_KNOWN,
+        "Every listed, not suspended instrument has the day's price limits and a previous close.",
+        "limits_known",
+        0.01,
+        None,
+    ),
+    Check(
+        "instruments",
+        CALENDAR_HORIZON,
+        "The exchange calendar knows the coming trading days: how many are missing from what is wanted.",
+        fatal="quality_calendar_days",
+    ),
+    Check(
+        "tick_stream",
+        FEED_FRESH,
+        "Ticks flow while the market is in session: seconds since the newest one.",
+        allowed="quality_silence_warn_seconds",
+        fatal="quality_silence_error_seconds",
+    ),
+    Check("tick_stream", SERVICES_ALIVE, "Every service that should run has a heartbeat: how many have not."),
+    Check(
+        "tick_stream",
+        STREAM_LAG,
+        "The writer keeps up: seconds it is behind the stream.",
+        allowed="quality_lag_seconds",
+        fatal=60.0,
+    ),
+    Check("tick_stream", NO_DEAD_LETTERS, "No entry was given up: how many stand in the dead letters.", fatal=None),
+    Check("tick_stream", NOTHING_LOST, "The writer saw every batch number of every feed session: batches lost."),
+)
+
+#: The checks that compare with QMT's own bars: a step of their own, because they need both tables finished.
+RECONCILIATION: Final = (QMT_ROWS, QMT_VOLUME, QMT_AMOUNT, QMT_OHLC, QMT_DAILY)
+
+
+def checks_of(asset: str) -> tuple[Check, ...]:
+    """The checks computed together with *asset* (reconciliation stands apart)."""
+    return tuple(c for c in CHECKS if c.asset == asset and c.name not in RECONCILIATION)
+
+
+def reconciliation_checks() -> tuple[Check, ...]:
+    """The checks of our minute bars against QMT's."""
+    return tuple(c for c in CHECKS if c.name in RECONCILIATION)

@@ -1,0 +1,93 @@
+"""Trading days as Dagster partitions: one daily definition, weekends and exchange holidays excluded.
+
+Minute grain lives in ClickHouse, not in partitions (Dagster advises against more than 100,000 partitions an asset; minutes
+would pass that in two years). A partition key is a trading day, ``YYYY-MM-DD``, Asia/Shanghai, never ``now().date()``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from importlib.metadata import version
+from pathlib import Path
+
+import dagster as dg
+
+from qmt_orchestration.market.schema import TZ
+from qmt_orchestration.settings import Settings
+
+WEEKENDS = "0 0 * * 0,6"  # cron: midnight of Saturdays and Sundays
+
+
+def trading_day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
+    """Every trading day from ``settings.first_date`` on; today's partition exists from midnight on (``end_offset=1``)."""
+    first = date.fromisoformat(settings.first_date)
+    return dg.DailyPartitionsDefinition(
+        start_date=settings.first_date,
+        timezone=TZ,
+        end_offset=1,
+        exclusions=[WEEKENDS, *(datetime(d.year, d.month, d.day) for d in holidays(settings) if d >= first)],  # noqa: DTZ001 (Dagster adds the zone)
+    )
+
+
+def holidays(settings: Settings) -> list[date]:
+    """Weekdays on which the exchanges are closed, as far as the calendar knows.
+
+    Reading the calendar costs a second and a half (it imports pandas) and every run imports this code, so the list is kept in
+    ``data_dir/cache``, named after the calendar's version. The cache is an aid: without write access it is computed anew.
+    """
+    cache = settings.data_dir / "cache" / f"holidays-{version('exchange-calendars')}.json"
+    try:
+        return [date.fromisoformat(text) for text in json.loads(cache.read_text())]
+    except (OSError, ValueError):
+        found = _holidays_of_calendar()
+        _keep(cache, found)
+        return found
+
+
+def _holidays_of_calendar() -> list[date]:
+    from qmt_orchestration.market import calendar
+
+    last = calendar.horizon()
+    open_days = set(calendar.trading_days(date(2005, 1, 4), last))
+    weekdays = (date(2005, 1, 4) + timedelta(days=i) for i in range((last - date(2005, 1, 4)).days + 1))
+    return [d for d in weekdays if d.weekday() < 5 and d not in open_days]
+
+
+def _keep(cache: Path, found: list[date]) -> None:
+    import os
+
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        draft = cache.with_suffix(f".{os.getpid()}")
+        draft.write_text(json.dumps([str(d) for d in found]))
+        draft.replace(cache)  # whole or not at all: other processes read it at the same time
+    except OSError:
+        return
+
+
+def require_partition(partitions: dg.DailyPartitionsDefinition, day: date) -> str:
+    """The partition key of *day*.
+
+    Raises ValueError for a holiday or a day outside the partitions: Dagster itself would silently take the next window.
+    """
+    key = day.isoformat()
+    if not partitions.has_partition_key(key):
+        raise ValueError(
+            f"{key} is no partition: it is no trading day, or lies before QMT_FIRST_DATE "
+            f"({partitions.start.date()}) or after tomorrow"
+        )
+    return key
+
+
+def days_of_tags(tags: Mapping[str, str], partitions: dg.DailyPartitionsDefinition) -> list[date]:
+    """The days a run is for, from its partition tags: one day or a range (holidays inside it left out)."""
+    single = tags.get("dagster/partition")
+    if single:
+        return [date.fromisoformat(single)]
+    first, last = tags.get("dagster/asset_partition_range_start"), tags.get("dagster/asset_partition_range_end")
+    if not first or not last:
+        raise ValueError("the run has no partition: launch it for a trading day or a range of them")
+    keys = partitions.get_partition_keys_in_range(dg.PartitionKeyRange(first, last))
+    return [date.fromisoformat(key) for key in keys]
