@@ -1,0 +1,74 @@
+"""Heartbeats: each service says about once a second that it lives and what it counts.
+
+`keys.HEARTBEAT` is a hash that expires 15 s after the last beat: absent means dead. About every 30 s the numbers also
+go to the stream `keys.STATS` of the service, about a day of them, for plots.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import redis
+
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+
+TTL_SECONDS: Final = 15
+STATS_SECONDS: Final = 30.0
+STATS_MAXLEN: Final = 4000
+
+Number = int | float | str
+
+
+class Heartbeat:
+    """The heartbeat of *service* on this host. `beat` may raise `redis.RedisError`."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, service: str) -> None:
+        self._client: Any = client
+        self._service = service
+        self._key = keys.HEARTBEAT.format(host=settings.host, service=service)
+        self._identity = {
+            "host": settings.host,
+            "service": service,
+            "pid": os.getpid(),
+            "started_ms": int(time.time() * 1000),
+        }
+        self._next_stats = 0.0
+
+    def beat(self, numbers: Mapping[str, Number] | None = None) -> None:
+        """Publish the numbers (text or numbers; times in epoch ms, units in the names)."""
+        fields = {**self._identity, "state": "running", "beat_ms": int(time.time() * 1000), **(numbers or {})}
+        pipe = self._client.pipeline(transaction=True)
+        pipe.hset(self._key, mapping=fields)
+        pipe.expire(self._key, TTL_SECONDS)
+        if time.monotonic() >= self._next_stats:
+            self._next_stats = time.monotonic() + STATS_SECONDS
+            pipe.xadd(keys.STATS.format(service=self._service), fields, maxlen=STATS_MAXLEN, approximate=True)
+        pipe.execute()
+
+    def stop(self) -> None:
+        """Mark a clean stop: the heartbeat says ``state=stopped`` until it expires. Never raises for a dead server."""
+        try:
+            self._client.hset(self._key, mapping={"state": "stopped", "beat_ms": int(time.time() * 1000)})
+            self._client.expire(self._key, TTL_SECONDS)
+        except redis.RedisError:
+            return  # the server is away: the heartbeat expires by itself
+
+
+def read_all(client: Any) -> list[dict[str, str]]:
+    """Every heartbeat that has not expired, by host and service; all values are text."""
+    pattern = keys.HEARTBEAT.format(host="*", service="*")
+    found = sorted(client.scan_iter(match=pattern, count=1000))
+    pipe = client.pipeline(transaction=False)
+    for key in found:
+        pipe.hgetall(key)
+    beats = [{k.decode(): v.decode(errors="replace") for k, v in row.items()} for row in pipe.execute() if row]
+    return sorted((b for b in beats if "service" in b), key=lambda b: (b["host"], b["service"]))
+
+
+def is_alive(client: Any, service: str) -> bool:
+    """Whether some host's *service* beats and has not said that it stopped."""
+    return any(b["service"] == service and b.get("state") == "running" for b in read_all(client))
