@@ -65,7 +65,6 @@ def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
             "rows_present",
             "quality_missing_symbols_warn",
             "quality_missing_symbols_error",
-            blocking=True,
             parameters=table,
         ),
         Check(

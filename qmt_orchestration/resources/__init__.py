@@ -6,7 +6,7 @@ come from the environment alone: they are no part of a resource's configuration,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import dagster as dg
 from pydantic import Field, SecretStr
@@ -60,22 +60,22 @@ class ServicesResource(_WithSettings):
         return read_all(connect(self.settings))
 
     def desired(self) -> dict[str, str]:
-        """Service → ``running`` or ``stopped``, as last asked for."""
+        """Service → ``running`` or ``stopped``, as last asked for; who is absent should run."""
         from qmt_orchestration.services.desired import read_desired
         from qmt_orchestration.stream.connection import connect
 
-        return dict(read_desired(connect(self.settings)))
+        return {name: wanted.state for name, wanted in read_desired(connect(self.settings)).items()}
 
-    def ask(self, service: str, action: str) -> None:
-        """Ask for *action* (``start``, ``stop`` or ``restart``) on *service*; the agents act within seconds."""
-        from qmt_orchestration.services import desired
+    def ask(self, service: str, action: Literal["start", "stop", "restart"]) -> None:
+        """Ask for *action* on *service*; the agents act within seconds."""
+        from qmt_orchestration.services.desired import ask_restart, set_desired
         from qmt_orchestration.stream.connection import connect
 
         client = connect(self.settings)
         if action == "restart":
-            desired.request_restart(client, service)
+            ask_restart(client, service)
         else:
-            desired.set_desired(client, service, {"start": "running", "stop": "stopped"}[action])
+            set_desired(client, service, "running" if action == "start" else "stopped")
 
 
 def build_resources(settings: Settings | None = None) -> dict[str, Any]:

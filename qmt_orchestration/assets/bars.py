@@ -1,0 +1,179 @@
+"""Bars: the final minute bars of a day, and what is rolled up from them.
+
+What a bar *is* stands in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check the outcome
+in the same step. A run of ``finalize_minutes`` gives the frames that have just closed; every other run is for whole days.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import dagster as dg
+
+from qmt_orchestration.assets.columns import OWNER, table_metadata
+from qmt_orchestration.assets.making import Made, days_of, make_days
+from qmt_orchestration.checks.evaluate import Window, specs
+from qmt_orchestration.checks.names import checks_of
+from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.resources import ClickHouseResource, RedisResource
+from qmt_orchestration.settings import Settings
+
+
+class Frames(dg.Config):
+    """Which frames of the day to make, as ``HH:MM`` end labels; empty: the whole day."""
+
+    first_frame: str = ""
+    last_frame: str = ""
+
+    def window(self, day: date, now: datetime) -> Window:
+        """The frames as a window of *day*; without frames, the day as far as it has passed at *now* (market time)."""
+        if not self.first_frame or not self.last_frame:
+            return Window.whole(day, now)
+        return Window(day, _at(day, self.first_frame), _at(day, self.last_frame))
+
+    @property
+    def whole_day(self) -> bool:
+        """Whether no frames were chosen."""
+        return not self.first_frame or not self.last_frame
+
+
+def _at(day: date, label: str) -> datetime:
+    return datetime.strptime(f"{day} {label}", "%Y-%m-%d %H:%M").replace(tzinfo=SHANGHAI)
+
+
+def _one_day_only(context: dg.AssetExecutionContext, frames: Frames) -> None:
+    days = days_of(context)
+    if not frames.whole_day and len(days) != 1:
+        raise dg.Failure(
+            f"frames {frames.first_frame} to {frames.last_frame} were given for {len(days)} days: frames are for one day; "
+            "leave first_frame and last_frame empty for a range of days"
+        )
+
+
+def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
+    """``bars_1m``, ``bars_5m``, ``bars_30m`` and ``bars_1d``. *settings*: for what is shown only (names)."""
+
+    @dg.asset(
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=["ticks", "qmt_bars_1m"],
+        check_specs=specs(checks_of("bars_1m")),
+        group_name="bars",
+        kinds={"clickhouse", "table"},
+        owners=[OWNER],
+        tags={"period": "1m"},
+        metadata=table_metadata(settings, "bars_1m"),
+        pool="bars",
+        description=(
+            "Final one-minute bars: 241 a day and symbol, end labels. From the day's ticks where there are any; minutes the "
+            "ticks lack, and days without ticks, from QMT's own bars (`source` says which)."
+        ),
+    )
+    def bars_1m(
+        context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
+    ) -> dg.MaterializeResult[None]:
+        from qmt_orchestration.stream.clock import read_clock
+
+        _one_day_only(context, config)
+        client, now = clickhouse.connect(), read_clock(redis.connect()).now()
+
+        def make(day: date) -> Made:
+            window = config.window(day, now)
+            if not config.whole_day:
+                return _finalize(client, window)
+            return _whole_day(context, client, window, live=day == now.date())
+
+        return make_days(context, client, clickhouse.settings, "bars_1m", make, "bars_rows")
+
+    rollups = [_rollup(days, settings, period) for period in ("5m", "30m", "1d")]
+    return [bars_1m, *rollups]
+
+
+def _finalize(client: Any, window: Window) -> Made:
+    from qmt_orchestration.warehouse import bars
+
+    written = bars.finalize(client, window.day, window.first, window.last)
+    return Made(written.rows, window, {**_facts(written), "source": "ticks"})
+
+
+def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *, live: bool) -> Made:
+    """A day from its ticks, then what is missing from QMT's history. The states of the live day are left alone: ticks arrive."""
+    from qmt_orchestration.warehouse import bars
+    from qmt_orchestration.warehouse.client import load_sql
+
+    ticks = int(client.query(load_sql("day_ticks"), parameters={"day": window.day}).first_row[0])
+    rows, facts = 0, dict[str, Any]()
+    if ticks:
+        if not live:
+            context.log.info(f"bars_1m: {window.day}: states of {ticks:,} ticks anew")
+            bars.rebuild_states(client, window.day)
+        written = bars.finalize(client, window.day)
+        rows, facts = written.rows, _facts(written)
+    filled = bars.fill_from_history(client, window.day)
+    if filled.rows and not rows:
+        facts = _facts(filled)
+    parts = [*(["ticks"] if rows else []), *(["QMT history"] if filled.rows else [])]
+    source = " and ".join(parts) or "nothing: no ticks, no QMT bars"
+    if not parts:
+        context.log.warning(
+            f"bars_1m: {window.day} has neither ticks nor QMT bars: materialize qmt_bars_1m (needs a running gateway) or "
+            "replay a recording with `qmt replay`"
+        )
+    return Made(rows + filled.rows, window, {**facts, "source": source, "ticks": ticks, "rows_from_history": filled.rows})
+
+
+def _facts(written: Any) -> dict[str, Any]:
+    return {
+        "symbols": written.symbols,
+        "first_frame": f"{written.first_frame:%H:%M}" if written.first_frame else "none",
+        "last_frame": f"{written.last_frame:%H:%M}" if written.last_frame else "none",
+        "version": written.version,
+    }
+
+
+def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str) -> dg.AssetsDefinition:
+    table = f"bars_{period}"
+    meaning = {
+        "5m": "Five-minute bars, 48 a day, from the minute bars; the opening call is in the first.",
+        "30m": "Thirty-minute bars, 8 a day (10:00 … 11:30, 13:30 … 15:00), from the minute bars.",
+        "1d": (
+            "Daily bars from the day's own values (the last tick): raw prices, after-hours trading in columns of its own, one row "
+            "marked `suspended` for a symbol that did not trade."
+        ),
+    }[period]
+
+    @dg.asset(
+        name=table,
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        deps=["bars_1m"],
+        check_specs=specs(checks_of(table)),
+        group_name="bars",
+        kinds={"clickhouse", "table"},
+        owners=[OWNER],
+        tags={"period": period},
+        metadata=table_metadata(settings, table),
+        pool="bars",
+        description=meaning,
+    )
+    def rollup(
+        context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
+    ) -> dg.MaterializeResult[None]:
+        from qmt_orchestration.stream.clock import read_clock
+        from qmt_orchestration.warehouse import bars
+
+        _one_day_only(context, config)
+        client, now = clickhouse.connect(), read_clock(redis.connect()).now()
+
+        def make(day: date) -> Made:
+            window = config.window(day, now)
+            if config.whole_day or period == "1d":
+                written = bars.roll_up(client, day, period)
+            else:
+                written = bars.roll_up(client, day, period, window.first, window.last)
+            return Made(written.rows, window, _facts(written))
+
+        return make_days(context, client, clickhouse.settings, table, make, "bars_rows")
+
+    return rollup

@@ -1,0 +1,16 @@
+-- Few ticks were set aside at the edge. They stand in ticks_rejected with their reason and payload.
+-- measure: share of the day's ticks that were set aside
+WITH r AS (
+  SELECT reason, count() AS ticks, uniqExact(symbol) AS symbols, any(detail) AS example FROM ticks_rejected
+  WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')
+  GROUP BY reason
+),
+(SELECT count() FROM ticks
+ WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')) AS stored
+SELECT
+  if(sum(ticks) + any(stored) = 0, 0., sum(ticks) / (sum(ticks) + any(stored))) AS measure,
+  'nearly every tick accepted' AS expected,
+  concat(toString(sum(ticks)), ' set aside, ', toString(stored), ' stored') AS found,
+  toJSONString(arrayMap(x -> map('reason', x.1, 'ticks', toString(x.2), 'symbols', toString(x.3), 'example', x.4),
+    arraySlice(arrayReverseSort(x -> x.2, groupArray((toString(reason), r.ticks, symbols, example))), 1, 20))) AS worst
+FROM r
