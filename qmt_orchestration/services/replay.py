@@ -1,0 +1,209 @@
+"""`qmt replay`: recorded ticks through the same path as a live market, then every tick accounted for.
+
+simulator → real ``xtquant.xtdata`` → subscriber → Redis → writer → ClickHouse, each in its own process as in
+production; then Dagster materializes the recorded days (1m, 5m, 30m, 1d with their checks). Nothing is pushed before
+every file is valid, so a bad file leaves nothing half-written.
+
+The account: lost = published − distinct ticks stored, doubled = ticks stored − distinct ticks stored, both counted on
+the rows of this feed session in ClickHouse, not on what a service says of itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from qmt_orchestration.market import calendar
+from qmt_orchestration.settings import Settings
+
+Progress = Callable[[str], None]
+
+
+class ReplayError(RuntimeError):
+    """The replay did not complete; the message says where it stopped and what to do."""
+
+
+@dataclass
+class Account:
+    """What became of the ticks of one replay; ``complete`` means that every one is accounted for."""
+
+    read: int
+    published: int
+    stored: int
+    rejected: dict[str, int]
+    lost: int
+    doubled: int
+    days: list[str] = field(default_factory=list)
+    symbols: int = 0
+    bars: dict[str, int] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
+    runs_failed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Every tick read is stored once, or kept in ticks_rejected with its reason."""
+        return (
+            self.read == self.stored + sum(self.rejected.values())
+            and self.lost == 0
+            and self.doubled == 0
+            and self.runs_failed == 0
+        )
+
+
+def replay(settings: Settings, files: Sequence[Path], *, speed: float, progress: Progress) -> Account:
+    """Play *files* into the warehouse of ``settings.data_dir`` and account for every tick.
+
+    Raises `ReplayError`, or the simulator's ``RecordingError`` that names the columns at fault.
+    """
+    from qmt_orchestration.embedded import engines
+    from qmt_orchestration.simulator.replay import load_recording
+    from qmt_orchestration.warehouse.migrate import migrate
+
+    started = time.monotonic()
+    recording = load_recording(files)
+    days = [_known_day(settings, day) for day in recording.days]
+    progress(f"{recording.rows:,} ticks of {len(recording.symbols)} symbols on {len(days)} trading days, all valid")
+    with engines.ensure(settings) as ready:
+        migrate(ready)
+        chosen = ready.model_copy(
+            update={"feed": "replay", "replay_files": tuple(f.resolve() for f in files), "replay_speed": speed}
+        )
+        with _service(chosen, "writer") as writer:
+            report = _feed(chosen, writer, recording.rows, progress)
+            stored, distinct = _settle(chosen, writer, report, progress)
+        account = Account(
+            read=recording.rows,
+            published=report["published"],
+            stored=distinct,
+            rejected=dict(report["rejected"]),
+            lost=report["published"] - distinct,
+            doubled=stored - distinct,
+            days=[str(day) for day in days],
+            symbols=len(recording.symbols),
+        )
+        if report.get("filtered"):
+            account.rejected["outside_universe"] = report["filtered"]
+        _materialize(chosen, days, account, progress)
+    account.seconds = round(time.monotonic() - started, 1)
+    return account
+
+
+def _known_day(settings: Settings, day: date) -> date:
+    calendar.require_trading_day(day)
+    if day < date.fromisoformat(settings.first_date):
+        raise ReplayError(
+            f"{day} lies before the first partition {settings.first_date}: set QMT_FIRST_DATE to {day} or earlier"
+        )
+    return day
+
+
+def _log_path(settings: Settings, service: str) -> Path:
+    folder = settings.data_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"replay-{service}.log"
+
+
+def _spawn(settings: Settings, service: str, **pipes: Any) -> subprocess.Popen[bytes]:
+    with _log_path(settings, service).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "qmt_orchestration.services", "run", service],
+            env={**os.environ, **settings.environment()},
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            **{"stdout": subprocess.DEVNULL, **pipes},
+        )
+
+
+@contextmanager
+def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    process = _spawn(settings, name)
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progress: Progress) -> dict[str, Any]:
+    """Run the subscriber over the recording to its end; its report is the last line it prints."""
+    from qmt_orchestration.stream.connection import connect
+    from qmt_orchestration.stream.heartbeat import read_all
+
+    redis = connect(settings)
+    subscriber = _spawn(settings, "subscriber", stdout=subprocess.PIPE)
+    try:
+        while subscriber.poll() is None:
+            _alive(writer, settings, "writer")
+            beats = {beat["service"]: beat for beat in read_all(redis)}
+            published = int(float(beats.get("subscriber", {}).get("published", 0)))
+            progress(f"published {min(published, rows):,} of {rows:,} ticks")
+            try:
+                subscriber.wait(1.0)
+            except subprocess.TimeoutExpired:
+                continue
+    finally:
+        if subscriber.poll() is None:
+            subscriber.kill()
+            subscriber.wait()
+    output = subscriber.stdout.read().decode() if subscriber.stdout else ""
+    if subscriber.returncode != 0:
+        raise ReplayError(
+            f"the subscriber ended with exit code {subscriber.returncode}; "
+            f"its log is {_log_path(settings, 'subscriber')}"
+        )
+    return dict(json.loads(output.strip().splitlines()[-1]))
+
+
+def _alive(process: subprocess.Popen[bytes], settings: Settings, name: str) -> None:
+    if process.poll() is not None:
+        raise ReplayError(
+            f"the {name} ended with exit code {process.returncode}; its log is {_log_path(settings, name)}"
+        )
+
+
+def _settle(
+    settings: Settings, writer: subprocess.Popen[bytes], report: dict[str, Any], progress: Progress
+) -> tuple[int, int]:
+    """Wait until the writer has stored what was published; the rows and the distinct ticks of the session."""
+    from qmt_orchestration.warehouse.client import connect, load_sql
+
+    client = connect(settings)
+    published = report["published"]
+    quiet_since = time.monotonic()
+    seen = -1
+    while True:
+        row = client.query(load_sql("replay_account"), parameters={"session": report["session"]}).first_row
+        stored, distinct, rejected = int(row[0]), int(row[1]), int(row[2])
+        if distinct >= published and rejected >= sum(report["rejected"].values()):
+            return stored, distinct
+        if stored + rejected != seen:
+            seen, quiet_since = stored + rejected, time.monotonic()
+        if time.monotonic() - quiet_since > 30:
+            return stored, distinct  # nothing has come for 30 s: what is missing now is lost, and the account says so
+        _alive(writer, settings, "writer")
+        progress(f"stored {distinct:,} of {published:,} ticks")
+        time.sleep(0.2)
+
+
+def _materialize(settings: Settings, days: list[date], account: Account, progress: Progress) -> None:
+    from qmt_orchestration.jobs import materialize_days
+
+    outcome = materialize_days(settings, days, progress)
+    account.bars = dict(outcome["bars"])
+    account.checks = dict(outcome["checks"])
+    account.runs_failed = int(outcome.get("failed_runs", 0))
