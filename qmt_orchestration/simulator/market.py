@@ -1,0 +1,310 @@
+"""One day of the simulated market at the grain of minutes: prices, volumes and what is special about each symbol.
+
+A day is a row of 241 **cells** per symbol: the opening auction, 120 morning minutes, the snapshot after 11:30, 117
+afternoon minutes, the snapshot after 14:57 and the closing auction. Each cell has its true open, high, low, close and
+volume; `ticks.py` makes the snapshots that lead through them, so the true bars are known without aggregating a tick.
+
+Prices are integer cents, volumes shares. (seed, date, symbol) fixes every number. Closing prices hang together from
+day to day (limit-up days, suspensions and dividends included) without simulating the days between: see `_Chain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+
+from qmt_orchestration.market import sessions
+from qmt_orchestration.market.calendar import previous_trading_day, require_trading_day, trading_days
+from qmt_orchestration.simulator.hashing import F64, I64, U64, Bool, draw, draws, field, symbol_keys, unit
+from qmt_orchestration.simulator.universe import limit_percent, trades_after_hours
+
+AUCTION, NOON, RESIDUAL, CLOSING, CELLS = 0, 121, 239, 240, 241
+NORMAL, SUSPENDED, LIMIT_UP, LOCKED_UP, LIMIT_DOWN, HALTED = range(6)
+HALT_CELLS: Final = 10
+AFTER_HOURS_MINUTES: Final = 25
+NO_LOW: Final = 1 << 40  # "low" of a cell without a trade
+
+#: End label (minutes since midnight) of each cell; 14:59 has none.
+CELL_LABELS: Final = (570, *range(571, 691), 690, *range(781, 898), 898, 900)
+
+_BLOCK: Final = 8  # trading days; at most one special day in each, none near its end
+_EPOCH: Final = date(2005, 1, 4)
+# purposes of random draws: one number each, so that no two decisions share their bits
+_TREND, _DAILY, _SPECIAL, _TRAIT, _DIVIDEND, _DAY, _OPEN, _WALK, _TRADE, _VOLUME, _SHAPE, _AFTER = range(1, 13)
+
+
+def day_index(day: date) -> int:
+    """Number of the trading day, counted from 2005-01-04."""
+    return len(trading_days(_EPOCH, day)) - 1
+
+
+class _Chain:
+    """Closing prices over the days of a set of symbols, each computable on its own.
+
+    The close tends to a random target of the day. A special day (limit-up, suspension …) throws it off the target,
+    but only early in a block of eight days, so that within its block it is back: at a block's start the close *is* the
+    target, and any day's close follows from at most eight steps.
+    """
+
+    def __init__(self, seed: int, symbols: tuple[str, ...]) -> None:
+        self.symbols = symbols
+        self.keys = symbol_keys(seed, symbols)
+        trait = draw(self.keys, _TRAIT)
+        self.base = np.where(unit(trait) < 0.02, 120.0, 4.0) * np.exp(2.4 * unit(draw(self.keys, _TRAIT, 1)))
+        self.offset = field(trait, 0, 3)
+
+    def target(self, index: int, percent: I64) -> I64:
+        """The close in cents that the day tends to."""
+        sigma = np.where(percent == 5, 0.006, np.where(percent == 10, 0.016, 0.024))
+        knot, part = index // 64, (index % 64) / 64
+        ends = [unit(draw(self.keys, _TREND, knot + i)) - 0.5 for i in (0, 1)]
+        trend = np.where(percent == 5, 0.1, 0.4) * (ends[0] * (1 - part) + ends[1] * part)
+        noise = sigma * 3.4 * (unit(draw(self.keys, _DAILY, index)) - 0.5)
+        return np.rint(100 * self.base * np.exp(trend + noise)).astype(np.int64)
+
+    def kind(self, index: int) -> I64:
+        """What is special about the day, per symbol."""
+        position, block = (index + self.offset) % _BLOCK, (index + self.offset) // _BLOCK
+        bits = draw(self.keys, _SPECIAL, block)
+        u = field(bits, 8, 20) / 2**20 / 0.08  # eight in a hundred blocks hold a special day
+        kinds = np.select([u < 0.3, u < 0.55, u < 0.65, u < 0.8, u < 1], range(1, 6), NORMAL)
+        return np.where(position == 1 + field(bits, 0, 8) % 3, kinds, NORMAL)
+
+    def dividend(self, index: int, close: I64) -> I64:
+        """Cash dividend in cents a share whose ex-date is the day: about once in 256 days, 0.1–1 % of the price."""
+        position, block = (index + self.offset) % _BLOCK, (index + self.offset) // _BLOCK
+        bits = draw(self.keys, _DIVIDEND)
+        due = (position == 5) & (block % 32 == field(bits, 0, 5))
+        return np.where(due, np.maximum(1, close * (1 + field(bits, 8, 3)) // 1000), 0)
+
+    def close_before(self, day: date) -> tuple[I64, I64]:
+        """(close of the trading day before *day*, dividend whose ex-date is *day*), in cents."""
+        index = day_index(day)
+        if index <= _BLOCK:
+            raise ValueError(f"the simulated market begins in 2005-02; {day} is too early (QMT_SIM_DATE)")
+        days = [day]
+        for _ in range(_BLOCK - 1):
+            days.append(previous_trading_day(days[-1]))
+        close = self.target(index - _BLOCK, percents(self.symbols, days[-1]))
+        for back in range(_BLOCK - 1, 0, -1):
+            close = self.step(index - back, days[back], close)[3]
+        return close, self.dividend(index, close)
+
+    def step(self, index: int, day: date, close: I64) -> tuple[I64, I64, I64, I64]:
+        """From the close of the day before: (last close less dividend, up limit, down limit, close of *day*)."""
+        last = close - self.dividend(index, close)
+        percent = percents(self.symbols, day)
+        up, down = limits(last, percent)
+        kind = self.kind(index)
+        wanted = np.clip(self.target(index, percent), down, up)
+        wanted = np.where((index + self.offset) % _BLOCK == 0, self.target(index, percent), wanted)
+        raised = (kind == LIMIT_UP) | (kind == LOCKED_UP)
+        closes = np.where(raised, up, np.where(kind == LIMIT_DOWN, down, np.where(kind == SUSPENDED, last, wanted)))
+        return last, up, down, closes
+
+
+@lru_cache(maxsize=64)
+def _percents(symbols: tuple[str, ...], day: date) -> I64:
+    return np.array([limit_percent(s, day) for s in symbols], dtype=np.int64)
+
+
+def percents(symbols: tuple[str, ...], day: date) -> I64:
+    """Price limit in per cent per symbol. Rules change on few days, so a month is looked up once."""
+    return _percents(symbols, day) if day.year in (2020, 2026) else _percents(symbols, date(day.year, 1, 1))
+
+
+def limits(last_close: I64, percent: I64) -> tuple[I64, I64]:
+    """(up, down) limit in cents: last close × (1 ± limit), rounded half up, exactly (DOMAIN 5)."""
+    return (last_close * (100 + percent) + 50) // 100, (last_close * (100 - percent) + 50) // 100
+
+
+@dataclass(frozen=True)
+class TrueBar:
+    """A minute bar as the market made it; prices and amount in yuan, volume in shares, frame = end label."""
+
+    symbol: str
+    frame: datetime
+    open: float
+    high: float
+    low: float
+    close: float
+    vol: int
+    amount: float
+    filled: bool
+
+
+class MarketDay:
+    """The plan of one day for a set of symbols; all arrays have one row per symbol, prices in cents.
+
+    ``traded, open, high, low, close, volume``: (symbols, 241 cells), *close* carried forward through cells without a
+    trade (0 before the first). ``after_hours``: shares per minute from 15:05, (symbols, 25).
+    """
+
+    def __init__(self, seed: int, day: date, symbols: tuple[str, ...]) -> None:
+        self.seed, self.day, self.symbols = seed, require_trading_day(day), symbols
+        chain = _Chain(seed, symbols)
+        self.index = day_index(day)
+        before, self.dividend = chain.close_before(day)
+        self.previous_close = before
+        self.last_close, self.up, self.down, self.final = chain.step(self.index, day, before)
+        self.kind = chain.kind(self.index)
+        self.suspended: Bool = self.kind == SUSPENDED
+        self.keys: U64 = draw(chain.keys, _DAY, self.index)
+        style = draw(chain.keys, _TRAIT, 2)
+        u = unit(style)
+        self.dense, self.rare = u < 0.93, u >= 0.985
+        self.empty_morning: Bool = self.rare & (field(style, 0, 2) < 2)
+        daily = np.exp(14.5 + 3.5 * unit(draw(chain.keys, _TRAIT, 3)))  # 2 to 65 million shares a day
+        self._per_minute = np.where(self.dense, daily / 240, np.where(self.rare, 300.0, 900.0))
+        self._price_path()
+        self._volumes()
+
+    # -- prices ---------------------------------------------------------------------------------------------
+
+    def _path(self) -> tuple[I64, Bool]:
+        """Closing price per cell if it traded, and where the price is sealed at its limit."""
+        n = len(self.symbols)
+        cell = np.arange(CELLS)[None, :]
+        bits = draw(self.keys, _OPEN)
+        sealing = (self.kind == LIMIT_UP) | (self.kind == LIMIT_DOWN)
+        end = np.where(sealing, 20 + field(bits, 0, 8) % 200, CLOSING)
+        end = np.where(self.kind == LOCKED_UP, 1, end)[:, None]
+        first = np.clip(self.last_close * (1 + 0.012 * (unit(bits) - 0.5)), self.down, self.up)
+        first = np.where(self.kind == LOCKED_UP, self.up, first)
+        walk = np.zeros((n, CELLS))
+        steps = draws(self.keys, _WALK, 1, CELLS - 1)
+        walk[:, 1:] = np.cumsum((field(steps, 0, 24) + field(steps, 24, 24)) / 2**24 - 1, axis=1)
+        share = np.minimum(cell / end, 1)
+        at_end = np.take_along_axis(walk, end, axis=1)
+        swing = np.where(self.dense, 0.0022, 0.0012)[:, None] * (walk - share * at_end)
+        swing = np.where(cell < end, swing, 0)
+        logs = np.log(first)[:, None] * (1 - share) + np.log(np.maximum(self.final, 1))[:, None] * share
+        path = np.rint(np.exp(logs + swing)).astype(np.int64)
+        path = np.clip(path, self.down[:, None], self.up[:, None])
+        path[:, CLOSING] = self.final
+        sealed = ((self.kind == LIMIT_UP) | (self.kind == LIMIT_DOWN) | (self.kind == LOCKED_UP))[:, None]
+        return path, sealed & (cell >= end) | (self.kind == LOCKED_UP)[:, None]
+
+    def _trades(self) -> Bool:
+        """Which cells trade."""
+        cell = np.arange(CELLS)[None, :]
+        u = unit(draws(self.keys, _TRADE, 0, CELLS))
+        chance = np.where(self.dense, 1.0, np.where(self.rare, 0.02, 0.5))[:, None] * np.ones(CELLS)
+        chance[:, AUCTION] = np.where(self.dense, 0.995, np.where(self.rare, 0.2, 0.5))
+        chance[:, NOON] *= 0.5
+        chance[:, RESIDUAL] *= 0.7
+        chance[:, CLOSING] = np.where(self.rare, 0.5, 1.0)
+        traded = u < chance
+        traded &= ~(self.empty_morning[:, None] & (cell <= NOON))
+        self.halt_cell = np.where(self.kind == HALTED, 30 + field(draw(self.keys, _TRADE, CELLS), 0, 8) % 150, CELLS)
+        halt = self.halt_cell[:, None]
+        traded &= ~((cell >= halt) & (cell < halt + HALT_CELLS))
+        traded[:, NOON] &= traded[:, NOON - 1]  # a first trade at 11:30:0x would leave the open of 11:30 ambiguous
+        traded[:, CLOSING] |= ~traded.any(axis=1)
+        traded[self.suspended] = False
+        return traded
+
+    def _price_path(self) -> None:
+        path, sealed = self._path()
+        self.traded = traded = self._trades()
+        rows = np.arange(len(self.symbols))
+        last_cell = CELLS - 1 - np.argmax(traded[:, ::-1], axis=1)
+        path[rows, last_cell] = self.final  # the day's close is its last trade
+        carried = np.maximum.accumulate(np.where(traded, np.arange(CELLS), -1), axis=1)
+        self.close = np.where(carried >= 0, np.take_along_axis(path, np.maximum(carried, 0), axis=1), 0)
+        earlier = np.concatenate([np.zeros((len(rows), 1), np.int64), self.close[:, :-1]], axis=1)
+        bits = draws(self.keys, _SHAPE, 0, CELLS)
+        flat = sealed | np.isin(np.arange(CELLS), (AUCTION, NOON, RESIDUAL, CLOSING))[None, :]
+        step = np.where(flat, 0, field(bits, 0, 2) % 3 - 1)
+        up, down = self.up[:, None], self.down[:, None]
+        opened = np.clip(np.where(earlier > 0, earlier, self.close) + step, down, up)
+        self.open = np.where(flat, self.close, opened)
+        reach = np.where(flat, 0.0, 0.0025 * self.close)
+        above = (reach * (field(bits, 2, 12) / 4096) ** 3).astype(np.int64)
+        below = (reach * (field(bits, 14, 12) / 4096) ** 3).astype(np.int64)
+        self.high = np.where(traded, np.minimum(np.maximum(self.open, self.close) + above, up), 0)
+        self.low = np.where(traded, np.maximum(np.minimum(self.open, self.close) - below, down), NO_LOW)
+        self.day_high = np.maximum.accumulate(self.high, axis=1)
+        self.day_low = np.minimum.accumulate(self.low, axis=1)
+        before = np.concatenate([np.zeros((len(rows), 1), np.int64), self.day_high[:, :-1]], axis=1)
+        lower = np.concatenate([np.full((len(rows), 1), NO_LOW), self.day_low[:, :-1]], axis=1)
+        # A new extreme of the day that no snapshot's last price shows: it was reached between two snapshots.
+        self.hidden_high = (field(bits, 26, 2) == 0) & (self.high > before) & (self.high > self.open) & ~flat
+        self.hidden_high &= self.high > self.close
+        self.hidden_low = (field(bits, 28, 2) == 0) & (self.low < lower) & (self.low < self.open) & ~flat
+        self.hidden_low &= self.low < self.close
+
+    # -- volumes --------------------------------------------------------------------------------------------
+
+    def _volumes(self) -> None:
+        cell = np.arange(CELLS)
+        shape = 0.6 + 1.6 * np.exp(-cell / 25) + 0.5 * np.exp((cell - 238) / 20)  # busy after the open and to the end
+        shape[AUCTION], shape[NOON], shape[RESIDUAL], shape[CLOSING] = 3.0, 0.05, 0.05, 4.0
+        noise = 0.25 + 1.5 * unit(draws(self.keys, _VOLUME, 0, CELLS)) ** 2
+        shares = 100 + (self._per_minute[:, None] * shape[None, :] * noise).astype(np.int64)
+        minutes = (cell != AUCTION) & (cell != NOON) & (cell != RESIDUAL) & (cell != CLOSING)
+        shares = np.where(minutes[None, :], shares + 400, shares)
+        self.volume: I64 = np.where(self.traded, shares, 0)
+        bits = draws(self.keys, _AFTER, 0, AFTER_HOURS_MINUTES)
+        taking_part = np.array([trades_after_hours(s, self.day) for s in self.symbols]) & ~self.suspended
+        after = np.where(field(bits, 0, 2) == 0, 100 + (self._per_minute[:, None] * unit(bits)).astype(np.int64), 0)
+        self.after_hours: I64 = np.where(taking_part[:, None], after, 0)
+        self.cumulative = np.zeros((len(self.symbols), CELLS + 1), np.int64)
+        np.cumsum(self.volume, axis=1, out=self.cumulative[:, 1:])
+
+    # -- bars -----------------------------------------------------------------------------------------------
+
+    def amounts(self) -> I64:
+        """Amount per cell in cents, (symbols, 241): shares times the price of the snapshot that shows them."""
+        from qmt_orchestration.simulator.ticks import cell_amounts
+
+        return cell_amounts(self)
+
+    def bars(self) -> dict[str, F64 | I64 | Bool]:
+        """The 241 true minute bars: arrays (symbols, 241) open, high, low, close, amount (cents), vol (shares), traded.
+
+        Minutes without a trade repeat the close before them; before the first trade prices are 0.
+        """
+        pick = [cell for cell in range(CELLS) if cell != NOON]
+        out: dict[str, F64 | I64 | Bool] = {}
+        amount = self.amounts()
+        values = {"open": self.open, "high": self.high, "low": self.low, "close": self.close}
+        values.update(vol=self.volume, amount=amount)
+        merged = {name: np.insert(array[:, pick], 239, 0, axis=1) for name, array in values.items()}
+        noon = 120  # 11:30: the minute and the snapshot after it
+        merged["close"][:, noon] = self.close[:, NOON]
+        merged["high"][:, noon] = np.maximum(self.high[:, 120], self.high[:, NOON])
+        merged["low"][:, noon] = np.minimum(self.low[:, 120], self.low[:, NOON])
+        for name, array in (("vol", self.volume), ("amount", amount)):
+            merged[name][:, noon] += array[:, NOON]
+        merged["close"][:, 239] = self.close[:, RESIDUAL]  # 14:59 never trades
+        traded = merged["vol"] > 0
+        earlier = np.concatenate([np.zeros((len(self.symbols), 1), np.int64), merged["close"][:, :-1]], axis=1)
+        for name in ("open", "high", "low"):
+            merged[name] = np.where(traded, merged[name], earlier)
+        out.update(merged)
+        out["traded"] = traded
+        return out
+
+    def opening(self) -> I64:
+        """The day's open in cents (0 without a trade)."""
+        first = np.argmax(self.traded, axis=1)
+        return np.where(self.traded.any(axis=1), self.open[np.arange(len(self.symbols)), first], 0)
+
+
+def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:
+    """The minute bars of *symbol* on *day* as DOMAIN 4 defines them: from the first trade on, filled ones marked."""
+    bars = MarketDay(seed, day, (symbol,)).bars()
+    frames = sessions.minute_frames(day)
+    out: list[TrueBar] = []
+    for i, frame in enumerate(frames):
+        row = {name: array[0, i].item() for name, array in bars.items()}
+        if not out and not row["traded"]:
+            continue
+        prices = [row[name] / 100 for name in ("open", "high", "low", "close")]
+        out.append(TrueBar(symbol, frame, *prices, row["vol"], row["amount"] / 100, not row["traded"]))
+    return out

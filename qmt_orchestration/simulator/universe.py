@@ -1,0 +1,130 @@
+"""Who is listed in the simulated market: A-shares of the five boards, and codes that are no A-shares.
+
+Codes look real (prefixes of the boards, well-known ones first); names and everything else are invented, except a few
+famous names. A symbol's traits depend on (seed, symbol) alone, so a smaller market is a part of a larger one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Final
+from zlib import crc32
+
+from qmt_orchestration.market.symbols import Board, board_of
+
+_SHARES: Final = {Board.SH_MAIN: 1610, Board.STAR: 560, Board.SZ_MAIN: 1410, Board.CHINEXT: 1310, Board.BSE: 260}
+_PREFIXES: Final = {
+    Board.SH_MAIN: ("SH", ("600", "601", "603", "605")),
+    Board.STAR: ("SH", ("688",)),
+    Board.SZ_MAIN: ("SZ", ("000", "001", "002", "003")),
+    Board.CHINEXT: ("SZ", ("300", "301")),
+    Board.BSE: ("BJ", ("430", "832", "836", "839", "870", "873", "920")),
+}
+_FAMOUS: Final = {
+    "000001.SZ": "平安银行",
+    "600000.SH": "浦发银行",
+    "600519.SH": "贵州茅台",
+    "300750.SZ": "宁德时代",
+    "688981.SH": "中芯国际",
+    "920002.BJ": "万达轴承",
+    "000002.SZ": "万科A",
+    "601398.SH": "工商银行",
+}
+#: Funds, indices, bonds, repos and codes nobody knows: whole-quote subscriptions bring them too (DOMAIN 2).
+_OTHER_PREFIXES: Final = (("SH", "510"), ("SZ", "159"), ("SH", "113"), ("SZ", "123"), ("SH", "204"), ("SH", "751"))
+_KNOWN_OTHERS: Final = ("510050.SH", "159915.SZ", "000001.SH", "399001.SZ", "113050.SH", "204001.SH", "900901.SH")
+
+#: After-hours fixed-price trading reaches all SSE and SZSE A-shares on this day; before it only STAR and ChiNext.
+AFTER_HOURS_FOR_ALL: Final = date(2026, 7, 6)
+#: Main-board ST shares move by 10 % instead of 5 % from this day on.
+ST_TEN_PERCENT: Final = date(2026, 7, 6)
+CHINEXT_TWENTY_PERCENT: Final = date(2020, 8, 24)
+
+
+@dataclass(frozen=True)
+class Universe:
+    """The codes of a market, each tuple sorted."""
+
+    shares: tuple[str, ...]
+    others: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Everything that a whole-quote subscription brings."""
+        return self.shares + self.others
+
+
+def _codes(board: Board) -> list[str]:
+    """All candidate symbols of a board, famous ones first, then in a fixed shuffled order."""
+    market, prefixes = _PREFIXES[board]
+    symbols = [f"{prefix}{n:03d}.{market}" for prefix in prefixes for n in range(1000) if f"{prefix}{n:03d}" != "000000"]
+    return sorted(symbols, key=lambda s: (s not in _FAMOUS, crc32(s.encode())))
+
+
+@lru_cache(maxsize=8)
+def universe(count: int) -> Universe:
+    """A market of *count* A-shares, split over the boards as the real one, with about 4 % other codes beside them."""
+    total = sum(_SHARES.values())
+    wanted = {board: count * share // total for board, share in _SHARES.items()}
+    for board in list(_SHARES)[: count - sum(wanted.values())]:  # the remainder of the division, at most 4
+        wanted[board] += 1
+    shares = [s for board, n in wanted.items() for s in _codes(board)[:n]]
+    generated = (f"{p}{n:03d}.{m}" for n in range(1, 1000) for m, p in _OTHER_PREFIXES)
+    others = list(dict.fromkeys((*_KNOWN_OTHERS, *generated)))[: max(len(_KNOWN_OTHERS), count // 25)]
+    return Universe(tuple(sorted(shares)), tuple(sorted(others)))
+
+
+def is_st(symbol: str) -> bool:
+    """Whether the share is under special treatment: one in forty of the main boards."""
+    main = board_of(symbol) in (Board.SH_MAIN, Board.SZ_MAIN)
+    return main and symbol not in _FAMOUS and crc32(b"st" + symbol.encode()) % 40 == 0
+
+
+def name_of(symbol: str) -> str:
+    """The instrument's short name."""
+    famous = _FAMOUS.get(symbol)
+    if famous:
+        return famous
+    code = symbol[:6]
+    if board_of(symbol) is None:
+        return f"基金{code}" if code[:2] in ("51", "15") else f"其他{code}"
+    return f"*ST模{code[2:]}" if is_st(symbol) else f"模拟{code}"
+
+
+def limit_percent(symbol: str, day: date) -> int:
+    """The daily price limit in per cent (DOMAIN 5); codes that are no A-shares get a wide one."""
+    board = board_of(symbol)
+    if board is None or board is Board.BSE:
+        return 30
+    if board is Board.STAR or (board is Board.CHINEXT and day >= CHINEXT_TWENTY_PERCENT):
+        return 20
+    return 5 if is_st(symbol) and day < ST_TEN_PERCENT else 10
+
+
+def trades_after_hours(symbol: str, day: date) -> bool:
+    """Whether the share takes part in after-hours fixed-price trading on *day*."""
+    board = board_of(symbol)
+    if board is None or board is Board.BSE:
+        return False
+    return board in (Board.STAR, Board.CHINEXT) or day >= AFTER_HOURS_FOR_ALL
+
+
+def sectors(members: Universe) -> dict[str, tuple[str, ...]]:
+    """QMT's sector names of the A-share market with their members."""
+    boards = {s: board_of(s) for s in members.shares}
+
+    def of(*wanted: Board) -> tuple[str, ...]:
+        return tuple(s for s in members.shares if boards[s] in wanted)
+
+    return {
+        "沪深京A股": members.shares,
+        "沪深A股": of(Board.SH_MAIN, Board.STAR, Board.SZ_MAIN, Board.CHINEXT),
+        "上证A股": of(Board.SH_MAIN, Board.STAR),
+        "深证A股": of(Board.SZ_MAIN, Board.CHINEXT),
+        "科创板": of(Board.STAR),
+        "创业板": of(Board.CHINEXT),
+        "京市A股": of(Board.BSE),
+        "沪深基金": tuple(s for s in members.others if s[:2] in ("51", "15")),
+    }
