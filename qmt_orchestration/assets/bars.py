@@ -64,7 +64,6 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
         owners=[OWNER],
         tags={"period": "1m"},
         metadata=table_metadata(settings, "bars_1m"),
-        pool="bars",
         description=(
             "Final one-minute bars: 241 a day and symbol, end labels. From the day's ticks where there are any; minutes the "
             "ticks lack, and days without ticks, from QMT's own bars (`source` says which)."
@@ -120,7 +119,9 @@ def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *
             f"bars_1m: {window.day} has neither ticks nor QMT bars: materialize qmt_bars_1m (needs a running gateway) or "
             "replay a recording with `qmt replay`"
         )
-    return Made(rows + filled.rows, window, {**facts, "source": source, "ticks": ticks, "rows_from_history": filled.rows})
+    return Made(
+        rows + filled.rows, window, {**facts, "source": source, "ticks": ticks, "rows_from_history": filled.rows}
+    )
 
 
 def _facts(written: Any) -> dict[str, Any]:
@@ -154,7 +155,6 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         owners=[OWNER],
         tags={"period": period},
         metadata=table_metadata(settings, table),
-        pool="bars",
         description=meaning,
     )
     def rollup(

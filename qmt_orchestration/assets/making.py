@@ -68,7 +68,13 @@ def make_days(
         if len(days) > 1:
             context.add_asset_metadata(metadata, asset_key=asset, partition_key=day.isoformat())
             left = (time.monotonic() - started) / n * (len(days) - n)
-            context.log.info(f"{asset}: {day} done, {made.rows:,} rows, {n} of {len(days)} days, about {left:,.0f} s left")
+            context.log.info(
+                f"{asset}: {day} done, {made.rows:,} rows, {n} of {len(days)} days, about {left:,.0f} s left"
+            )
     if len(days) > 1:
-        metadata = {"days": len(days), "rows_written_in_all_days": total, "seconds_in_all_days": round(time.monotonic() - started, 3)}
+        metadata = {
+            "days": len(days),
+            "rows_written_in_all_days": total,
+            "seconds_in_all_days": round(time.monotonic() - started, 3),
+        }
     return dg.MaterializeResult(metadata=metadata, check_results=evaluate.results(outcomes))

@@ -99,7 +99,9 @@ def run_check(check: Check, client: Any, settings: Settings, window: Window) -> 
     }
     rows = client.query(load_sql(f"checks/{check.sql}"), parameters=parameters).result_rows
     if len(rows) != 1:
-        raise RuntimeError(f"check {check.asset}/{check.name}: expected one row from {check.sql}.sql, found {len(rows)}")
+        raise RuntimeError(
+            f"check {check.asset}/{check.name}: expected one row from {check.sql}.sql, found {len(rows)}"
+        )
     measure, expected, found, worst = rows[0]
     return judge(check, settings, window.day, float(measure), expected, found, json.loads(worst)[:WORST_SHOWN])
 
@@ -115,7 +117,18 @@ def record(client: Any, outcomes: Sequence[Outcome], run_id: str) -> None:
     at_ = datetime.now(SHANGHAI)
     columns = ["day", "asset", "check", "run_id", "passed", "severity", "expected", "found", "evidence", "at"]
     rows = [
-        [o.day, o.check.asset, o.check.name, run_id, int(o.passed), o.severity.value, o.expected, o.found, _json(o), at_]
+        [
+            o.day,
+            o.check.asset,
+            o.check.name,
+            run_id,
+            int(o.passed),
+            o.severity.value,
+            o.expected,
+            o.found,
+            _json(o),
+            at_,
+        ]
         for o in outcomes
     ]
     client.insert("quality_results", rows, column_names=columns)
@@ -135,9 +148,7 @@ def results(outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
 
 def _result(group: list[Outcome]) -> dg.AssetCheckResult:
     failed = [o for o in group if not o.passed]
-    shown = max(
-        failed or group[-1:], key=lambda o: (o.severity == dg.AssetCheckSeverity.ERROR, o.measure)
-    )
+    shown = max(failed or group[-1:], key=lambda o: (o.severity == dg.AssetCheckSeverity.ERROR, o.measure))
     return dg.AssetCheckResult(
         asset_key=shown.check.asset,
         check_name=shown.check.name,

@@ -1,0 +1,21 @@
+"""Sensors: what closes, what flows, what should run, and the day of a simulated market."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from qmt_orchestration.sensors.market_day import build_market_day_sensor
+from qmt_orchestration.sensors.minutes import build_minutes_sensor
+from qmt_orchestration.sensors.services import build_services_sensor
+from qmt_orchestration.sensors.stream import build_stream_sensor
+from qmt_orchestration.settings import Settings
+
+
+def build_sensors(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.SensorDefinition]:
+    """Every sensor but the alerts'."""
+    return [
+        build_minutes_sensor(days),
+        build_stream_sensor(days, settings.observe_seconds),
+        build_services_sensor(days),
+        build_market_day_sensor(days),
+    ]

@@ -1,0 +1,7 @@
+-- Median and 99th percentile of the feed's delay (exchange time to callback, ms) by minute, live ticks only.
+SELECT formatDateTime(toStartOfMinute(time), '%H:%i', 'Asia/Shanghai') AS minute, quantile(0.5)(ms) AS p50, quantile(0.99)(ms) AS p99
+FROM (
+  SELECT time, toUnixTimestamp64Milli(received_at) - toUnixTimestamp64Milli(time) AS ms FROM ticks
+  WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') + 34200 AND time < toDateTime({day:Date}, 'Asia/Shanghai') + 54000
+    AND abs(ms) < 3600000 AND bitAnd(flags, 64) = 0)
+GROUP BY minute ORDER BY minute
