@@ -1,0 +1,141 @@
+"""Quality rules of a tick: why one is set aside, what is only flagged, and the score in [0, 1].
+
+**Set aside** (`Reason`): never published as a tick, kept with reason and payload in ``ticks_rejected``. **Flagged**
+(`TickFlag`): published, with a lower score. The formula is::
+
+    quality_score = max(0, 1 − Σ penalty of each flag set)
+
+with `PENALTIES` below; a clean tick scores 1. BASELINE and SNAPSHOT say how a tick came, not how good it is, and cost
+nothing. All functions are vectorised over numpy arrays and keep no state; what needs memory (falling cumulatives,
+duplicates) is in ``feed.edge``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qmt_orchestration.market.schema import TickFlag
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+DAY_MS: Final = 86_400_000
+SHANGHAI_OFFSET_MS: Final = 8 * 3_600_000  # China has had no daylight saving time since 1991
+EARLIEST_MS: Final = 631_123_200_000  # 1990-01-01: before it no exchange existed
+LATEST_MS: Final = 4_102_416_000_000  # 2100-01-01: seconds or microseconds instead of milliseconds show here
+
+SHARES_PER_LOT: Final = 100
+LOTS_TOLERANCE_SHARES: Final = 100  # volume is rounded to lots
+SKEW_TOLERANCE_MS: Final = 3_000  # one snapshot interval
+FUTURE_LIMIT_MS: Final = 600_000  # further ahead than any honest clock error: it would block the symbol's day
+
+
+class Reason(str, Enum):
+    """Why a tick was set aside. Codes outside the universe are no ticks of ours: they are only counted ("filtered")."""
+
+    BAD_PAYLOAD = "bad_payload"  # neither a mapping of fields nor a row of seven numbers
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    NOT_FINITE = "not_finite"
+    NEGATIVE = "negative"
+    ZERO_PRICE = "zero_price"  # traded (volume > 0), yet no last price
+    BAD_TIME = "bad_time"  # no epoch milliseconds, no trading day, or far in the future
+    OTHER_DAY = "other_day"  # of an earlier day: the last session, replayed at log-in
+    BACKWARD_TIME = "backward_time"
+    BACKWARD_VOLUME = "backward_volume"
+    BACKWARD_AMOUNT = "backward_amount"
+    DUPLICATE = "duplicate"  # same time, cumulative shares and amount as the one before
+
+
+#: Codes of `Reason` in arrays; 0 = accepted.
+REASONS: Final[tuple[Reason, ...]] = tuple(Reason)
+CODE: Final[dict[Reason, int]] = {reason: i + 1 for i, reason in enumerate(REASONS)}
+
+PENALTIES: Final[dict[TickFlag, float]] = {
+    TickFlag.OUTSIDE_LIMITS: 0.5,
+    TickFlag.UNIT_MISMATCH: 0.3,
+    TickFlag.OUTSIDE_SESSION: 0.2,
+    TickFlag.CLOCK_SKEW: 0.2,
+    TickFlag.LOTS_GUARD: 0.1,
+}
+
+
+def _score_table() -> npt.NDArray[np.float32]:
+    table = np.zeros(1 << len(TickFlag), dtype=np.float32)
+    for bits in range(len(table)):
+        table[bits] = max(0.0, 1.0 - sum(p for flag, p in PENALTIES.items() if bits & flag))
+    return table
+
+
+_SCORES: Final = _score_table()
+
+
+def quality_score(flags: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+    """Score of each tick in [0, 1] from its flags (`TickFlag` bits), by the formula of this module."""
+    return _SCORES[flags]
+
+
+def local_day(time_ms: Ints) -> Ints:
+    """Days since 1970-01-01 in Shanghai of epoch milliseconds."""
+    return (time_ms + SHANGHAI_OFFSET_MS) // DAY_MS
+
+
+def minute_of_day(time_ms: Ints) -> Ints:
+    """Minutes since midnight in Shanghai of epoch milliseconds."""
+    return (time_ms + SHANGHAI_OFFSET_MS) % DAY_MS // 60_000
+
+
+def value_reasons(columns: dict[str, Any], out: npt.NDArray[np.uint8]) -> None:
+    """Mark in *out* what a single tick shows by itself: not finite, negative, no price, impossible time.
+
+    *columns*: time (epoch ms), lastPrice, open, high, low, lastClose, amount, volume (lots), pvolume (shares).
+    The first reason found stays.
+    """
+    floats = [columns[name] for name in ("lastPrice", "open", "high", "low", "lastClose", "amount")]
+    total = floats[0] + floats[1] + floats[2] + floats[3] + floats[4] + floats[5]
+    if not np.isfinite(total).all():  # one pass for the ordinary case; a sum is finite unless a term is not
+        finite = np.logical_and.reduce([np.isfinite(column) for column in floats])
+        _mark(out, ~finite, Reason.NOT_FINITE)
+    integers = (columns["volume"], columns["pvolume"])
+    negative = np.logical_or.reduce([column < 0 for column in (*floats, *integers)])
+    _mark(out, negative, Reason.NEGATIVE)
+    _mark(out, (columns["lastPrice"] == 0) & ((columns["volume"] > 0) | (columns["pvolume"] > 0)), Reason.ZERO_PRICE)
+    _mark(out, (columns["time"] < EARLIEST_MS) | (columns["time"] >= LATEST_MS), Reason.BAD_TIME)
+
+
+def _mark(out: npt.NDArray[np.uint8], where: Bools, reason: Reason) -> None:
+    if where.any():
+        out[where & (out == 0)] = CODE[reason]
+
+
+def shares_of(volume_lots: Ints, pvolume: Ints) -> tuple[Ints, Bools]:
+    """Cumulative shares, and where the lots guard replaced ``pvolume`` (0 in old builds, lots for some products)."""
+    from_lots = volume_lots * SHARES_PER_LOT
+    guarded = np.abs(from_lots - pvolume) > LOTS_TOLERANCE_SHARES
+    return np.where(guarded, from_lots, pvolume), guarded
+
+
+def unit_mismatch(amount: Floats, shares: Ints, high: Floats, low: Floats, guarded: Bools) -> Bools:
+    """Where the average price (yuan per share) leaves the day's [low, high].
+
+    Allowed for: amounts rounded to 100 yuan, half a tick, and one lot where the shares come from lots.
+    """
+    slack = 100.0 + 0.005 * shares + np.where(guarded, SHARES_PER_LOT * high, 0.0)
+    outside = (amount < low * shares - slack) | (amount > high * shares + slack)
+    return outside & (shares > 0) & (low > 0)
+
+
+def outside_session(time_ms: Ints) -> Bools:
+    """Where the time lies outside 09:15–11:30, 13:00–15:30 (a minute of tolerance at the ends)."""
+    minute = minute_of_day(time_ms)
+    return ~(((minute >= 555) & (minute <= 690)) | ((minute >= 779) & (minute <= 930)))
+
+
+def outside_limits(price: Floats, up: Floats, down: Floats) -> Bools:
+    """Where a price above 0 leaves [down, up] (yuan; NaN = no limit known) by more than float noise."""
+    return (price > 0) & ((price > up + 1e-6) | (price < down - 1e-6))
