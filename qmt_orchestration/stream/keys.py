@@ -40,7 +40,7 @@ CLIENT_COMMAND: Final = "qmt:client:{client_id}:command"  # string run | stop
 SHARD_LEASE: Final = "qmt:client:shard:{group}:{shard}"  # string client id#life, expires
 SHARD_MEMBERS: Final = "qmt:client:members:{group}"  # sorted set client id -> epoch ms of its last beat
 SHARD_RULE: Final = "qmt:client:rule:{group}"  # string: the rule all members of a sharded group share
-PROGRESS: Final = "qmt:client:progress:{group}"  # hash symbol -> frame (epoch s) acknowledged; kept, see client/catch_up.py
+PROGRESS: Final = "qmt:client:progress:{group}"  # hash symbol -> frame (epoch s) acknowledged; client/catch_up.py
 
 # -- the clock of a simulated or replayed market; absent = the wall clock is the market's clock
 CLOCK: Final = "qmt:clock"  # hash: market_ms, wall_ms, speed
