@@ -77,7 +77,7 @@ def run_service(settings: Settings, service: Service, *, supervised: bool = Fals
             signal.signal(getattr(signal, name), lambda *_: stop.set())
     if supervised:
         threading.Thread(target=_watch_parent, args=(stop,), name="parent", daemon=True).start()
-    with _only_one(settings.run_dir / f"{service.name}.lock") as alone:
+    with only_one(settings.run_dir / f"{service.name}.lock") as alone:
         if not alone:
             log.error(
                 "%s already runs on %s for data_dir %s; see `qmt status`",
@@ -151,7 +151,7 @@ def _wait_for_lease(settings: Settings, service: Service, lease: Lease, stop: th
             if not announced:
                 log.info("%s stands by: lease %s is held by %s", service.name, lease.name, holder)
                 announced = True
-            heartbeat.beat({"standby": 1})
+            heartbeat.beat({"state": "standby"})
         stop.wait(0.5)
     return False
 
@@ -180,7 +180,7 @@ def _watch_parent(stop: threading.Event) -> None:
 
 
 @contextmanager
-def _only_one(path: Path) -> Iterator[bool]:
+def only_one(path: Path) -> Iterator[bool]:
     """An operating-system lock on *path*, gone with the process however it ends. Yields whether it is ours."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:

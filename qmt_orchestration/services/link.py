@@ -1,0 +1,92 @@
+"""The agent's line to Redis, in a thread of its own: desired state and heartbeats in, the agent's report out.
+
+Redis may hang or be away; the agent's loop then reads the last known values here and goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any, Final
+
+import redis
+
+from qmt_orchestration.services.desired import Desired, read_desired
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.heartbeat import Heartbeat
+
+PERIOD_SECONDS: Final = 0.5
+_FRESH_SECONDS: Final = 2.5
+
+log = logging.getLogger("agent")
+
+
+class Link:
+    """Reads and writes once per `PERIOD_SECONDS`. Attributes are replaced whole, so readers need no lock."""
+
+    def __init__(self, settings: Settings, services: list[str]) -> None:
+        self.desired: dict[str, Desired] = {}  #: by service, the last that was readable
+        self.beats: dict[str, tuple[str, str]] = {}  #: service → (pid, beat_ms), as text
+        self.report: dict[str, str | int | float] = {}  #: set by the agent, sent as its heartbeat
+        self.first_answer = threading.Event()
+        self._settings, self._services = settings, services
+        self._answered = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="link", daemon=True)
+
+    @property
+    def up(self) -> bool:
+        """Whether Redis has answered within the last moments (monotonic clock)."""
+        return time.monotonic() - self._answered < _FRESH_SECONDS
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Send the last report, mark the heartbeat as stopped, and end (at most 3 s, Redis may be away)."""
+        self._stop.set()
+        self._thread.join(3.0)
+
+    def _work(self) -> None:
+        client: Any = None
+        heartbeat: Heartbeat | None = None
+        complained = False
+        while True:
+            last = self._stop.is_set()
+            try:
+                if client is None or heartbeat is None:
+                    # the embedded server may come back on another port: its address is read anew each time
+                    client = connect(self._settings, retries=0)
+                    heartbeat = Heartbeat(client, self._settings, "agent")
+                self._exchange(client, heartbeat)
+                if complained:
+                    log.info("Redis is back")
+                complained = False
+                if last:
+                    heartbeat.stop()
+            except redis.RedisError as error:
+                client = None
+                if not complained:
+                    log.warning("Redis is away (%s): going on with the last known desired state", error)
+                complained = True
+            if last:
+                return
+            self._stop.wait(PERIOD_SECONDS)
+
+    def _exchange(self, client: Any, heartbeat: Heartbeat) -> None:
+        self.desired = read_desired(client)
+        pipe = client.pipeline(transaction=False)
+        for name in self._services:
+            pipe.hmget(keys.HEARTBEAT.format(host=self._settings.host, service=name), "pid", "beat_ms")
+        found = pipe.execute()
+        self.beats = {
+            name: ((pid or b"").decode(), (beat or b"").decode())
+            for name, (pid, beat) in zip(self._services, found, strict=True)
+        }
+        heartbeat.beat(self.report)
+        self._answered = time.monotonic()
+        self.first_answer.set()
