@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     clickhouse_ca_file: Path | None = None
     clickhouse_database: str = Field("qmt", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
     clickhouse_port: int = Field(18123, description="Preferred port of the embedded ClickHouse")
+    clickhouse_memory_mb: int = Field(0, ge=0, description="Memory ceiling of the embedded ClickHouse; 0 = half")
     clickhouse_cluster: str = Field(
         "", pattern=r"^[A-Za-z0-9_.-]*$", description="Cluster for ON CLUSTER DDL; empty = one server"
     )

@@ -1,0 +1,273 @@
+"""ClickHouse's HTTP protocol, the part without a socket and without an engine.
+
+What belongs here: reading a request (URL, headers, body) into a :class:`Request`, splitting an INSERT from its data,
+the HTTP status of a ClickHouse error code, the shape of an error in a body. Source of the rules: ClickHouse's
+`HTTPHandler` and `exceptionCodeToHTTPStatus`, and what the client `clickhouse-connect` sends.
+"""
+
+from __future__ import annotations
+
+import email.parser
+import email.policy
+import gzip
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
+
+#: URL parameters that the HTTP handler keeps for itself: they are not settings of the engine.
+RESERVED: Final = frozenset(
+    (
+        "query",
+        "database",
+        "default_format",
+        "user",
+        "password",
+        "quota_key",
+        "query_id",
+        "session_id",
+        "session_timeout",
+        "session_check",
+        "stacktrace",
+        "buffer_size",
+        "wait_end_of_query",
+        "compress",
+        "decompress",
+        "client_protocol_version",
+        "role",
+        "roles",
+        "close_session",
+        "send_progress_in_http_headers",
+        "http_headers_progress_interval_ms",
+        "enable_http_compression",
+        "http_response_headers",
+        "add_http_cors_header",
+        "http_zlib_compression_level",
+        "cancel_http_readonly_queries_on_client_close",
+    )
+)
+
+#: ClickHouse error code -> HTTP status; others are 500 (`exceptionCodeToHTTPStatus`).
+_STATUS: Final = {
+    **dict.fromkeys(
+        (4, 6, 26, 27, 33, 36, 38, 41, 42, 43, 44, 50, 53, 62, 69, 70, 72, 117, 131, 153, 158, 386, 456, 457), 400
+    ),
+    **dict.fromkeys((16, 46, 47, 60, 81, 115), 404),
+    **dict.fromkeys((164, 497), 403),
+    **dict.fromkeys((192, 193, 194, 516), 403),
+    159: 408,
+    202: 503,
+    252: 503,
+    48: 501,
+}
+
+_CODE = re.compile(r"Code: (\d+)\. ")
+_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+# A lexer just large enough to skip what cannot be a keyword: strings, quoted names, comments.
+_TOKEN = re.compile(
+    rb"""(?P<skip>\s+|--[^\n]*|\#[!\x20][^\n]*|/\*.*?\*/)
+    |(?P<quoted>'(?:\\.|''|[^'\\])*'|`(?:\\.|``|[^`\\])*`|"(?:\\.|""|[^"\\])*")
+    |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<other>.)""",
+    re.DOTALL | re.VERBOSE,
+)
+
+
+class ClickHouseError(Exception):
+    """An error with ClickHouse's code: ``Code: 60. DB::Exception: … (UNKNOWN_TABLE)``."""
+
+    def __init__(self, message: str, code: int | None = None, status: int | None = None) -> None:
+        start = message.find("Code: ")
+        text = message[start:].strip() if start >= 0 else message.strip()
+        found = _CODE.match(text)
+        self.code = code if code is not None else int(found.group(1)) if found else 1001  # 1001: STD_EXCEPTION
+        self.status = status or _STATUS.get(self.code, 500)
+        self.text = text if found else f"Code: {self.code}. DB::Exception: {text}"
+        super().__init__(self.text)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: *statement* is the URL's ``query``, a line feed, and the body, as ClickHouse joins them."""
+
+    statement: bytes
+    database: str = ""
+    default_format: str = "TabSeparated"
+    query_id: str = ""
+    buffered: bool = False
+    settings: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Insert:
+    """An INSERT that carries data: the statement up to FORMAT or VALUES, the input format, and where the data begin."""
+
+    head: str
+    input_format: str
+    data_offset: int
+
+
+def parse_request(target: str, headers: Mapping[str, str], body: bytes) -> Request:
+    """Read URL, headers and (already decompressed) body. Raises :class:`ClickHouseError` for what is not served."""
+    fields = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
+    if (headers.get("Content-Type") or "").startswith("multipart/form-data"):
+        form = _multipart(headers["Content-Type"], body)
+        fields.update(form)
+        body = b""
+    if fields.get("decompress") == "1" or fields.get("compress") == "1":
+        raise ClickHouseError(
+            "ClickHouse's own block compression (compress=1, decompress=1) is not served on loopback; "
+            "send plain bytes or use Content-Encoding",
+            code=48,
+        )
+    query = fields.get("query", "").encode()
+    settings = {k: v for k, v in fields.items() if k not in RESERVED and not k.startswith("param_")}
+    for name in settings:
+        if not _NAME.match(name):
+            raise ClickHouseError(f"{name!r} in the URL is not the name of a setting", code=115)
+    return Request(
+        statement=query + b"\n" + body if query and body else query or body,
+        database=fields.get("database") or headers.get("X-ClickHouse-Database") or "",
+        default_format=fields.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
+        query_id=fields.get("query_id", ""),
+        buffered=fields.get("wait_end_of_query") in ("1", "true"),
+        settings=settings,
+        parameters={k.removeprefix("param_"): v for k, v in fields.items() if k.startswith("param_")},
+    )
+
+
+def _multipart(content_type: str, body: bytes) -> dict[str, str]:
+    """Text fields of a form (long parameters arrive so). Files would be external tables: refused."""
+    head = f"Content-Type: {content_type}\r\nMIME-Version: 1.0\r\n\r\n".encode()
+    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + body)
+    out: dict[str, str] = {}
+    for part in message.iter_parts():
+        name = part.get_param("name", header="content-disposition")
+        if part.get_filename() or not isinstance(name, str):
+            raise ClickHouseError("external tables (files in a form) are not served by the embedded engine", code=48)
+        payload = part.get_payload(decode=True)
+        out[name] = payload.decode() if isinstance(payload, bytes) else str(payload)
+    return out
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Undo Content-Encoding. *limit* bounds the result. Raises :class:`ClickHouseError`."""
+    encoding = encoding.strip().lower()
+    try:
+        if encoding in ("", "identity"):
+            return body
+        if encoding == "gzip":
+            plain = gzip.decompress(body)
+        elif encoding == "deflate":
+            plain = zlib.decompress(body)
+        elif encoding in ("lz4", "zstd"):
+            import pyarrow as pa
+
+            codec = "lz4" if encoding == "lz4" else "zstd"
+            with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
+                plain = stream.read(limit + 1)
+        else:
+            raise ClickHouseError(
+                f"Content-Encoding {encoding!r} is not known; use gzip, deflate, lz4 or zstd", code=48
+            )
+    except (OSError, EOFError, zlib.error) as error:
+        raise ClickHouseError(f"the body is not valid {encoding}: {error}", code=354, status=400) from error
+    if len(plain) > limit:
+        raise ClickHouseError(f"the decompressed body is larger than {limit} bytes", code=241, status=413)
+    return plain
+
+
+def split_insert(statement: bytes) -> Insert | None:
+    """Tell an INSERT with inline data from every other statement (None: let the engine parse the whole text).
+
+    The head ends at the first FORMAT or VALUES outside brackets. ``INSERT … SELECT`` and ``FROM INFILE`` give None.
+    Without FORMAT the data are read as Values, as ClickHouse does.
+    """
+    words = 0
+    depth = 0
+    position = 0
+    while position < len(statement):
+        token = _TOKEN.match(statement, position)
+        if token is None:
+            return None
+        position = token.end()
+        if token.lastgroup == "skip":
+            continue
+        text = token.group()
+        if words == 0 and text.upper() != b"INSERT":
+            return None
+        words += 1
+        if text in (b"(", b")"):
+            depth += 1 if text == b"(" else -1
+        if depth or token.lastgroup != "word":
+            continue
+        keyword = text.upper()
+        if keyword in (b"SELECT", b"WITH", b"FROM", b"INFILE", b"WATCH"):
+            return None
+        if keyword == b"VALUES":
+            return Insert(statement[: token.start()].decode(), "Values", position)
+        if keyword == b"FORMAT":
+            name = re.compile(rb"\s*([A-Za-z0-9_]+)[ \t\f]*\r?\n?").match(statement, position)
+            if name is None:
+                return None
+            return Insert(statement[: token.start()].decode(), name.group(1).decode(), name.end())
+    return None
+
+
+def output_format(statement: str, default: str) -> tuple[str, str]:
+    """The format of a result and the statement without its trailing FORMAT clause."""
+    found = re.search(r"\bFORMAT\s+([A-Za-z0-9_]+)\s*;?\s*$", statement, re.IGNORECASE)
+    if found:
+        return found.group(1), statement[: found.start()]
+    return default, statement.rstrip().rstrip(";")
+
+
+def quote(value: str) -> str:
+    """A string literal of ClickHouse."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def mid_stream_error(error: ClickHouseError, tag: str) -> bytes:
+    """What ClickHouse appends to a body whose status line is already sent (the tag stands in a header)."""
+    message = error.text.encode()
+    return b"__exception__\r\n%b\r\n%b\n%d %b\r\n__exception__\r\n" % (
+        tag.encode(),
+        message,
+        len(message) + 1,
+        tag.encode(),
+    )
+
+
+def name_zones(first: bytes, columns: list[tuple[str, str]]) -> bytes:
+    """Put the zones of DateTime columns back into the header of the first Native block.
+
+    Without a protocol version the engine writes the type ``DateTime`` where the column is ``DateTime('Asia/Shanghai')``
+    and readers would guess the zone. *columns* are (name, type) of the result in order.
+    """
+    position = 0
+    out: list[bytes] = []
+    for name, kind in columns:
+        if not kind.startswith("DateTime("):
+            continue
+        header = _text(name) + b"\x08DateTime"
+        at = first.find(header, position)
+        if at < 0:
+            continue
+        out += [first[position:at], _text(name), _text(kind)]
+        position = at + len(header)
+    return b"".join([*out, first[position:]])
+
+
+def _text(value: str) -> bytes:
+    """A string of the Native format: its length as LEB128, then UTF-8."""
+    raw = value.encode()
+    size = len(raw)
+    length = bytearray()
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes(length) + raw
