@@ -1,7 +1,8 @@
 """Making whole days again, outside the daemon: the door of `qmt replay` and `qmt backfill`.
 
-The same job that the UI runs, in this process, on the instance in ``data_dir/dagster``, so that runs, partitions and checks
-stand in Dagster's pages afterwards. Days are made one by one, each idempotent: interrupt and start again as you like.
+The same job that the UI runs, in this process, on the instance in ``data_dir/dagster``, so that runs, partitions and
+checks stand in Dagster's pages afterwards. Days are made one by one, each idempotent: interrupt and start again as
+you like.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def materialize_days(
 ) -> dict[str, Any]:
     """Make *days* through Dagster: the account of the ticks, 1m, 5m, 30m and 1d, with their checks.
 
-    Returns ``{"bars": {period: rows}, "checks": {"passed": n, "failed": [{day, asset, check, severity, expected, found}]}, "runs":
-    [ids], "failed_runs": n, "errors": [{day, error}]}``. Raises ValueError when a day is no partition; a run that fails is
-    reported, and the other days are still made.
+    Returns ``{"bars": {period: rows}, "checks": {"passed": n, "failed": [{day, asset, check, severity, expected,
+    found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``. Raises ValueError when a day is no
+    partition; a run that fails is reported, and the other days are still made.
     """
     from qmt_orchestration.definitions import build_defs
     from qmt_orchestration.partitions import require_partition, trading_day_partitions

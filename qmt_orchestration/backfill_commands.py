@@ -6,7 +6,7 @@ import json
 import time
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,8 @@ def backfill(
         Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")
     ] = None,
 ) -> None:
-    """Make the trading days of a range again: from ticks where they are, else from QMT's history. Safe to repeat and to interrupt.
+    """Make the trading days of a range again: from ticks where they are, else from QMT's history. Safe to repeat and
+    to interrupt.
 
     The last line is JSON: bars per period, checks, cost. Exit code 1 when a day's run failed.
     """
@@ -33,11 +34,12 @@ def backfill(
     from qmt_orchestration.settings import Settings
 
     started, cpu = time.monotonic(), time.process_time()
+    chosen: dict[str, Any] = {"data_dir": data_dir} if data_dir else {}
     try:
         days = calendar.trading_days(_day(first), _day(last))
         if not days:
             raise ValueError(f"no trading day from {first} to {last}")
-        with engines.ensure(Settings(**({"data_dir": data_dir} if data_dir else {}))) as ready:
+        with engines.ensure(Settings(**chosen)) as ready:
             job = RECONCILE_DAY if history else MAKE_DAY
             outcome = materialize_days(ready, days, lambda text: typer.echo(text, err=True), job=job)
     except (ValueError, engines.EngineError) as error:

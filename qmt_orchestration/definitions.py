@@ -1,7 +1,7 @@
 """What Dagster loads: one function that puts everything together, and ``defs``, its result for this deployment.
 
-Loading connects to nothing: with no engine running the graph is still complete. Production, the command line and tests all come
-through `build_defs`.
+Loading connects to nothing: with no engine running the graph is still complete. Production, the command line and
+tests all come through `build_defs`.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ def build_defs(
     days = trading_day_partitions(chosen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
+        jobs = build_jobs()
         return dg.Definitions(
             assets=build_assets(days, chosen),
             asset_checks=[build_live_checks(days), build_reconciliation(days)],
-            jobs=build_jobs(),
+            jobs=jobs,
             schedules=build_schedules(days),
-            sensors=build_sensors(days, chosen),
+            sensors=build_sensors(days, chosen, jobs),
             resources={**build_resources(settings), **(resource_overrides or {})},
             executor=dg.in_process_executor,
         )

@@ -3,8 +3,6 @@
 All run in one process each: a step of its own process would cost seconds, and the work is ClickHouse's.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import dagster as dg
@@ -147,25 +145,25 @@ def build_jobs() -> list[Any]:
         dg.define_asset_job(
             FINALIZE_MINUTES,
             with_own_checks(*MINUTE_ASSETS),
-            description="The minutes that have just closed: 1m, the 5m and 30m windows that closed with them, and their checks.",
+            description="The minutes that have just closed: 1m, the 5m and 30m windows closed with them, checks.",
             tags={"dagster/priority": "10"},
         ),
         dg.define_asset_job(
             MAKE_DAY,
             with_own_checks(*DAY_ASSETS),
-            description="A whole day anew from its ticks (or from QMT's bars where there are none): 1m, 5m, 30m, 1d, with checks.",
+            description="A whole day anew, from its ticks or, without any, from QMT's bars; with checks.",
         ),
         dg.define_asset_job(
             END_OF_DAY,
             with_own_checks(*DAY_ASSETS) | dg.AssetSelection.assets("quality_report"),
-            description="After the close: the account of the ticks, the day's bars, daily bars, and the quality report.",
+            description="After the close: the account of the ticks, the day's bars, and the quality report.",
         ),
         dg.define_asset_job(
             RECONCILE_DAY,
             with_own_checks("qmt_bars_1m", *MINUTE_ASSETS, "bars_1d")
             | dg.AssetSelection.assets("quality_report")
             | reconciliation(),
-            description="QMT's own bars of the day: gaps of ours filled from them (marked), differences reported, report made anew.",
+            description="QMT's own bars of the day: gaps of ours filled from them (marked), differences reported.",
         ),
         dg.define_asset_job(
             BEFORE_OPEN,

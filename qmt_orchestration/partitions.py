@@ -1,7 +1,8 @@
 """Trading days as Dagster partitions: one daily definition, weekends and exchange holidays excluded.
 
-Minute grain lives in ClickHouse, not in partitions (Dagster advises against more than 100,000 partitions an asset; minutes
-would pass that in two years). A partition key is a trading day, ``YYYY-MM-DD``, Asia/Shanghai, never ``now().date()``.
+Minute grain lives in ClickHouse, not in partitions (Dagster advises against more than 100,000 partitions an asset;
+minutes would pass that in two years). A partition key is a trading day, ``YYYY-MM-DD``, Asia/Shanghai, never
+``now().date()``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ WEEKENDS = "0 0 * * 0,6"  # cron: midnight of Saturdays and Sundays
 
 
 def trading_day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
-    """Every trading day from ``settings.first_date`` on; today's partition exists from midnight on (``end_offset=1``)."""
+    """Every trading day from ``settings.first_date`` on; today's partition exists from midnight on
+    (``end_offset=1``)."""
     first = date.fromisoformat(settings.first_date)
     return dg.DailyPartitionsDefinition(
         start_date=settings.first_date,
@@ -34,8 +36,9 @@ def trading_day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
 def holidays(settings: Settings) -> list[date]:
     """Weekdays on which the exchanges are closed, as far as the calendar knows.
 
-    Reading the calendar costs a second and a half (it imports pandas) and every run imports this code, so the list is kept in
-    ``data_dir/cache``, named after the calendar's version. The cache is an aid: without write access it is computed anew.
+    Reading the calendar costs a second and a half (it imports pandas) and every run imports this code, so the list is
+    kept in ``data_dir/cache``, named after the calendar's version. The cache is an aid: without write access it is
+    computed anew.
     """
     cache = settings.data_dir / "cache" / f"holidays-{version('exchange-calendars')}.json"
     try:

@@ -1,9 +1,8 @@
-"""What happens every trading day, by the wall clock of Shanghai. Holidays are skipped: a day is a partition or it is not.
+"""What happens every trading day, by the wall clock of Shanghai. Holidays are skipped: a day is a partition or it is
+not.
 
 A simulated market has a clock of its own and passes a day in minutes; the sensor ``market_day`` follows it instead.
 """
-
-from __future__ import annotations
 
 from typing import Any
 

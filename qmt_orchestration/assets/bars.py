@@ -1,10 +1,9 @@
 """Bars: the final minute bars of a day, and what is rolled up from them.
 
-What a bar *is* stands in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check the outcome
-in the same step. A run of ``finalize_minutes`` gives the frames that have just closed; every other run is for whole days.
+What a bar *is* stands in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check
+the outcome in the same step. A run of ``finalize_minutes`` gives the frames that have just closed; every other run is
+for whole days.
 """
-
-from __future__ import annotations
 
 from datetime import date, datetime
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from qmt_orchestration.assets.columns import OWNER, table_metadata
-from qmt_orchestration.assets.making import Made, days_of, make_days
+from qmt_orchestration.assets.making import Made, Materialized, days_of, make_days
 from qmt_orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.market.sessions import SHANGHAI
@@ -46,8 +45,8 @@ def _one_day_only(context: dg.AssetExecutionContext, frames: Frames) -> None:
     days = days_of(context)
     if not frames.whole_day and len(days) != 1:
         raise dg.Failure(
-            f"frames {frames.first_frame} to {frames.last_frame} were given for {len(days)} days: frames are for one day; "
-            "leave first_frame and last_frame empty for a range of days"
+            f"frames {frames.first_frame} to {frames.last_frame} were given for {len(days)} days: frames are for one "
+            "day; leave first_frame and last_frame empty for a range of days"
         )
 
 
@@ -65,13 +64,13 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
         tags={"period": "1m"},
         metadata=table_metadata(settings, "bars_1m"),
         description=(
-            "Final one-minute bars: 241 a day and symbol, end labels. From the day's ticks where there are any; minutes the "
-            "ticks lack, and days without ticks, from QMT's own bars (`source` says which)."
+            "Final one-minute bars: 241 a day and symbol, end labels. From the day's ticks where there are any; what "
+            "they lack, and days without ticks, from QMT's own bars (`source` says which)."
         ),
     )
     def bars_1m(
         context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> Materialized:
         from qmt_orchestration.stream.clock import read_clock
 
         _one_day_only(context, config)
@@ -97,7 +96,8 @@ def _finalize(client: Any, window: Window) -> Made:
 
 
 def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *, live: bool) -> Made:
-    """A day from its ticks, then what is missing from QMT's history. The states of the live day are left alone: ticks arrive."""
+    """A day from its ticks, then what is missing from QMT's history. The states of the live day are left alone: ticks
+    arrive."""
     from qmt_orchestration.warehouse import bars
     from qmt_orchestration.warehouse.client import load_sql
 
@@ -116,8 +116,8 @@ def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *
     source = " and ".join(parts) or "nothing: no ticks, no QMT bars"
     if not parts:
         context.log.warning(
-            f"bars_1m: {window.day} has neither ticks nor QMT bars: materialize qmt_bars_1m (needs a running gateway) or "
-            "replay a recording with `qmt replay`"
+            f"bars_1m: {window.day} has neither ticks nor QMT bars: materialize qmt_bars_1m (needs a running gateway) "
+            "or replay a recording with `qmt replay`"
         )
     return Made(
         rows + filled.rows, window, {**facts, "source": source, "ticks": ticks, "rows_from_history": filled.rows}
@@ -139,8 +139,8 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         "5m": "Five-minute bars, 48 a day, from the minute bars; the opening call is in the first.",
         "30m": "Thirty-minute bars, 8 a day (10:00 … 11:30, 13:30 … 15:00), from the minute bars.",
         "1d": (
-            "Daily bars from the day's own values (the last tick): raw prices, after-hours trading in columns of its own, one row "
-            "marked `suspended` for a symbol that did not trade."
+            "Daily bars from the day's own values (the last tick): raw prices, after-hours trading in columns of its "
+            "own, one row marked `suspended` for a symbol that did not trade."
         ),
     }[period]
 
@@ -159,7 +159,7 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
     )
     def rollup(
         context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> Materialized:
         from qmt_orchestration.stream.clock import read_clock
         from qmt_orchestration.warehouse import bars
 

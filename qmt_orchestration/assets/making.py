@@ -1,7 +1,8 @@
-"""What all assets with one row set per trading day share: the loop over days, the checks, the metadata of each partition.
+"""What all assets with one row set per trading day share: the loop over days, the checks, the metadata of each
+partition.
 
-A run is for one day or, in a backfill, for a range of days (one run for all of them). Each day is made on its own and is idempotent,
-so a run that is interrupted is simply started again.
+A run is for one day or, in a backfill, for a range of days (one run for all of them). Each day is made on its own and
+is idempotent, so a run that is interrupted is simply started again.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,6 +19,11 @@ from qmt_orchestration.checks import evaluate
 from qmt_orchestration.checks.evaluate import Outcome, Window
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.settings import Settings
+
+if TYPE_CHECKING:
+    Materialized = dg.MaterializeResult[None]
+else:
+    Materialized = dg.MaterializeResult  # Dagster reads the annotation and knows the bare class only
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def make_days(
     asset: str,
     make: Callable[[date], Made],
     count_rows: str = "",
-) -> dg.MaterializeResult[None]:
+) -> Materialized:
     """Make *asset* day by day with *make*, then check each day; a range of days ends in one result with its totals.
 
     *count_rows*: name of the query that counts the rows of a day's partition.

@@ -1,10 +1,8 @@
 """What QMT itself says, fetched through the gateway: instruments, dividend factors, and its own bars of a day.
 
-The gateway runs beside QMT and answers over Redis; without one these assets fail and say so. Whatever is fetched is stored as it
-came; comparing and repairing happen elsewhere.
+The gateway runs beside QMT and answers over Redis; without one these assets fail and say so. Whatever is fetched is
+stored as it came; comparing and repairing happen elsewhere.
 """
-
-from __future__ import annotations
 
 from datetime import date
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from qmt_orchestration.assets.columns import FEED_OWNER, table_metadata
-from qmt_orchestration.assets.making import Made, make_days
+from qmt_orchestration.assets.making import Made, Materialized, make_days
 from qmt_orchestration.checks import names
 from qmt_orchestration.checks.evaluate import Outcome, Window, find, judge, specs
 from qmt_orchestration.checks.names import checks_of
@@ -25,6 +23,7 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
 
     @dg.asset(
         partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         check_specs=specs(checks_of("instruments")),
         group_name="reference",
         kinds={"clickhouse", "table"},
@@ -32,13 +31,13 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         metadata=table_metadata(settings, "instruments"),
         retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
         description=(
-            "The instruments of a trading day with names, boards, previous close, price limits and suspensions. QMT knows today's only: "
-            "a past day can be fetched from a simulated market, not from QMT."
+            "The instruments of a trading day with names, boards, previous close, price limits and suspensions. QMT "
+            "knows today's only: a past day can be fetched from a simulated market, not from QMT."
         ),
     )
     def instruments(
         context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> Materialized:
         chosen, server = clickhouse.settings, redis.connect()
         client = clickhouse.connect()
 
@@ -56,11 +55,14 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         owners=[FEED_OWNER],
         metadata=table_metadata(settings, "adjust_factors"),
         retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
-        description="QMT's dated dividend factors. Prices are stored raw; the views daily_bars_front and daily_bars_back apply these.",
+        description=(
+            "QMT's dated dividend factors. Prices are stored raw; the views daily_bars_front and daily_bars_back apply "
+            "these."
+        ),
     )
     def adjust_factors(
         context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> Materialized:
         chosen, server, client = clickhouse.settings, redis.connect(), clickhouse.connect()
         rows = 0
         for chunk in _chunks(_universe(client), chosen.history_chunk_symbols):
@@ -77,13 +79,13 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         owners=[FEED_OWNER],
         metadata={"dagster/table_name": f"{settings.clickhouse_database}.qmt_bars"},
         description=(
-            "QMT's own bars of the day, 1m and 1d, as its history gives them (padding rows left out). Ours are compared with them, and "
-            "minutes that ours lack are filled from them."
+            "QMT's own bars of the day, 1m and 1d, as its history gives them (no padding rows). Ours are compared "
+            "with them, and minutes that ours lack are filled from them."
         ),
     )
     def qmt_bars_1m(
         context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
-    ) -> dg.MaterializeResult[None]:
+    ) -> Materialized:
         chosen, server, client = clickhouse.settings, redis.connect(), clickhouse.connect()
 
         def make(day: date) -> Made:
@@ -100,7 +102,8 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
 
 
 def calendar_horizon(settings: Settings, day: date) -> Outcome:
-    """Whether the exchange calendar knows the coming trading days: next year's holidays must be known before the year starts."""
+    """Whether the exchange calendar knows the coming trading days: next year's holidays must be known before the year
+    starts."""
     from qmt_orchestration.market import calendar
 
     wanted, last = settings.quality_calendar_days, calendar.horizon()
@@ -160,8 +163,9 @@ def _chunks(symbols: list[str], size: int) -> list[list[str]]:
 
 
 def _store(client: Any, table: str, rows: Any, **constant: Any) -> int:
-    """Insert an Arrow table, with constant columns added. Columns that the warehouse does not keep are left out by name only if
-    the gateway sends more than it needs; a column the warehouse needs and the gateway lacks is an error."""
+    """Insert an Arrow table, with constant columns added. Columns that the warehouse does not keep are left out by
+    name only if the gateway sends more than it needs; a column the warehouse needs and the gateway lacks is an
+    error."""
     import pyarrow as pa
 
     if rows.num_rows == 0:

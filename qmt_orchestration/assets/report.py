@@ -1,7 +1,5 @@
 """The daily quality report: every verdict of the day, completeness, delay, volume against QMT, the worst symbols."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 import dagster as dg
 
 from qmt_orchestration.assets.columns import OWNER
+from qmt_orchestration.assets.making import Materialized
 from qmt_orchestration.checks.render import Plot, Report, Verdict, markdown, page
 from qmt_orchestration.resources import ClickHouseResource
 
@@ -19,30 +18,39 @@ def build_report_assets(days: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
 
     @dg.asset(
         partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         deps=["bars_1d", "bars_5m", "bars_30m", "qmt_bars_1m"],
         group_name="quality",
         kinds={"html"},
         owners=[OWNER],
         description=(
-            "The verdict of a day: all checks with what was expected and found, plots of completeness, delay and volume against QMT, "
-            "and the worst symbols. Shown here as Markdown; the same as an HTML page in data_dir/reports."
+            "The verdict of a day: all checks, what was expected and found, plots of completeness, delay and volume "
+            "against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in data_dir/reports."
         ),
     )
-    def quality_report(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> dg.MaterializeResult[None]:
-        day = date.fromisoformat(context.partition_key)
-        report = collect(clickhouse.connect(), day)
-        path = write(report, clickhouse.settings.data_dir / "reports")
-        failed = [v for v in report.verdicts if not v.passed]
-        metadata = {
-            "report": dg.MetadataValue.md(markdown(report)),
-            "page": dg.MetadataValue.path(path.resolve()),
-            "checks": len(report.verdicts),
-            "failed": len(failed),
-            "failed_with_error": sum(v.severity == "ERROR" for v in failed),
-        }
-        return dg.MaterializeResult(metadata=metadata)
+    def quality_report(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> Materialized:
+        client, folder = clickhouse.connect(), clickhouse.settings.data_dir / "reports"
+        last: dict[str, Any] = {}
+        for key in context.partition_keys:
+            last = _make(client, date.fromisoformat(key), folder)
+            if len(context.partition_keys) > 1:
+                context.add_asset_metadata(last, asset_key="quality_report", partition_key=key)
+        return dg.MaterializeResult(metadata=last if len(context.partition_keys) == 1 else {})
 
     return [quality_report]
+
+
+def _make(client: Any, day: date, folder: Path) -> dict[str, Any]:
+    report = collect(client, day)
+    path = write(report, folder)
+    failed = [v for v in report.verdicts if not v.passed]
+    return {
+        "report": dg.MetadataValue.md(markdown(report)),
+        "page": dg.MetadataValue.path(path.resolve()),
+        "checks": len(report.verdicts),
+        "failed": len(failed),
+        "failed_with_error": sum(v.severity == "ERROR" for v in failed),
+    }
 
 
 def collect(client: Any, day: date) -> Report:

@@ -1,17 +1,15 @@
 """Ticks: the stream they come on (observed, not made here) and the table they are in (accounted for, not made here).
 
-The always-on services move ticks within milliseconds; Dagster shows what flows (observations of ``tick_stream``) and gives each day
-of ``ticks`` its verdict: nothing lost, nothing doubled, in time, few set aside.
+The always-on services move ticks within milliseconds; Dagster shows what flows (observations of ``tick_stream``) and
+gives each day of ``ticks`` its verdict: nothing lost, nothing doubled, in time, few set aside.
 """
-
-from __future__ import annotations
 
 from datetime import date
 
 import dagster as dg
 
 from qmt_orchestration.assets.columns import FEED_OWNER, OWNER, table_metadata
-from qmt_orchestration.assets.making import Made, make_days
+from qmt_orchestration.assets.making import Made, Materialized, make_days
 from qmt_orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.resources import ClickHouseResource, RedisResource
@@ -29,8 +27,9 @@ def build_tick_assets(
         owners=[FEED_OWNER],
         tags={"always-on": "true"},
         description=(
-            "Level-1 snapshots from QMT's whole-market push, as Arrow batches on Redis Streams. Written by the subscriber beside "
-            "QMT, read by the writer; its statistics are observed about twice a minute: rate, delay, success, buffer, lag, memory."
+            "Level-1 snapshots from QMT's whole-market push, Arrow batches on Redis Streams. Written by the subscriber "
+            "beside QMT, read by the writer; its statistics are observed about twice a minute: rate, delay, success, "
+            "buffer, lag, memory."
         ),
     )
 
@@ -44,13 +43,11 @@ def build_tick_assets(
         owners=[OWNER],
         metadata=table_metadata(settings, "ticks"),
         description=(
-            "Every tick of the day, once. The writer service inserts them as they come; materializing a day counts it and gives its "
-            "verdict, and changes nothing."
+            "Every tick of the day, once. The writer service inserts them as they come; materializing a day counts it "
+            "and gives its verdict, and changes nothing."
         ),
     )
-    def ticks(
-        context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
-    ) -> dg.MaterializeResult[None]:
+    def ticks(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> Materialized:
         from qmt_orchestration.stream.clock import read_clock
         from qmt_orchestration.warehouse.client import load_sql
 

@@ -16,7 +16,8 @@ def quality(
         Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")
     ] = None,
 ) -> None:
-    """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 2 when one is ERROR."""
+    """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 2 when one is
+    ERROR."""
     from rich.console import Console
 
     from qmt_orchestration.assets.report import verdicts
@@ -25,8 +26,9 @@ def quality(
     from qmt_orchestration.settings import Settings
     from qmt_orchestration.warehouse.client import connect
 
+    chosen: dict[str, Any] = {"data_dir": data_dir} if data_dir else {}
     try:
-        with engines.ensure(Settings(**({"data_dir": data_dir} if data_dir else {}))) as ready:
+        with engines.ensure(Settings(**chosen)) as ready:
             client = connect(ready)
             day = require_trading_day(date) if date else _newest(client)
             found = verdicts(client, day) if day else []

@@ -1,8 +1,8 @@
 """Running checks: SQL in, verdict out, kept twice: as Dagster check results and as rows of ``quality_results``.
 
-Dagster keeps one status per check; a day's verdict must outlive the next day's, so each (day, asset, check, run) is a row in
-ClickHouse too. An exception is never turned into a failed check: a check that cannot run fails the run, and that is announced
-as what it is.
+Dagster keeps one status per check; a day's verdict must outlive the next day's, so each (day, asset, check, run) is a
+row in ClickHouse too. An exception is never turned into a failed check: a check that cannot run fails the run, and
+that is announced as what it is.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -20,6 +20,11 @@ from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.settings import Settings
 
 WORST_SHOWN = 20
+
+if TYPE_CHECKING:
+    CheckResults = tuple[dg.AssetCheckResult, ...]
+else:
+    CheckResults = tuple[dg.AssetCheckResult]  # Dagster reads the annotation and knows no "..."
 
 
 @dataclass(frozen=True)

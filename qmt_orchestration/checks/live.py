@@ -1,19 +1,19 @@
-"""Checks of the running system: is the feed fresh, do the services live, does the writer keep up, was anything given up.
+"""Checks of the running system: is the feed fresh, do the services live, does the writer keep up, was anything given
+up.
 
-Computed from heartbeats and Redis, not from SQL: by the sensor ``stream`` about twice a minute, and by hand from the asset's page.
-Times are of the market's clock; a simulated market that runs faster than the wall is measured in wall seconds.
+Computed from heartbeats and Redis, not from SQL: by the sensor ``stream`` about twice a minute, and by hand from the
+asset's page. Times are of the market's clock; a simulated market that runs faster than the wall is measured in wall
+seconds.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, time
 from typing import Any, Final
 
 import dagster as dg
 
 from qmt_orchestration.checks import names
-from qmt_orchestration.checks.evaluate import Outcome, find, judge, record, results, specs
+from qmt_orchestration.checks.evaluate import CheckResults, Outcome, find, judge, record, results, specs
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.market.sessions import AFTERNOON, CLOSING_CALL, LUNCH, OPEN, PRE_OPEN, to_ms
 from qmt_orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
@@ -156,12 +156,12 @@ def build_live_checks(days: dg.DailyPartitionsDefinition) -> dg.AssetChecksDefin
         clickhouse: ClickHouseResource,
         redis: RedisResource,
         services: ServicesResource,
-    ) -> Iterable[dg.AssetCheckResult]:
+    ) -> CheckResults:
         server = redis.connect()
         today = read_clock(server).today().isoformat()
         trading_day = days.has_partition_key(today)
         outcomes = live_outcomes(redis.settings, server, services.beats(), services.desired(), trading_day=trading_day)
         record(clickhouse.connect(), outcomes, context.run.run_id)
-        yield from results(outcomes)
+        return tuple(results(outcomes))
 
     return tick_stream_checks

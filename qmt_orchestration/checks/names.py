@@ -1,9 +1,10 @@
-"""Every data-quality check once: its asset, name, SQL file, limits and severity. Specs and results are both made from here.
+"""Every data-quality check once: its asset, name, SQL file, limits and severity. Specs and results are both made from
+here.
 
-A check's SQL (``warehouse/queries/checks/<sql>.sql``) returns one row ``measure, expected, found, worst``: how bad it is (0 =
-perfect), what was expected and found in words, and the worst offenders as a JSON array of objects. The measure passes up to
-``allowed``; above it the check fails with severity WARN, above ``fatal`` with ERROR (None: never ERROR). Limits are numbers, or
-names of settings where a deployment may want another.
+A check's SQL (``warehouse/queries/checks/<sql>.sql``) returns one row ``measure, expected, found, worst``: how bad it
+is (0 = perfect), what was expected and found in words, and the worst offenders as a JSON array of objects. The
+measure passes up to ``allowed``; above it the check fails with severity WARN, above ``fatal`` with ERROR (None: never
+ERROR). Limits are numbers, or names of settings where a deployment may want another.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
     conserved = Check(
         asset,
         VOLUME_ADDS_UP,
-        f"The {base.removeprefix('bars_')} bars inside each bar add up to its volume and amount; high and low are their extremes.",
+        f"The {base.removeprefix('bars_')} bars inside each bar add up to it: volume, amount, high and low.",
         "daily_volume_adds_up" if asset == "bars_1d" else "volume_adds_up",
         parameters={**table, "minutes": {"bars_5m": 5, "bars_30m": 30}.get(asset, 240)},
     )

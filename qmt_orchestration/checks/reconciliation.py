@@ -1,16 +1,12 @@
 """Our minute bars against QMT's own: a step that runs when both tables of the day are made.
 
-Differences are reported, never overwritten; only minutes that ours lack are filled from QMT (asset ``bars_1m``, `source` = history),
-and filled or history rows are not compared with what they were taken from.
+Differences are reported, never overwritten; only minutes that ours lack are filled from QMT (asset ``bars_1m``,
+`source` = history), and filled or history rows are not compared with what they were taken from.
 """
-
-from __future__ import annotations
-
-from collections.abc import Iterable
 
 import dagster as dg
 
-from qmt_orchestration.checks.evaluate import Window, record, results, run_checks
+from qmt_orchestration.checks.evaluate import CheckResults, Window, record, results, run_checks
 from qmt_orchestration.checks.names import reconciliation_checks
 from qmt_orchestration.partitions import days_of_tags
 from qmt_orchestration.resources import ClickHouseResource
@@ -29,15 +25,13 @@ def build_reconciliation(days: dg.DailyPartitionsDefinition) -> dg.AssetChecksDe
         ],
         name="qmt_reconciliation",
     )
-    def qmt_reconciliation(
-        context: dg.AssetCheckExecutionContext, clickhouse: ClickHouseResource
-    ) -> Iterable[dg.AssetCheckResult]:
+    def qmt_reconciliation(context: dg.AssetCheckExecutionContext, clickhouse: ClickHouseResource) -> CheckResults:
         client, settings = clickhouse.connect(), clickhouse.settings
         outcomes = []
         for day in days_of_tags(context.run.tags, days):
             found = run_checks(checks, client, settings, Window.whole(day))
             record(client, found, context.run.run_id)
             outcomes += found
-        yield from results(outcomes)
+        return tuple(results(outcomes))
 
     return qmt_reconciliation

@@ -1,4 +1,5 @@
-"""The daily report as Markdown and as one self-contained HTML page: a table of verdicts and four plots, drawn as plain SVG."""
+"""The daily report as Markdown and as one self-contained HTML page: a table of verdicts and four plots, drawn as
+plain SVG."""
 
 from __future__ import annotations
 
@@ -59,6 +60,7 @@ class Report:
         return f"{self.day}: {len(failed)} of {len(self.verdicts)} checks failed, {errors} with ERROR"
 
 
+VERDICT_HEADER: Final = ("verdict", "table", "check", "expected", "found", "checked")
 WORST_HEADER: Final = ("symbol", "bars", "filled", "from history", "score")
 
 
@@ -106,24 +108,27 @@ def _spark(plot: Plot, line: int, cells: int = 48) -> str:
 def page(report: Report) -> str:
     """One HTML file without scripts or outside files; light and dark."""
     rows = "".join(
-        f'<tr class="{v.word.lower()}"><td>{v.word}</td><td>{_e(v.asset)}</td><td>{_e(v.check)}</td><td>{_e(v.expected)}</td>'
-        f"<td>{_e(v.found)}</td><td>{v.checked_at:%m-%d %H:%M}</td></tr>"
+        f'<tr class="{v.word.lower()}"><td>{v.word}</td><td>{_e(v.asset)}</td><td>{_e(v.check)}</td>'
+        f"<td>{_e(v.expected)}</td><td>{_e(v.found)}</td><td>{v.checked_at:%m-%d %H:%M}</td></tr>"
         for v in report.verdicts
     )
     plots = "".join(
         f"<h2>{_e(p.title)}</h2>{svg(p) if p.points else '<p>' + _e(p.nothing) + '</p>'}" for p in report.plots
     )
     worst = "".join("<tr>" + "".join(f"<td>{_e(str(c))}</td>" for c in row) + "</tr>" for row in report.worst)
-    header = "".join(f"<th>{h}</th>" for h in WORST_HEADER)
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Data quality {report.day}</title><style>{STYLE}</style></head><body>
 <h1>{_e(report.headline)}</h1>
-<div class="wide"><table><tr><th>verdict</th><th>table</th><th>check</th><th>expected</th><th>found</th><th>checked</th></tr>{rows}</table></div>
+<div class="wide"><table><tr>{_header(VERDICT_HEADER)}</tr>{rows}</table></div>
 {plots}
-<h2>Symbols with the lowest scores</h2><div class="wide"><table><tr>{header}</tr>{worst}</table></div>
+<h2>Symbols with the lowest scores</h2><div class="wide"><table><tr>{_header(WORST_HEADER)}</tr>{worst}</table></div>
 </body></html>
 """
+
+
+def _header(names: Sequence[str]) -> str:
+    return "".join(f"<th>{name}</th>" for name in names)
 
 
 STYLE: Final = """

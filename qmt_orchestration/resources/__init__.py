@@ -1,7 +1,8 @@
 """What the assets, checks and sensors talk to: ClickHouse, Redis, and the managed services.
 
-Each resource reads the settings when it is used, not when the code loads, so that definitions load with nothing running. Passwords
-come from the environment alone: they are no part of a resource's configuration, which Dagster stores and shows.
+Each resource reads the settings when it is used, not when the code loads, so that definitions load with nothing
+running. Passwords come from the environment alone: they are no part of a resource's configuration, which Dagster
+stores and shows.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ class ServicesResource(_WithSettings):
 
 
 def build_resources(settings: Settings | None = None) -> dict[str, Any]:
-    """The resources by their keys. *settings* (tests, a second deployment) win over the environment, secrets excepted."""
+    """The resources by their keys. *settings* (tests, a second deployment) win over the environment, secrets
+    excepted."""
     overrides = _plain(settings) if settings is not None else {}
     return {
         "clickhouse": ClickHouseResource(overrides=overrides),

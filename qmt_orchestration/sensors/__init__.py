@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import dagster as dg
 
 from qmt_orchestration.sensors.market_day import build_market_day_sensor
@@ -11,11 +14,13 @@ from qmt_orchestration.sensors.stream import build_stream_sensor
 from qmt_orchestration.settings import Settings
 
 
-def build_sensors(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.SensorDefinition]:
+def build_sensors(
+    days: dg.DailyPartitionsDefinition, settings: Settings, jobs: Sequence[Any]
+) -> list[dg.SensorDefinition]:
     """Every sensor but the alerts'."""
     return [
         build_minutes_sensor(days),
         build_stream_sensor(days, settings.observe_seconds),
         build_services_sensor(days),
-        build_market_day_sensor(days),
+        build_market_day_sensor(days, jobs),
     ]

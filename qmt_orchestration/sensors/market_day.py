@@ -3,9 +3,8 @@
 Does nothing on a live market. A day is finished when the market's clock has passed 15:31 or shows a later day.
 """
 
-from __future__ import annotations
-
 import json
+from collections.abc import Sequence
 from datetime import time
 from typing import Any
 
@@ -17,12 +16,13 @@ from qmt_orchestration.resources import RedisResource
 FINISHED = time(15, 30, 30)
 
 
-def build_market_day_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """The sensor ``market_day``."""
+def build_market_day_sensor(days: dg.DailyPartitionsDefinition, jobs: Sequence[Any]) -> dg.SensorDefinition:
+    """The sensor ``market_day``. *jobs*: every job there is; it asks for those of a day."""
+    of_a_day = [job for job in jobs if job.name in (BEFORE_OPEN, END_OF_DAY, RECONCILE_DAY)]
 
     @dg.sensor(
         name="market_day",
-        job_names=[BEFORE_OPEN, END_OF_DAY, RECONCILE_DAY],
+        jobs=of_a_day,
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="On a simulated market: instruments before its open, the day's verdict after its close.",

@@ -1,11 +1,10 @@
 """The minute sensor: asks for one run that finalizes what has closed.
 
-What is to do follows from ClickHouse's own state (`warehouse.bars.pending`), not from the sensor's memory: a lost or failed
-run leaves its frames pending, so the next request covers them. There is never more than one such run in flight; behind the
-market, one run takes all minutes that have closed meanwhile. After a failed run the next request waits, longer each time.
+What is to do follows from ClickHouse's own state (`warehouse.bars.pending`), not from the sensor's memory: a lost or
+failed run leaves its frames pending, so the next request covers them. There is never more than one such run in
+flight; behind the market, one run takes all minutes that have closed meanwhile. After a failed run the next request
+waits, longer each time.
 """
-
-from __future__ import annotations
 
 import json
 import time
@@ -31,7 +30,8 @@ LONGEST_PAUSE_SECONDS = 300
 
 @dataclass(frozen=True)
 class Cursor:
-    """What the sensor remembers: a number per request (run keys are for ever), the newest ended run, failures in a row."""
+    """What the sensor remembers: a number per request (run keys are for ever), the newest ended run, failures in a
+    row."""
 
     generation: int = 0
     run_id: str = ""
@@ -39,7 +39,7 @@ class Cursor:
     failed_at: float = 0.0  # epoch s
 
     @classmethod
-    def read(cls, text: str | None) -> Cursor:
+    def read(cls, text: str | None) -> "Cursor":
         """From the stored cursor, or new."""
         return cls(**json.loads(text)) if text else cls()
 
@@ -89,11 +89,12 @@ def build_minutes_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefinit
 
 def _nothing(found: Sequence[Any], first_date: str) -> str:
     if found:
-        return f"{found[0].day} is pending but no partition: it is no trading day, or lies before QMT_FIRST_DATE ({first_date})"
+        day = found[0].day
+        return f"{day} is pending but no partition: no trading day, or before QMT_FIRST_DATE ({first_date})"
     return "no minute has closed"
 
 
-def _learn(instance: dg.DagsterInstance, cursor: Cursor) -> Cursor:
+def _learn(instance: dg.DagsterInstance, cursor: Cursor) -> "Cursor":
     """Count failures in a row: look at the newest ended run, once."""
     ended = instance.get_run_records(dg.RunsFilter(job_name=FINALIZE_MINUTES, statuses=list(ENDED)), limit=1)
     if not ended or ended[0].dagster_run.run_id == cursor.run_id:

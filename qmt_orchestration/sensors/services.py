@@ -1,10 +1,9 @@
-"""What should run, from the trading calendar: the feed and the publisher from before the open to after the after-hours session.
+"""What should run, from the trading calendar: the feed and the publisher from before the open to after the
+after-hours session.
 
-The desired state is written once per change of the calendar's word, so that a stop asked for by a person lasts until the next
-open. The gateway and the writer are always wanted; a simulated or replayed market has no closing time.
+The desired state is written once per change of the calendar's word, so that a stop asked for by a person lasts until
+the next open. The gateway and the writer are always wanted; a simulated or replayed market has no closing time.
 """
-
-from __future__ import annotations
 
 from datetime import datetime, time
 from typing import Any
@@ -33,7 +32,7 @@ def build_services_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefini
         name="services_by_calendar",
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Asks for the always-on services to run from 09:00 to 15:35 of trading days; the gateway and the writer always.",
+        description="Asks for the feed to run from 09:00 to 15:35 of trading days; for gateway and writer always.",
     )
     def services_by_calendar(
         context: dg.SensorEvaluationContext, redis: RedisResource, services: ServicesResource

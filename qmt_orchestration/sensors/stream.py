@@ -1,10 +1,10 @@
-"""What flows: statistics of the stream as observations of ``tick_stream`` (plotted over time), and its checks, without a run.
+"""What flows: statistics of the stream as observations of ``tick_stream`` (plotted over time), and its checks,
+without a run.
 
-An observation costs milliseconds. The set of keys is always the same, so that the plots have no holes; a service that is silent
-counts 0. A check is reported when its verdict changes and otherwise every ten minutes, so that the event log stays small.
+An observation costs milliseconds. The set of keys is always the same, so that the plots have no holes; a service that
+is silent counts 0. A check is reported when its verdict changes and otherwise every ten minutes, so that the event
+log stays small.
 """
-
-from __future__ import annotations
 
 import json
 import time
