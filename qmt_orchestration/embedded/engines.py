@@ -2,7 +2,8 @@
 
 Who runs is told by a lock: ``<data_dir>/run/<name>.lock`` is opened here and inherited by the engine, so the kernel
 holds it exactly as long as the engine lives, whatever kills it. ``<data_dir>/run/<name>.json`` (pid, port, started)
-says where it listens. An engine started here never outlives the process that started it (see `process.exit_with_parent`).
+says where it listens. An engine started here never outlives the process that started it
+(`process.exit_with_parent`).
 """
 
 from __future__ import annotations

