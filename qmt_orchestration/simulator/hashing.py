@@ -7,7 +7,7 @@ daily, the day's index. Nothing is drawn in sequence, so one symbol's day is the
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ _M2: Final = np.uint64(0x94D049BB133111EB)
 def symbol_keys(seed: int, symbols: tuple[str, ...]) -> U64:
     """One 64-bit key per symbol."""
     raw = (blake2b(f"{seed}:{s}".encode(), digest_size=8).digest() for s in symbols)
-    return np.frombuffer(b"".join(raw), dtype=np.uint64).copy()
+    keys: U64 = np.frombuffer(b"".join(raw), dtype=np.uint64).copy()
+    return keys
 
 
 def mix(bits: U64) -> U64:
@@ -52,9 +53,11 @@ def draws(keys: U64, purpose: int, first: int, count: int) -> U64:
 
 def unit(bits: U64) -> F64:
     """Floats in [0, 1) from 64 random bits."""
-    return (bits >> np.uint64(11)) * 2.0**-53
+    floats: F64 = (bits >> np.uint64(11)) * 2.0**-53
+    return floats
 
 
-def field(bits: U64, shift: int, width: int) -> npt.NDArray[Any]:
+def field(bits: U64, shift: int, width: int) -> I64:
     """*width* bits from *shift* on, as int64."""
-    return ((bits >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.int64)
+    values: I64 = ((bits >> np.uint64(shift)) & np.uint64((1 << width) - 1)).astype(np.int64)
+    return values

@@ -19,14 +19,13 @@ import numpy as np
 
 from qmt_orchestration.market import sessions
 from qmt_orchestration.market.calendar import previous_trading_day, require_trading_day, trading_days
+from qmt_orchestration.simulator.cells import AUCTION, CELLS, CLOSING, NO_LOW, NOON, RESIDUAL, minute_amounts
 from qmt_orchestration.simulator.hashing import F64, I64, U64, Bool, draw, draws, field, symbol_keys, unit
 from qmt_orchestration.simulator.universe import limit_percent, trades_after_hours
 
-AUCTION, NOON, RESIDUAL, CLOSING, CELLS = 0, 121, 239, 240, 241
 NORMAL, SUSPENDED, LIMIT_UP, LOCKED_UP, LIMIT_DOWN, HALTED = range(6)
 HALT_CELLS: Final = 10
 AFTER_HOURS_MINUTES: Final = 25
-NO_LOW: Final = 1 << 40  # "low" of a cell without a trade
 
 #: End label (minutes since midnight) of each cell; 14:59 has none.
 CELL_LABELS: Final = (570, *range(571, 691), 690, *range(781, 898), 898, 900)
@@ -64,7 +63,8 @@ class _Chain:
         ends = [unit(draw(self.keys, _TREND, knot + i)) - 0.5 for i in (0, 1)]
         trend = np.where(percent == 5, 0.1, 0.4) * (ends[0] * (1 - part) + ends[1] * part)
         noise = sigma * 3.4 * (unit(draw(self.keys, _DAILY, index)) - 0.5)
-        return np.rint(100 * self.base * np.exp(trend + noise)).astype(np.int64)
+        cents: I64 = np.rint(100 * self.base * np.exp(trend + noise)).astype(np.int64)
+        return cents
 
     def kind(self, index: int) -> I64:
         """What is special about the day, per symbol."""
@@ -76,10 +76,8 @@ class _Chain:
 
     def dividend(self, index: int, close: I64) -> I64:
         """Cash dividend in cents a share whose ex-date is the day: about once in 256 days, 0.1–1 % of the price."""
-        position, block = (index + self.offset) % _BLOCK, (index + self.offset) // _BLOCK
-        bits = draw(self.keys, _DIVIDEND)
-        due = (position == 5) & (block % 32 == field(bits, 0, 5))
-        return np.where(due, np.maximum(1, close * (1 + field(bits, 8, 3)) // 1000), 0)
+        share = 1 + field(draw(self.keys, _DIVIDEND), 8, 3)
+        return np.where(self.dividend_due(index), np.maximum(1, close * share // 1000), 0)
 
     def close_before(self, day: date) -> tuple[I64, I64]:
         """(close of the trading day before *day*, dividend whose ex-date is *day*), in cents."""
@@ -93,6 +91,12 @@ class _Chain:
         for back in range(_BLOCK - 1, 0, -1):
             close = self.step(index - back, days[back], close)[3]
         return close, self.dividend(index, close)
+
+    def dividend_due(self, index: I64 | int) -> Bool:
+        """Whether the day of this number is the ex-date of a dividend."""
+        position, block = (index + self.offset) % _BLOCK, (index + self.offset) // _BLOCK
+        due: Bool = (position == 5) & (block % 32 == field(draw(self.keys, _DIVIDEND), 0, 5))
+        return due
 
     def step(self, index: int, day: date, close: I64) -> tuple[I64, I64, I64, I64]:
         """From the close of the day before: (last close less dividend, up limit, down limit, close of *day*)."""
@@ -141,10 +145,11 @@ class MarketDay:
     """The plan of one day for a set of symbols; all arrays have one row per symbol, prices in cents.
 
     ``traded, open, high, low, close, volume``: (symbols, 241 cells), *close* carried forward through cells without a
-    trade (0 before the first). ``after_hours``: shares per minute from 15:05, (symbols, 25).
+    trade (0 before the first). ``after_hours``: shares per minute from 15:05, (symbols, 25). With *reference_only*
+    there is just the day's frame: last close, limits, kind.
     """
 
-    def __init__(self, seed: int, day: date, symbols: tuple[str, ...]) -> None:
+    def __init__(self, seed: int, day: date, symbols: tuple[str, ...], *, reference_only: bool = False) -> None:
         self.seed, self.day, self.symbols = seed, require_trading_day(day), symbols
         chain = _Chain(seed, symbols)
         self.index = day_index(day)
@@ -153,6 +158,8 @@ class MarketDay:
         self.last_close, self.up, self.down, self.final = chain.step(self.index, day, before)
         self.kind = chain.kind(self.index)
         self.suspended: Bool = self.kind == SUSPENDED
+        if reference_only:
+            return
         self.keys: U64 = draw(chain.keys, _DAY, self.index)
         style = draw(chain.keys, _TRAIT, 2)
         u = unit(style)
@@ -160,6 +167,7 @@ class MarketDay:
         self.empty_morning: Bool = self.rare & (field(style, 0, 2) < 2)
         daily = np.exp(14.5 + 3.5 * unit(draw(chain.keys, _TRAIT, 3)))  # 2 to 65 million shares a day
         self._per_minute = np.where(self.dense, daily / 240, np.where(self.rare, 300.0, 900.0))
+        self._amounts: I64 | None = None
         self._price_path()
         self._volumes()
 
@@ -259,10 +267,10 @@ class MarketDay:
     # -- bars -----------------------------------------------------------------------------------------------
 
     def amounts(self) -> I64:
-        """Amount per cell in cents, (symbols, 241): shares times the price of the snapshot that shows them."""
-        from qmt_orchestration.simulator.ticks import cell_amounts
-
-        return cell_amounts(self)
+        """Amount per cell in cents, (symbols, 241); computed on first use (2 s for the whole market) and kept."""
+        if self._amounts is None:
+            self._amounts = minute_amounts(self)
+        return self._amounts
 
     def bars(self) -> dict[str, F64 | I64 | Bool]:
         """The 241 true minute bars: arrays (symbols, 241) open, high, low, close, amount (cents), vol (shares), traded.
@@ -296,6 +304,15 @@ class MarketDay:
         return np.where(self.traded.any(axis=1), self.open[np.arange(len(self.symbols)), first], 0)
 
 
+def ex_dates(seed: int, symbol: str, days: list[date]) -> list[date]:
+    """Those of the trading *days* (without gaps) on which a dividend of *symbol* is paid."""
+    if not days:
+        return []
+    first = day_index(days[0])
+    due = _Chain(seed, (symbol,)).dividend_due(np.arange(first, first + len(days)))
+    return [day for day, hit in zip(days, due.tolist(), strict=True) if hit]
+
+
 def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:
     """The minute bars of *symbol* on *day* as DOMAIN 4 defines them: from the first trade on, filled ones marked."""
     bars = MarketDay(seed, day, (symbol,)).bars()
@@ -305,6 +322,7 @@ def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:
         row = {name: array[0, i].item() for name, array in bars.items()}
         if not out and not row["traded"]:
             continue
-        prices = [row[name] / 100 for name in ("open", "high", "low", "close")]
-        out.append(TrueBar(symbol, frame, *prices, row["vol"], row["amount"] / 100, not row["traded"]))
+        prices = {name: row[name] / 100 for name in ("open", "high", "low", "close")}
+        vol, amount = row["vol"], row["amount"] / 100
+        out.append(TrueBar(symbol, frame, vol=vol, amount=amount, filled=not row["traded"], **prices))
     return out

@@ -1,9 +1,9 @@
-"""The snapshots of a simulated day, one clock minute at a time, and the dicts that xtdata delivers.
+"""The snapshots of a simulated day, one clock minute at a time.
 
-A minute is a grid of 20 slots of 3 s per symbol; in a slot a symbol has one snapshot or none, at a random whole second.
-Prices walk from the cell's open to its close and touch its high and low (or, between two snapshots, show them only in the
-day's high and low). A snapshot *falls due* within the second after its time stamp, so pushes are spread as the real
-ones are. `MarketDay` says what must come out; nothing here feeds back into it.
+A minute is a grid of 20 slots of 3 s per symbol; in a slot a symbol has one snapshot or none, at a random whole
+second. Prices walk from the cell's open to its close and touch its high and low (or, between two snapshots, show them
+only in the day's high and low). A snapshot *falls due* within the second after its time stamp, so pushes are spread as
+the real ones are. `MarketDay` says what must come out; nothing here feeds back into it.
 """
 
 from __future__ import annotations
@@ -12,26 +12,24 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from qmt_orchestration.market.sessions import at, to_ms
-from qmt_orchestration.simulator.hashing import I64, U64, Bool, draw, draws, field, unit
-from qmt_orchestration.simulator.market import (
+from qmt_orchestration.simulator.cells import (
     AUCTION,
     CELLS,
     CLOSING,
-    HALT_CELLS,
-    HALTED,
     NO_LOW,
     NOON,
     RESIDUAL,
-    MarketDay,
+    SLOTS,
+    cell_of,
+    minute_bits,
+    paths,
 )
+from qmt_orchestration.simulator.hashing import I64, U64, Bool, field
+from qmt_orchestration.simulator.market import HALT_CELLS, HALTED, MarketDay
 
-SLOTS: Final = 20
 SLOT_MS: Final = 3000
-_TICKS: Final = 100  # purpose numbers of this module's draws: 100 + minute of the day
-_VIRTUAL: Final = 2000
 
 # openInt, the trading phase (DOMAIN 3)
 _PRE_OPEN, _CALL, _CONTINUOUS, _BREAK, _CLOSED, _HALT, _CLOSING_CALL, _AFTER_HOURS = 11, 12, 13, 14, 15, 17, 18, 22
@@ -65,64 +63,6 @@ class Block:
         return Block(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
 
-def _cell_of(minute: int) -> int | None:
-    if 570 <= minute < 690:
-        return minute - 569
-    return minute - 658 if 780 <= minute < 897 else None
-
-
-def _paths(day: MarketDay, cell: int, bits: U64) -> tuple[I64, I64, I64, I64, I64]:
-    """Of a minute's cell, each (symbols, 20): price, shares traded since the minute's start, day high, day low, amount.
-
-    Price and volume move only in slots that trade: all of them for a busy symbol, else the four that show open, high, low
-    and close.
-    """
-    k = np.arange(SLOTS, dtype=np.int64)[None, :]
-    first, last = day.open[:, cell, None], day.close[:, cell, None]
-    high, low, traded = day.high[:, cell, None], day.low[:, cell, None], day.traded[:, cell]
-    spot = field(bits[:, 0], 40, 3)
-    swap = (field(bits[:, 0], 43, 1) == 1)[:, None]
-    early, late = (2 + spot)[:, None], (11 + (spot * 5) % 7)[:, None]
-    at_high, at_low = np.where(swap, late, early), np.where(swap, early, late)
-    at_high, at_low = (np.where(traded[:, None], x, SLOTS) for x in (at_high, at_low))
-    hide_high, hide_low = day.hidden_high[:, cell, None], day.hidden_low[:, cell, None]
-    ceiling = np.where(hide_high, np.maximum(first, last), high)
-    floor = np.where(hide_low, np.minimum(first, last), low)
-    noise = (field(bits, 0, 8) - 128) * (high - low) // 400
-    price = np.clip(first + (last - first) * k // (SLOTS - 1) + noise, floor, np.maximum(ceiling, floor))
-    price[:, 0], price[:, -1] = first[:, 0], last[:, 0]
-    price = np.where((k == at_high) & ~hide_high, high, price)
-    price = np.where((k == at_low) & ~hide_low, low, price)
-    key_slot = (k == 0) | (k == at_high) | (k == at_low) | (k == SLOTS - 1)
-    trades = key_slot | (day.dense & (day.volume[:, cell] >= 4000))[:, None]
-    price = np.take_along_axis(price, np.maximum.accumulate(np.where(trades, k, 0), axis=1), axis=1)
-    weight = np.cumsum(np.where(trades, 128 + field(bits, 8, 8), 0), axis=1)
-    shares = day.volume[:, cell, None] * weight // weight[:, -1:]
-    traded_shares = np.diff(shares, axis=1, prepend=0)
-    amount = np.cumsum(traded_shares * price, axis=1)
-    before = day.day_high[:, cell - 1, None], day.day_low[:, cell - 1, None]
-    day_high = np.maximum(np.maximum.accumulate(price, axis=1), np.where(k >= at_high, high, 0))
-    day_low = np.minimum(np.minimum.accumulate(price, axis=1), np.where(k >= at_low, low, NO_LOW))
-    silent = ~traded[:, None]
-    price = np.where(silent, day.close[:, cell - 1, None], price)
-    day_high = np.where(silent, before[0], np.maximum(day_high, before[0]))
-    day_low = np.where(silent, before[1], np.minimum(day_low, before[1]))
-    return price, shares, day_high, day_low, np.where(silent, 0, amount)
-
-
-def cell_amounts(day: MarketDay) -> I64:
-    """Amount in cents of each of the 241 cells; the minutes' are computed on first use and kept in the day."""
-    kept: I64 | None = getattr(day, "_amounts", None)
-    if kept is None:
-        kept = day.close * day.volume  # right for the flat cells; the minutes follow
-        for minute in (*range(570, 690), *range(780, 897)):
-            cell = _cell_of(minute)
-            assert cell is not None
-            kept[:, cell] = _paths(day, cell, draws(day.keys, _TICKS + minute, 0, SLOTS))[4][:, -1]
-        day._amounts = kept  # type: ignore[attr-defined]
-    return kept
-
-
 class TickMaker:
     """Makes the blocks of one day. Going forward is cheap; a jump ahead computes the amounts in between."""
 
@@ -138,8 +78,8 @@ class TickMaker:
 
     def block(self, minute: int) -> Block:
         """The snapshots stamped within this minute of the day (minutes since midnight)."""
-        bits = draws(self.day.keys, _TICKS + minute, 0, SLOTS)
-        cell = _cell_of(minute)
+        bits = minute_bits(self.day, minute)
+        cell = cell_of(minute)
         if cell is not None:
             return self._continuous(minute, cell, bits)
         if minute == 540:
@@ -155,7 +95,9 @@ class TickMaker:
             return self._quiet(minute, bits, NOON, NOON + 1, 0, (0,), 0.02, _CONTINUOUS)
         if minute < 900:
             before, switch = (RESIDUAL, 0) if minute == 897 else (RESIDUAL + 1, SLOTS)
-            return self._quiet(minute, bits, before, RESIDUAL + 1, switch, (0,) if switch == 0 else (), 0.25, _CLOSING_CALL)
+            return self._quiet(
+                minute, bits, before, RESIDUAL + 1, switch, (0,) if switch == 0 else (), 0.25, _CLOSING_CALL
+            )
         if minute == 900:
             return self._close(bits)
         if minute < 905:
@@ -166,7 +108,7 @@ class TickMaker:
 
     def _continuous(self, minute: int, cell: int, bits: U64) -> Block:
         day = self.day
-        price, shares, high, low, amount = _paths(day, cell, bits)
+        price, shares, high, low, amount = paths(day, cell, bits)
         base = self._amount_before(cell, amount[:, -1])
         chance = np.where(day.traded[:, cell], 0.92, np.where(day.rare, 0.1, 0.3))
         halted = self._halted(cell)
@@ -184,7 +126,8 @@ class TickMaker:
 
     def _halted(self, cell: int) -> Bool:
         start = self.day.halt_cell
-        return (self.day.kind == HALTED) & (cell >= start) & (cell < start + HALT_CELLS)
+        halted: Bool = (self.day.kind == HALTED) & (cell >= start) & (cell < start + HALT_CELLS)
+        return halted
 
     def _quiet(
         self,
@@ -219,7 +162,8 @@ class TickMaker:
         present[:, 1] = True
         phase = np.where(np.arange(SLOTS)[None, :] >= 1, _CLOSED, _CLOSING_CALL)
         bits[:, 0] &= ~np.uint64(0xFF << 32)  # stamped 15:00:00 exactly
-        return self._pack(900, bits, present, *values, phase)
+        price, high, low, volume, amount = values
+        return self._pack(900, bits, present, price, high, low, volume, amount, phase)
 
     def _call(self, minute: int, bits: U64) -> Block:
         """The opening call: a virtual match price, nothing traded, no open, high or low."""
@@ -227,14 +171,14 @@ class TickMaker:
         zero = np.zeros((len(day.symbols), SLOTS), np.int64)
         left = 565 - minute
         swing = day.close[:, AUCTION, None] * (field(bits, 0, 8) - 128) * left // 60_000
-        virtual = np.clip(day.close[:, AUCTION, None] + swing, day.down[:, None], day.up[:, None])
+        virtual: I64 = np.clip(day.close[:, AUCTION, None] + swing, day.down[:, None], day.up[:, None])
         price = np.where(day.traded[:, AUCTION, None], virtual, 0)
         present = field(bits, 16, 10) < 300
         return self._pack(minute, bits, present, price, zero, zero, zero, zero, _CALL)
 
     def _after_hours(self, minute: int, bits: U64) -> Block:
         """15:05-15:30: fixed-price trades at the close; cumulative values grow, prices stay."""
-        price, high, low, volume, amount = (x[:, None] * np.ones((1, SLOTS), np.int64) for x in self._state(CELLS))
+        price, high, low, volume, amount = (np.repeat(x[:, None], SLOTS, axis=1) for x in self._state(CELLS))
         n = minute - 905
         earlier = self._after[:, n - 1] if n else np.zeros(len(price), np.int64)
         slots = np.arange(SLOTS)[None, :]
@@ -247,7 +191,7 @@ class TickMaker:
     def _amount_before(self, cell: int, own: I64 | None = None) -> I64:
         """Cumulative amount before *cell*; *own* is that of the cell itself where the caller has just computed it."""
         if self._known < cell:
-            per_cell = cell_amounts(self.day)
+            per_cell = self.day.amounts()
             self._amount[:, 1:] = np.cumsum(per_cell, axis=1)
             self._known = CELLS
         if own is not None and self._known == cell:
@@ -326,123 +270,8 @@ class TickMaker:
         return Block(row, stamp, stamp, price, zero, zero, zero, zero, zero, zero + _STALE, zero)
 
 
-# -- dicts ------------------------------------------------------------------------------------------------------
-
-_BOOK_SIZES: Final = 1024
-_sizes: list[list[int]] = [
-    [int(v) for v in row]
-    for row in field(draws(draw(np.arange(_BOOK_SIZES, dtype=np.uint64), _VIRTUAL), _VIRTUAL, 1, 5), 0, 11) + 1
-]
-_NO_SIZES: Final = [0, 0, 0, 0, 0]
-_levels: dict[int, list[float]] = {}
-
-
-def _level_prices(key: int) -> list[float]:
-    """Five prices of a side; *key* packs the best price in cents, the number of levels and the side. Float noise included."""
-    cents, rest = divmod(key, 12)
-    count, ask = rest % 6, rest >= 6
-    step = 0.01 if ask else -0.01
-    prices = [cents / 100 + step * i for i in range(count)] + [0.0] * (5 - count)
-    return _levels.setdefault(key, prices)
-
-
-class DictMaker:
-    """Turns snapshots into the dicts of a whole-quote push, with the keys and types of xtdata.
-
-    The lists of the order book are shared between dicts: a receiver must not change them.
-    """
-
-    def __init__(self, day: MarketDay) -> None:
-        self.day = day
-        self.names: npt.NDArray[np.object_] = np.array(day.symbols, dtype=object)
-        self.trade_size = 300 + field(day.keys, 0, 10)
-
-    def dicts(self, block: Block) -> dict[str, dict[str, Any]]:
-        """``{symbol: tick}``; the block must not hold a symbol twice."""
-        day, row, price = self.day, block.row, block.price
-        up, down = day.up[row], day.down[row]
-        ask = np.minimum(price + 1, up)
-        ask_levels = np.where((price == 0) | (price >= up), 0, np.minimum(5, up - ask + 1))
-        bid_levels = np.where((price == 0) | (price <= down), 0, np.clip(price - down + 1, 0, 5))
-        ask_keys, bid_keys = ask * 12 + 6 + ask_levels, price * 12 + bid_levels
-        levels = _levels
-        asks = [levels.get(k) or _level_prices(k) for k in ask_keys.tolist()]
-        bids = [levels.get(k) or _level_prices(k) for k in bid_keys.tolist()]
-        sizes, empty = _sizes, _NO_SIZES
-        ask_sizes = [sizes[i] if n == 5 else _cut(i, n) for i, n in zip((block.book & 1023).tolist(), ask_levels.tolist(), strict=True)]
-        bid_sizes = [sizes[i] if n == 5 else _cut(i, n) for i, n in zip((block.book >> 10 & 1023).tolist(), bid_levels.tolist(), strict=True)]
-        trades = np.where(block.volume > 0, block.volume // self.trade_size[row] + 1, 0)
-        del empty
-        columns = (
-            self.names[row].tolist(),
-            block.time.tolist(),
-            (price / 100).tolist(),
-            (block.open / 100).tolist(),
-            (block.high / 100).tolist(),
-            (block.low / 100).tolist(),
-            (day.last_close[row] / 100).tolist(),
-            (block.amount / 100).tolist(),
-            ((block.volume + 50) // 100).tolist(),
-            block.volume.tolist(),
-            block.phase.tolist(),
-            trades.tolist(),
-            asks,
-            bids,
-            ask_sizes,
-            bid_sizes,
-        )
-        return {
-            symbol: {
-                "time": time,
-                "lastPrice": last,
-                "open": open_,
-                "high": high,
-                "low": low,
-                "lastClose": close,
-                "amount": amount,
-                "volume": lots,
-                "pvolume": shares,
-                "stockStatus": 3,
-                "openInt": phase,
-                "transactionNum": number,
-                "lastSettlementPrice": close,
-                "settlementPrice": 0.0,
-                "pe": 0.0,
-                "askPrice": ask_,
-                "bidPrice": bid_,
-                "askVol": ask_vol,
-                "bidVol": bid_vol,
-                "volRatio": 0.0,
-                "speed1Min": 0.0,
-                "speed5Min": 0.0,
-            }
-            for (
-                symbol,
-                time,
-                last,
-                open_,
-                high,
-                low,
-                close,
-                amount,
-                lots,
-                shares,
-                phase,
-                number,
-                ask_,
-                bid_,
-                ask_vol,
-                bid_vol,
-            ) in zip(*columns, strict=True)
-        }
-
-
-def _cut(index: int, levels: int) -> list[int]:
-    return _sizes[index][:levels] + _NO_SIZES[levels:]
-
-
 def snapshot(maker: TickMaker, until_ms: int) -> Block:
-    """The last snapshot of every symbol that fell due by *until_ms* (epoch ms), suspended symbols' stale ones included."""
+    """The last snapshot of every symbol due by *until_ms* (epoch ms), stale ones of the suspended included."""
     found = [maker.stale()]
     missing = ~maker.day.suspended
     for minute in reversed(MINUTES):
@@ -458,6 +287,3 @@ def snapshot(maker: TickMaker, until_ms: int) -> Block:
         if not missing.any():
             break
     return Block(*(np.concatenate([getattr(b, name) for b in found]) for name in Block.__dataclass_fields__))
-
-
-__all__ = ["MINUTES", "SLOT_MS", "Block", "DictMaker", "TickMaker", "cell_amounts", "snapshot", "unit"]

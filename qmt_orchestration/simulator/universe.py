@@ -59,7 +59,9 @@ class Universe:
 def _codes(board: Board) -> list[str]:
     """All candidate symbols of a board, famous ones first, then in a fixed shuffled order."""
     market, prefixes = _PREFIXES[board]
-    symbols = [f"{prefix}{n:03d}.{market}" for prefix in prefixes for n in range(1000) if f"{prefix}{n:03d}" != "000000"]
+    symbols = [
+        f"{prefix}{n:03d}.{market}" for prefix in prefixes for n in range(1000) if f"{prefix}{n:03d}" != "000000"
+    ]
     return sorted(symbols, key=lambda s: (s not in _FAMOUS, crc32(s.encode())))
 
 

@@ -1,0 +1,141 @@
+"""Snapshots as the dicts that xtdata delivers: keys, types and float noise of a real whole-quote push."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from qmt_orchestration.simulator.hashing import draws, field
+from qmt_orchestration.simulator.market import MarketDay
+from qmt_orchestration.simulator.ticks import Block
+
+_BOOK: Final = 2000  # purpose number of the draws
+_BOOK_SIZES: Final = 1024
+
+
+def _book_sizes() -> list[list[int]]:
+    """Sizes of a side in lots: entry ``6 * n + levels`` is the n-th random side cut to its first *levels* levels."""
+    bits = draws(np.arange(_BOOK_SIZES, dtype=np.uint64), _BOOK, 1, 5)
+    rows = (field(bits, 0, 11) + 1).tolist()
+    return [row[:levels] + [0] * (5 - levels) for row in rows for levels in range(6)]
+
+
+class _Levels(dict[int, list[float]]):
+    """Five prices of a side by a key that packs best price (cents), side and number of levels; float noise included."""
+
+    def __missing__(self, key: int) -> list[float]:
+        cents, rest = divmod(key, 12)
+        count, step = rest % 6, 0.01 if rest >= 6 else -0.01
+        prices = [cents / 100 + step * i for i in range(count)] + [0.0] * (5 - count)
+        self[key] = prices
+        return prices
+
+
+_sizes: Final = _book_sizes()
+_levels: Final = _Levels()
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection while a push is built: thousands of new dicts without a cycle would be searched in vain."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class DictMaker:
+    """Turns snapshots into the dicts of a whole-quote push, with the keys and types of xtdata.
+
+    The lists of the order book are shared between dicts: a receiver must not change them.
+    """
+
+    def __init__(self, day: MarketDay) -> None:
+        self.day = day
+        self.names: npt.NDArray[np.object_] = np.array(day.symbols, dtype=object)
+        self.trade_size = 300 + field(day.keys, 0, 10)
+
+    def dicts(self, block: Block) -> dict[str, dict[str, Any]]:
+        """``{symbol: tick}``; the block must not hold a symbol twice."""
+        day, row, price = self.day, block.row, block.price
+        up, down = day.up[row], day.down[row]
+        ask = np.minimum(price + 1, up)
+        ask_levels = np.where((price == 0) | (price >= up), 0, np.minimum(5, up - ask + 1))
+        bid_levels = np.where((price == 0) | (price <= down), 0, np.clip(price - down + 1, 0, 5))
+        asks = list(map(_levels.__getitem__, (ask * 12 + 6 + ask_levels).tolist()))
+        bids = list(map(_levels.__getitem__, (price * 12 + bid_levels).tolist()))
+        ask_sizes = list(map(_sizes.__getitem__, ((block.book & 1023) * 6 + ask_levels).tolist()))
+        bid_sizes = list(map(_sizes.__getitem__, ((block.book >> 10 & 1023) * 6 + bid_levels).tolist()))
+        trades = np.where(block.volume > 0, block.volume // self.trade_size[row] + 1, 0)
+        columns = (
+            self.names[row].tolist(),
+            block.time.tolist(),
+            (price / 100).tolist(),
+            (block.open / 100).tolist(),
+            (block.high / 100).tolist(),
+            (block.low / 100).tolist(),
+            (day.last_close[row] / 100).tolist(),
+            (block.amount / 100).tolist(),
+            ((block.volume + 50) // 100).tolist(),
+            block.volume.tolist(),
+            block.phase.tolist(),
+            trades.tolist(),
+            asks,
+            bids,
+            ask_sizes,
+            bid_sizes,
+        )
+        with _no_collection():
+            return {
+                symbol: {
+                    "time": time,
+                    "lastPrice": last,
+                    "open": open_,
+                    "high": high,
+                    "low": low,
+                    "lastClose": close,
+                    "amount": amount,
+                    "volume": lots,
+                    "pvolume": shares,
+                    "stockStatus": 3,
+                    "openInt": phase,
+                    "transactionNum": number,
+                    "lastSettlementPrice": close,
+                    "settlementPrice": 0.0,
+                    "pe": 0.0,
+                    "askPrice": ask_,
+                    "bidPrice": bid_,
+                    "askVol": ask_vol,
+                    "bidVol": bid_vol,
+                    "volRatio": 0.0,
+                    "speed1Min": 0.0,
+                    "speed5Min": 0.0,
+                }
+                for (
+                    symbol,
+                    time,
+                    last,
+                    open_,
+                    high,
+                    low,
+                    close,
+                    amount,
+                    lots,
+                    shares,
+                    phase,
+                    number,
+                    ask_,
+                    bid_,
+                    ask_vol,
+                    bid_vol,
+                ) in zip(*columns, strict=True)
+            }

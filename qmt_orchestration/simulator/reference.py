@@ -1,0 +1,83 @@
+"""Reference data of the simulated market: instrument details and dividend factors, in QMT's shape."""
+
+from __future__ import annotations
+
+from datetime import date
+from functools import lru_cache
+from typing import Any, Final
+
+from qmt_orchestration.market.calendar import is_trading_day, previous_trading_day, trading_days
+from qmt_orchestration.market.sessions import at, to_ms
+from qmt_orchestration.simulator.market import MarketDay, ex_dates, limits
+from qmt_orchestration.simulator.universe import name_of, universe
+
+_ALL: Final = 6000
+
+
+@lru_cache(maxsize=2)
+def _market(seed: int, day: date) -> dict[str, tuple[float, float, float, bool]]:
+    """(last close, up limit, down limit, suspended) of every symbol that can be simulated."""
+    members = universe(_ALL).all
+    plan = MarketDay(seed, day, members, reference_only=True)
+    columns = (plan.last_close / 100, plan.up / 100, plan.down / 100, plan.suspended)
+    return dict(zip(members, zip(*(c.tolist() for c in columns), strict=True), strict=True))
+
+
+def instrument(seed: int, day: date, symbol: str, recorded_closes: dict[str, float] | None) -> dict[str, Any]:
+    """An instrument's detail on *day* (or the last trading day before it) with QMT's field names.
+
+    With *recorded_closes* (a replay) only the last close is known: limits are 0, which means unknown.
+    """
+    if recorded_closes is not None:
+        close, up, down, suspended = recorded_closes[symbol], 0.0, 0.0, False
+    else:
+        close, up, down, suspended = _market(seed, day if is_trading_day(day) else previous_trading_day(day))[symbol]
+    code, market = symbol.split(".")
+    return {
+        "ExchangeID": market,
+        "InstrumentID": code,
+        "InstrumentName": name_of(symbol),
+        "ProductID": "",
+        "ProductName": "",
+        "ProductType": "",
+        "ExchangeCode": code,
+        "UniCode": code,
+        "CreateDate": "0",
+        "OpenDate": "20040102",
+        "ExpireDate": "99999999",
+        "TradingDay": day.strftime("%Y%m%d"),
+        "PreClose": close,
+        "SettlementPrice": close,
+        "UpStopPrice": up,
+        "DownStopPrice": down,
+        "FloatVolumn": 1e9,
+        "TotalVolumn": 1.2e9,
+        "PriceTick": 0.01,
+        "VolumeMultiple": 1,
+        "MainContract": 0,
+        "LastVolume": 0,
+        "InstrumentStatus": 1 if suspended else 0,
+        "IsTrading": not suspended,
+        "IsRecent": False,
+        "ExtendInfo": {},
+    }
+
+
+def dividends(seed: int, symbol: str, start: str, end: str, today: date) -> dict[str, dict[str, float]]:
+    """Dividend factors with ex-dates in [start, end] (``YYYYMMDD``, empty = the last five years to today).
+
+    ``interest`` is yuan a share, ``dr`` the factor: close before / (close before - interest).
+    """
+    first = date(int(start[:4]), int(start[4:6]), int(start[6:8])) if start else date(today.year - 5, 1, 4)
+    last = date(int(end[:4]), int(end[4:6]), int(end[6:8])) if end else today
+    out: dict[str, dict[str, float]] = {}
+    for day in ex_dates(seed, symbol, trading_days(max(first, date(2005, 3, 1)), min(last, today))):
+        plan = MarketDay(seed, day, (symbol,), reference_only=True)
+        close, interest = plan.previous_close[0].item() / 100, plan.dividend[0].item() / 100
+        values = dict.fromkeys(("stockBonus", "stockGift", "allotNum", "allotPrice", "gugai"), 0.0)
+        factor = close / (close - interest)
+        out[day.strftime("%Y%m%d")] = {"time": float(to_ms(at(day, 0))), "interest": interest, **values, "dr": factor}
+    return out
+
+
+__all__ = ["dividends", "instrument", "limits"]
