@@ -175,7 +175,7 @@ class ReplaySource:
     @property
     def exhausted(self) -> bool:
         """Whether every row has been given."""
-        return self._next >= self._table.num_rows
+        return bool(self._next >= self._table.num_rows)
 
     def previous_closes(self) -> dict[str, float]:
         """Last close per symbol, of the recording's last day."""

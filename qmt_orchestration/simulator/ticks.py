@@ -180,9 +180,9 @@ class TickMaker:
         """15:05-15:30: fixed-price trades at the close; cumulative values grow, prices stay."""
         price, high, low, volume, amount = (np.repeat(x[:, None], SLOTS, axis=1) for x in self._state(CELLS))
         n = minute - 905
-        earlier = self._after[:, n - 1] if n else np.zeros(len(price), np.int64)
+        earlier: I64 = self._after[:, n - 1] if n else np.zeros(len(price), np.int64)
         slots = np.arange(SLOTS)[None, :]
-        extra = np.where(slots >= 10, self._after[:, n, None], earlier[:, None])
+        extra: I64 = np.where(slots >= 10, self._after[:, n, None], earlier[:, None])
         present = (slots == 10) & (self.day.after_hours[:, n, None] > 0)
         return self._pack(minute, bits, present, price, high, low, volume + extra, amount + extra * price, _AFTER_HOURS)
 
