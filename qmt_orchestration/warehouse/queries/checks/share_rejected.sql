@@ -8,7 +8,7 @@ WITH r AS (
 (SELECT count() FROM ticks
  WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')) AS stored
 SELECT
-  if(sum(ticks) + any(stored) = 0, 0., sum(ticks) / (sum(ticks) + any(stored))) AS measure,
+  sum(ticks) / greatest(sum(ticks) + stored, 1) AS measure,
   'nearly every tick accepted' AS expected,
   concat(toString(sum(ticks)), ' set aside, ', toString(stored), ' stored') AS found,
   toJSONString(arrayMap(x -> map('reason', x.1, 'ticks', toString(x.2), 'symbols', toString(x.3), 'example', x.4),
