@@ -2,12 +2,17 @@
 
 Fields of an entry: ``session, seq, rows, first_ms, last_ms, sent_ms, payload``. (session, seq) is gap-free per feed
 session and shard, so loss is counted, not estimated.
+
+Payloads are not trusted. Before anything is decompressed, the size and the declared sizes of all buffers are checked
+(lz4 can hold 250 times its own size); after it, every offset and every text is validated, because a wrong offset would
+crash whatever reads the table next.
 """
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,6 +20,7 @@ import pyarrow.compute as pc
 from qmt_orchestration.market.schema import TICK_SCHEMA, SchemaError, check_schema
 
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
 
 
 class PayloadError(ValueError):
@@ -53,19 +59,103 @@ def encode(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema = TICK_SCHEMA) -> pa.Table:
-    """The table in *payload*; `PayloadError` if it is larger than *max_bytes* or not exactly *expected*."""
+def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_SCHEMA) -> pa.Table:
+    """The table in *payload*; `PayloadError` if it is larger than *max_bytes* or not exactly *expected*.
+
+    *expected* None accepts any schema (replies of the gateway). Fields that *expected* calls not nullable must
+    hold no nulls.
+    """
     if len(payload) > max_bytes:
         raise PayloadError(f"payload of {len(payload)} bytes, at most {max_bytes} accepted (QMT_STREAM_MAX_PAYLOAD_MB)")
     try:
+        declared = decoded_size(payload)
+        if declared > max_bytes * _EXPANSION:
+            raise PayloadError(
+                f"payload of {len(payload)} bytes declares {declared} bytes, at most {max_bytes * _EXPANSION} accepted "
+                "(QMT_STREAM_MAX_PAYLOAD_MB)"
+            )
         with pa.ipc.open_stream(payload) as reader:
-            check_schema(reader.schema, expected)
+            if expected is not None:
+                check_schema(reader.schema, expected)
             table = reader.read_all()
+        table.validate(full=True)
     except SchemaError as error:
         raise PayloadError(f"schema refused: {error}") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except PayloadError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error, OverflowError) as error:
         raise PayloadError(f"not an Arrow IPC stream: {error}") from error
-    for name in expected.names:
-        if table.column(name).null_count:
-            raise PayloadError(f"column {name}: {table.column(name).null_count} nulls, none accepted")
+    if expected is not None:
+        _check_nulls(table, expected)
     return table
+
+
+def decoded_size(payload: bytes) -> int:
+    """Bytes that the record batches of an Arrow IPC stream will take, from their headers alone."""
+    total = 0
+    source = pa.BufferReader(payload)
+    while True:
+        try:
+            message = pa.ipc.read_message(source)
+        except EOFError:
+            return total
+        if message.type == "record batch":
+            total += _batch_size(memoryview(message.metadata), memoryview(message.body))
+        elif message.type != "schema":
+            raise ValueError(f"a message of type {message.type!r}; only record batches are accepted")
+
+
+def _check_nulls(table: pa.Table, expected: pa.Schema) -> None:
+    for field in expected:
+        column = table.column(field.name)
+        if field.nullable:
+            continue
+        if column.null_count:
+            raise PayloadError(f"column {field.name}: {column.null_count} nulls, none accepted")
+        if pa.types.is_list(field.type):
+            inner = sum(chunk.values.null_count for chunk in column.chunks)
+            if inner:
+                raise PayloadError(f"column {field.name}: {inner} nulls inside its lists, none accepted")
+
+
+def _batch_size(meta: memoryview, body: memoryview) -> int:
+    """Uncompressed bytes of a RecordBatch message, read from its flatbuffer (format: Arrow's Message.fbs).
+
+    Message: 2 header. RecordBatch: 2 buffers (structs offset i64, length i64), 3 compression. A compressed buffer
+    starts with its uncompressed length (i64, -1 = stored as it is).
+    """
+    header = _offset(meta, struct.unpack_from("<I", meta, 0)[0], 2)
+    buffers = _offset(meta, header, 2)
+    compressed = _slot(meta, header, 3) != 0
+    count = struct.unpack_from("<I", meta, buffers)[0]
+    if count > 10_000:
+        raise ValueError(f"{count} buffers in one record batch")
+    total = 0
+    for i in range(count):
+        start, length = struct.unpack_from("<qq", meta, buffers + 4 + 16 * i)
+        if start < 0 or length < 0 or start + length > len(body):
+            raise ValueError("a buffer lies outside its message")
+        size = length
+        if compressed and length >= 8:
+            size = struct.unpack_from("<q", body, start)[0]
+            size = length if size == -1 else size
+            if size < 0:
+                raise ValueError("a buffer of negative size")
+        total += size
+    return total
+
+
+def _slot(meta: Any, table: int, index: int) -> int:
+    """Offset of a flatbuffer table's field in the table, 0 when absent."""
+    vtable = table - struct.unpack_from("<i", meta, table)[0]
+    if 4 + 2 * index + 2 > struct.unpack_from("<H", meta, vtable)[0]:
+        return 0
+    return int(struct.unpack_from("<H", meta, vtable + 4 + 2 * index)[0])
+
+
+def _offset(meta: Any, table: int, index: int) -> int:
+    """Where the table or vector in field *index* begins."""
+    slot = _slot(meta, table, index)
+    if not slot:
+        raise ValueError("a record batch without its parts")
+    return int(table + slot + struct.unpack_from("<I", meta, table + slot)[0])
