@@ -114,7 +114,7 @@ def _log_path(settings: Settings, service: str) -> Path:
     return folder / f"replay-{service}.log"
 
 
-def _spawn(settings: Settings, service: str, **pipes: Any) -> subprocess.Popen[bytes]:
+def spawn_service(settings: Settings, service: str, **pipes: Any) -> subprocess.Popen[bytes]:
     with _log_path(settings, service).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "qmt_orchestration.services", "run", service],
@@ -127,7 +127,7 @@ def _spawn(settings: Settings, service: str, **pipes: Any) -> subprocess.Popen[b
 
 @contextmanager
 def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = _spawn(settings, name)
+    process = spawn_service(settings, name)
     try:
         yield process
     finally:
@@ -145,7 +145,7 @@ def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progre
     from qmt_orchestration.stream.heartbeat import read_all
 
     redis = connect(settings)
-    subscriber = _spawn(settings, "subscriber", stdout=subprocess.PIPE)
+    subscriber = spawn_service(settings, "subscriber", stdout=subprocess.PIPE)
     try:
         while subscriber.poll() is None:
             _alive(writer, settings, "writer")
