@@ -1,0 +1,226 @@
+"""The agent with real processes: killed, stopped, deaf, greedy services; a killed agent; an absent Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+from pydantic import SecretStr
+
+from qmt_orchestration.services.desired import ask_restart, read_desired, set_desired
+from qmt_orchestration.services.registry import SERVICES, Service, UnknownService
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration_tests.helpers import wait_until
+from qmt_orchestration_tests.services.conftest import AgentProcess, RedisServer
+
+Make = Callable[..., AgentProcess]
+
+
+def _gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _report(client: Any) -> dict[str, str]:
+    return next((beat for beat in read_all(client) if beat["service"] == "agent"), {})
+
+
+def _beating(client: Any, pid: int) -> bool:
+    return any(beat["service"] == "tiny" and beat["pid"] == str(pid) for beat in read_all(client))
+
+
+def test_a_killed_service_is_back_within_two_seconds(calm: Settings, client: Any, agents: Make) -> None:
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), 20, "the first start")[0]
+    os.kill(first, signal.SIGKILL)
+    begun = time.monotonic()
+    second = wait_until(lambda: agent.events("start")[1:], 10, "the second start")[0]
+    assert time.monotonic() - begun < 5, "DESIGN 4: back within 10 s of a kill; 2 s is usual"
+    wait_until(lambda: _beating(client, second), 5, "its heartbeat")
+    report = wait_until(lambda: (r := _report(client)).get("tiny.restarts") == "1" and r, 5, "the report")
+    assert report["tiny.last_exit"] == "-9"
+    assert report["tiny.state"] == "running"
+
+
+def test_a_hanging_service_is_killed_and_started_again(calm: Settings, client: Any, agents: Make) -> None:
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), 20, "the first start")[0]
+    wait_until(lambda: _beating(client, first), 5, "its heartbeat")
+    os.kill(first, signal.SIGSTOP)
+    wait_until(lambda: agent.events("start")[1:], 10, "a successor of the hanging process")
+    assert _gone(first)
+    assert "no heartbeat" in wait_until(lambda: _report(client).get("tiny.reason"), 5, "the reason")
+
+
+def test_stop_flushes_start_starts_and_restart_is_done_once(calm: Settings, client: Any, agents: Make) -> None:
+    client.hset(keys.DESIRED, "tiny", "stopped")
+    agent = agents(calm)
+    wait_until(lambda: _report(client).get("tiny.state") == "stopped", 20, "the agent's report")
+    assert agent.events("start") == [], "a service that should not run must not flash up"
+    client.hset(keys.DESIRED, "tiny", "running")
+    first = wait_until(lambda: agent.events("start"), 10, "the start")[0]
+    client.hincrby(keys.DESIRED, "tiny#restart", 1)
+    second = wait_until(lambda: agent.events("start")[1:], 10, "the restart")[0]
+    assert agent.events("flush") == [first]
+    client.hset(keys.DESIRED, "tiny", "stopped")
+    wait_until(lambda: agent.events("flush")[1:], 10, "the flush")
+    wait_until(lambda: _report(client).get("tiny.state") == "stopped", 5, "the stop")
+    assert agent.events("start") == [first, second]
+    assert _gone(second)
+
+
+def test_a_deaf_service_is_killed_after_its_time(calm: Settings, client: Any, agents: Make) -> None:
+    agent = agents(calm, module="tiny_deaf")
+    pid = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    client.hset(keys.DESIRED, "tiny", "stopped")
+    wait_until(lambda: _gone(pid), 8, "its end")
+    assert wait_until(lambda: _report(client).get("tiny.last_exit"), 5, "the report") == "-9"
+
+
+def test_crashes_back_off_and_no_secret_reaches_a_log(calm: Settings, server: RedisServer, agents: Make) -> None:
+    secret = "hunter2-Δ/x"
+    settings = calm.model_copy(update={"redis_password": SecretStr(secret)})
+    agent = agents(settings, module="tiny_crash")
+    wait_until(lambda: len(agent.events("start")) >= 4, 40, "four starts")
+    agent.stop()
+    starts = len(agent.events("start"))
+    assert starts <= 12, "pauses grow: 0, 1, 2, 2 … s"
+    text = "".join(path.read_text() for path in (calm.data_dir / "logs").iterdir())
+    assert "RuntimeError" in text
+    assert "***" in text
+    for trace in (secret, "hunter2"):
+        assert trace not in text
+        assert trace not in (calm.data_dir / "agent.log").read_text()
+
+
+def test_memory_ceiling_restarts_gracefully(calm: Settings, client: Any, agents: Make) -> None:
+    agent = agents(calm.model_copy(update={"service_memory_mb": 250}), module="tiny_hog")
+    first = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    wait_until(lambda: agent.events("start")[1:], 20, "the restart")
+    assert agent.events("flush") == [first], "it was asked, not killed"
+    assert "memory above 250 MB" in wait_until(lambda: _report(client).get("tiny.reason"), 5, "the reason")
+
+
+def test_agent_goes_on_while_redis_is_away(calm: Settings, server: RedisServer, client: Any, agents: Make) -> None:
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    wait_until(lambda: _beating(client, first), 5, "its heartbeat")
+    server.kill()
+    begun = time.monotonic()
+    wait_until(lambda: time.monotonic() - begun > 3 * calm.service_stale_seconds / 2, 10, "the stale time to pass")
+    assert agent.events("start") == [first], "silence means nothing while Redis is away"
+    os.kill(first, signal.SIGKILL)
+    second = wait_until(lambda: agent.events("start")[1:], 10, "a restart without Redis")[0]
+    server.start()
+    wait_until(lambda: _beating(client, second), 10, "the heartbeat after Redis is back")
+    assert agent.events("start") == [first, second]
+
+
+def test_a_killed_agent_leaves_no_orphans_and_its_next_life_takes_over(
+    calm: Settings, client: Any, agents: Make
+) -> None:
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    agent.kill()
+    wait_until(lambda: _gone(first), 5, "the service to end with its agent")
+    assert agent.events("flush") == [first], "it flushed although nobody could ask it"
+    agent.start()
+    wait_until(lambda: agent.events("start")[1:], 10, "the start of the second life")
+
+
+def test_a_stopped_orphan_is_ended_by_the_next_agent(calm: Settings, agents: Make) -> None:
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    os.kill(first, signal.SIGSTOP)
+    agent.kill()
+    agent.start()
+    wait_until(lambda: agent.events("start")[1:], 15, "the start of the second life")
+    assert _gone(first)
+
+
+def test_a_second_agent_on_the_same_folder_is_refused(calm: Settings, agents: Make) -> None:
+    agent = agents(calm)
+    wait_until(lambda: agent.events("start"), 20, "the start")
+    agent.start()
+    assert agent.processes[-1].wait(15) == 73
+    assert "already works on data_dir" in (calm.data_dir / "agent.log").read_text()
+    assert len(agent.events("start")) == 1
+
+
+def test_an_agent_told_to_stop_leaves_nothing(calm: Settings, client: Any, agents: Make) -> None:
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    assert agent.stop() == 0
+    assert _gone(first)
+    assert agent.events("flush") == [first]
+    assert list((calm.run_dir / "services").glob("*.json")) == []
+
+
+def test_a_service_with_an_end_is_not_started_again(calm: Settings, client: Any, agents: Make) -> None:
+    agent = agents(calm, once=True)
+    first = wait_until(lambda: agent.events("start"), 20, "the start")[0]
+    os.kill(first, signal.SIGTERM)  # its run() returns 0, as at the end of a recording
+    wait_until(lambda: _report(client).get("tiny.state") == "finished", 10, "the end")
+    assert agent.events("start") == [first]
+
+
+def test_two_hosts_never_both_run_a_leased_service(calm: Settings, client: Any, agents: Make) -> None:
+    """The second stands by; when the first is killed it takes over, and its fencing token is higher."""
+    other = calm.model_copy(update={"host_name": "h2", "data_dir": calm.data_dir.parent / "data2"})
+    one = agents(calm, lease="only")
+    wait_until(lambda: one.events("start"), 20, "the start on h1")
+    two = agents(other, lease="only")
+    wait_until(lambda: any(b.get("state") == "standby" for b in read_all(client)), 20, "h2 to stand by")
+    token = int(client.get(keys.FENCE.format(name="only")))
+    assert two.events("start") == []
+    one.kill()
+    wait_until(lambda: two.events("start"), 12, "h2 to take over")
+    assert int(client.get(keys.FENCE.format(name="only"))) > token
+    assert _gone(one.events("start")[0])
+
+
+def test_a_leased_service_that_slept_through_its_lease_gives_way(calm: Settings, client: Any, agents: Make) -> None:
+    """SIGSTOP outlives the lease; the stand-by takes over; on waking, the first ends instead of working on."""
+    patient = calm.model_copy(update={"service_stale_seconds": 60.0})
+    other = patient.model_copy(update={"host_name": "h2", "data_dir": calm.data_dir.parent / "data2"})
+    one = agents(patient, lease="only")
+    first = wait_until(lambda: one.events("start"), 20, "the start on h1")[0]
+    two = agents(other, lease="only")
+    wait_until(lambda: any(b.get("state") == "standby" for b in read_all(client)), 20, "h2 to stand by")
+    os.kill(first, signal.SIGSTOP)
+    wait_until(lambda: two.events("start"), 15, "h2 to take over")
+    os.kill(first, signal.SIGCONT)
+    wait_until(lambda: _gone(first), 10, "the sleeper to give way")
+    assert wait_until(lambda: _report_of(client, "h1").get("tiny.last_exit"), 5, "its exit code") == "75"
+
+
+def _report_of(client: Any, host: str) -> dict[str, str]:
+    return next((b for b in read_all(client) if b["service"] == "agent" and b["host"] == host), {})
+
+
+def test_desired_state_of_known_services_only(client: Any) -> None:
+    set_desired(client, "writer", "stopped")
+    assert read_desired(client)["writer"].state == "stopped"
+    assert ask_restart(client, "writer") == 1
+    assert read_desired(client)["writer"].state == "running"
+    assert read_desired(client)["writer"].generation == 1
+    with pytest.raises(UnknownService, match="writer"):
+        set_desired(client, "wirter", "running")
+
+
+def test_registry_names_importable_modules() -> None:
+    import importlib.util
+
+    for service in SERVICES.values():
+        assert importlib.util.find_spec(service.module.rpartition(".")[0]), service.module
+    assert "--module" in Service("x", "some.module").argv("logs")
+    assert "--module" not in SERVICES["writer"].argv("logs")
