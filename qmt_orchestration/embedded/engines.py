@@ -128,8 +128,8 @@ def find(settings: Settings, name: Name) -> Engine | None:
 
 
 @contextmanager
-def ensure(settings: Settings) -> Iterator[Settings]:
-    """Settings with both URLs filled, for the length of the context.
+def ensure(settings: Settings, names: tuple[Name, ...] = NAMES) -> Iterator[Settings]:
+    """Settings with both URLs (or those of *names*) filled, for the length of the context.
 
     Configured servers are used as they are, running embedded engines too; else they are started on free ports and
     stopped at the end (once others who found them running have finished, for at most 30 s).
@@ -137,7 +137,7 @@ def ensure(settings: Settings) -> Iterator[Settings]:
     with ExitStack() as stack:
         urls = {
             f"{name}_url": stack.enter_context(_borrowed(settings, name)).url
-            for name in NAMES
+            for name in names
             if not getattr(settings, f"{name}_url")
         }
         yield settings.model_copy(update=urls)
