@@ -10,6 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from qmt_orchestration.backfill_commands import backfill
+from qmt_orchestration.checks.commands import quality
+from qmt_orchestration.services import commands as services
+from qmt_orchestration.warehouse import commands as warehouse
+
 app = typer.Typer(
     name="qmt",
     help="A-share market data from QMT through Redis into ClickHouse, watched by Dagster.",
@@ -90,6 +95,14 @@ def _engine_error() -> type[Exception]:
     from qmt_orchestration.embedded.engines import EngineError
 
     return EngineError
+
+
+app.command()(warehouse.sql)
+app.command()(warehouse.migrate)
+app.command()(backfill)
+app.command()(quality)
+for _command in (services.agent, services.status, services.start, services.stop, services.restart):
+    app.command()(_command)
 
 
 def main() -> None:

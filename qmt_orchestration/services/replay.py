@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from qmt_orchestration.market import calendar
+from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.settings import Settings
 
 Progress = Callable[[str], None]
@@ -72,31 +73,43 @@ def replay(settings: Settings, files: Sequence[Path], *, speed: float, progress:
 
     started = time.monotonic()
     recording = load_recording(files)
-    days = [_known_day(settings, day) for day in recording.days]
-    progress(f"{recording.rows:,} ticks of {len(recording.symbols)} symbols on {len(days)} trading days, all valid")
+    read = recording.num_rows
+    symbols = recording.column("symbol").unique()
+    days = [_known_day(settings, day) for day in _dates(recording)]
+    progress(f"{read:,} ticks of {len(symbols)} symbols on {len(days)} trading days, all valid")
+    del recording
     with engines.ensure(settings) as ready:
         migrate(ready)
         chosen = ready.model_copy(
             update={"feed": "replay", "replay_files": tuple(f.resolve() for f in files), "replay_speed": speed}
         )
         with _service(chosen, "writer") as writer:
-            report = _feed(chosen, writer, recording.rows, progress)
+            report = _feed(chosen, writer, read, progress)
             stored, distinct = _settle(chosen, writer, report, progress)
         account = Account(
-            read=recording.rows,
+            read=read,
             published=report["published"],
             stored=distinct,
             rejected=dict(report["rejected"]),
             lost=report["published"] - distinct,
             doubled=stored - distinct,
             days=[str(day) for day in days],
-            symbols=len(recording.symbols),
+            symbols=len(symbols),
         )
         if report.get("filtered"):
             account.rejected["outside_universe"] = report["filtered"]
         _materialize(chosen, days, account, progress)
     account.seconds = round(time.monotonic() - started, 1)
     return account
+
+
+def _dates(recording: Any) -> list[date]:
+    """Dates of the ticks in Shanghai, ascending."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    moments = recording.column("time").cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("ms", TZ))
+    return sorted(pc.unique(pc.local_timestamp(moments).cast(pa.date32(), safe=False)).to_pylist())
 
 
 def _known_day(settings: Settings, day: date) -> date:
@@ -201,9 +214,11 @@ def _settle(
 
 
 def _materialize(settings: Settings, days: list[date], account: Account, progress: Progress) -> None:
-    from qmt_orchestration.jobs import materialize_days
+    from qmt_orchestration.backfill import materialize_days
 
     outcome = materialize_days(settings, days, progress)
     account.bars = dict(outcome["bars"])
     account.checks = dict(outcome["checks"])
-    account.runs_failed = int(outcome.get("failed_runs", 0))
+    account.runs_failed = int(outcome["failed_runs"])
+    for error in outcome["errors"]:
+        progress(f"{error['day']}: {error['error']}")
