@@ -141,7 +141,7 @@ class Client:
             "getapiversion": lambda _: {"downloadversion": 1},
             "getfullkline": self._full_kline,
             "downloadholidaydata": lambda _: {"result": True},
-            "getperiodlist": lambda _: {"result": list(PERIODS)},
+            "getperiodlist": lambda _: {"result": [{"name": period} for period in PERIODS]},
             "getauthorizedmarketlist": lambda _: {"result": ["SH", "SZ", "BJ"]},
             "getwpmarketlist": lambda _: {"result": ["SH", "SZ", "BJ"]},
         }
@@ -194,7 +194,7 @@ class Client:
         source = self._sim.source
         if symbol not in self._sim.known:
             return b""
-        closes = source.previous_closes() if isinstance(source, ReplaySource) else None
+        closes = source.previous_closes if isinstance(source, ReplaySource) else None
         return _encode(instrument(self._sim.settings.sim_seed, self._today(), symbol, closes))
 
     def get_stock_type(self, symbol: str) -> dict[str, bool]:

@@ -54,8 +54,10 @@ def _no_collection() -> Iterator[None]:
 
 
 class DictMaker:
-    """Turns snapshots into the dicts of a whole-quote push, with the keys and types of xtdata.
+    """Turns snapshots into the dicts of a whole-quote push, with xtdata's documented keys and types.
 
+    Left out are pe, volRatio and speed1Min/speed5Min, which some builds add: with more than 21 keys a dict takes twice
+    the memory, and building pushes a quarter more time.
     The lists of the order book are shared between dicts: a receiver must not change them.
     """
 
@@ -111,14 +113,10 @@ class DictMaker:
                     "transactionNum": number,
                     "lastSettlementPrice": close,
                     "settlementPrice": 0.0,
-                    "pe": 0.0,
                     "askPrice": ask_,
                     "bidPrice": bid_,
                     "askVol": ask_vol,
                     "bidVol": bid_vol,
-                    "volRatio": 0.0,
-                    "speed1Min": 0.0,
-                    "speed5Min": 0.0,
                 }
                 for (
                     symbol,

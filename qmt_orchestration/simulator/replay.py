@@ -8,6 +8,7 @@ is pushed, so a bad file leaves nothing half-written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,6 +178,7 @@ class ReplaySource:
         """Whether every row has been given."""
         return bool(self._next >= self._table.num_rows)
 
+    @cached_property
     def previous_closes(self) -> dict[str, float]:
         """Last close per symbol, of the recording's last day."""
         ends = self._table.select(["symbol", "lastClose"]).group_by("symbol", use_threads=False)
