@@ -11,6 +11,9 @@ from typing import Final
 TICKS: Final = "qmt:ticks:{{{shard}}}"  # qmt:ticks:{0}: the braces are a hash tag, one slot per shard
 REJECTED: Final = "qmt:rejected"  # stream of Arrow batches of ticks set aside at the edge
 WRITER_GROUP: Final = "qmt:writer"  # consumer group of the ClickHouse writer on both
+WRITER_PLAN: Final = "qmt:writer:plan:{stream}"  # hash first id -> ids of one insert under way; empty when idle
+WRITER_SEQUENCES: Final = "qmt:writer:sequences:{stream}"  # hash feed session -> numbers seen (stream/sequences.py)
+WRITER_TOTALS: Final = "qmt:writer:totals:{stream}"  # hash: rows, entries, old sessions' losses, last insert
 
 # -- bars for clients: one entry per bar, the user's published format
 BARS: Final = "minute_bar_stream"
