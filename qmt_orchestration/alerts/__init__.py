@@ -1,0 +1,6 @@
+"""Alerts: what to say, to whom, and how often. Only `sensor` knows Dagster; everything else is plain Python.
+
+A *finding* is one observation of one thing (a check, a run, a service): it fails or it is well. *State* turns findings
+into notices: a failure is told once per window, its recovery once. *Delivery* sends notices through channels and
+forgets one only after its channel has taken it.
+"""

@@ -1,0 +1,135 @@
+"""What is known and what is still to be told: survives restarts as one JSON file in ``data_dir/alerts``.
+
+The file is replaced atomically after every step, so a crash repeats at most the message that was being sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from qmt_orchestration.alerts.messages import Finding, Notice
+
+FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a word
+_RANK: Final = {"WARN": 0, "ERROR": 1}
+
+
+@dataclass
+class Incident:
+    """A failure that is open: announced at least once, or waiting to be."""
+
+    finding: Finding
+    since_ms: int
+    seen_ms: int
+    told_ms: int = 0  # when it was last put into words
+    repeats: int = 0  # observations since then
+
+
+@dataclass
+class State:
+    """Cursors of what has been read, open incidents by key, notices to deliver (oldest first), and the given up."""
+
+    cursors: dict[str, str] = field(default_factory=dict)
+    incidents: dict[str, Incident] = field(default_factory=dict)
+    outbox: list[Notice] = field(default_factory=list)
+    given_up: list[Notice] = field(default_factory=list)  # refused again and again while others got through
+    failures: dict[str, int] = field(default_factory=dict)  # channel → failed attempts in a row
+    retry_ms: dict[str, int] = field(default_factory=dict)  # channel → not before
+    services: dict[str, dict[str, Any]] = field(default_factory=dict)  # memory of `services.watch`
+
+    def observe(
+        self, finding: Finding, now_ms: int, window_ms: int, channels_for: Callable[[Finding], tuple[str, ...]]
+    ) -> None:
+        """Take in one finding: open, repeat, worsen or close its incident, and queue what is to be told."""
+        incident = self.incidents.get(finding.key)
+        if not finding.failed:
+            if incident is not None:
+                self._recover(incident, finding, now_ms, channels_for)
+            return
+        if incident is None:
+            self.incidents[finding.key] = Incident(finding, now_ms, now_ms, now_ms)
+            self.outbox.append(Notice(finding, now_ms, 0, channels_for(finding)))
+            return
+        worse = _RANK[finding.severity] > _RANK[incident.finding.severity]
+        incident.finding, incident.seen_ms = finding, now_ms
+        queued = self._queued(finding.key)
+        if queued is not None:  # not told yet: tell the newest instead
+            queued.finding, queued.repeats = finding, queued.repeats + 1
+        elif worse or now_ms - incident.told_ms >= window_ms:
+            self.outbox.append(Notice(finding, now_ms, incident.repeats, channels_for(finding)))
+            incident.told_ms, incident.repeats = now_ms, 0
+        else:
+            incident.repeats += 1
+
+    def _recover(
+        self, incident: Incident, finding: Finding, now_ms: int, channels_for: Callable[[Finding], tuple[str, ...]]
+    ) -> None:
+        del self.incidents[finding.key]
+        told = channels_for(incident.finding)
+        minutes = (now_ms - incident.since_ms) / 60_000
+        text = f"failing for {minutes:.0f} min; {finding.text}".rstrip("; ")
+        # the recovery has the owner and the severity of its failure: it goes the same way at the same hours
+        well = Finding(
+            finding.key,
+            False,
+            incident.finding.title,
+            text,
+            incident.finding.severity,
+            incident.finding.partition,
+            incident.finding.owner,
+            finding.link or incident.finding.link,
+        )
+        self.outbox.append(Notice(well, now_ms, incident.repeats, told))
+
+    def _queued(self, key: str) -> Notice | None:
+        """The failure notice of *key* that no channel has taken or refused yet."""
+        for notice in self.outbox:
+            if notice.finding.key == key and notice.finding.failed and notice.attempts == 0:
+                return notice
+        return None
+
+    def forget_old(self, now_ms: int) -> None:
+        """Close incidents that nothing speaks of any more (a renamed check, a removed service)."""
+        self.incidents = {k: i for k, i in self.incidents.items() if now_ms - i.seen_ms < FORGET_MS}
+        self.given_up = self.given_up[-50:]
+
+
+def _path(data_dir: Path) -> Path:
+    return data_dir / "alerts" / "state.json"
+
+
+def load(data_dir: Path) -> State:
+    """The stored state, or a new one. A broken file is set aside, not trusted and not lost."""
+    path = _path(data_dir)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return State()
+    except ValueError:
+        os.replace(path, path.with_suffix(".broken.json"))
+        return State()
+    raw["incidents"] = {
+        key: Incident(**{**one, "finding": Finding(**one["finding"])}) for key, one in raw["incidents"].items()
+    }
+    for name in ("outbox", "given_up"):
+        raw[name] = [
+            Notice(**{**one, "finding": Finding(**one["finding"]), "waiting": tuple(one["waiting"])})
+            for one in raw[name]
+        ]
+    return State(**raw)
+
+
+def save(state: State, data_dir: Path) -> None:
+    """Replace the file, durably."""
+    path = _path(data_dir)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".new")
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump(asdict(state), file, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(draft, path)
