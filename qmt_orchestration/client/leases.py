@@ -1,7 +1,7 @@
 """Who may read: a lease in Redis per client and per shard, and acknowledgements that only its holder can give.
 
-A holder renews about once a second. One that was stopped or cut off for longer than `TTL_MS` no longer holds it, knows so
-by its own monotonic clock (`Lease.valid`), and its acknowledgements are refused by Redis (`acknowledge`), so a
+A holder renews about once a second. One that was stopped or cut off for longer than `TTL_MS` no longer holds it, knows
+so by its own monotonic clock (`Lease.valid`), and its acknowledgements are refused by Redis (`acknowledge`), so a
 shard is never finished by two members.
 """
 
@@ -81,7 +81,7 @@ class Lease:
     def acknowledge(
         self, stream: str, group: str, ids: Sequence[str], progress_key: str, progress: Mapping[str, int]
     ) -> None:
-        """Acknowledge *ids* and store *progress* (symbol → epoch s), or raise `LeaseLost` when another holds the lease."""
+        """Acknowledge *ids* and store *progress* (symbol → epoch s), or raise `LeaseLost` when another holds it."""
         pairs = list(progress.items())
         for start in range(0, max(len(ids), len(pairs)), _CHUNK):
             part, told = ids[start : start + _CHUNK], pairs[start : start + _CHUNK]

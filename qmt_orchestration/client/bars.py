@@ -1,0 +1,172 @@
+"""`BarConsumer`: minute bars from ``minute_bar_stream``, in broadcast, shard or hybrid mode."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from qmt_orchestration.client import catch_up as catching
+from qmt_orchestration.client.bar import Bar, Origin, Start, parse_bar
+from qmt_orchestration.client.consumer import Consumer
+from qmt_orchestration.client.lanes import CONSUMER, Lane
+from qmt_orchestration.client.leases import Lease
+from qmt_orchestration.client.rules import ShardRule, by_hash
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.groups import Entry, GroupReader, create_group
+
+Mode = Literal["broadcast", "shard", "hybrid"]
+SHARED_GROUP: Final = "shared"
+_BALANCE_SECONDS: Final = 1.0
+_MIN_IDLE_MS: Final = 3_600_000  # pending entries move with the lease, not by idleness
+
+
+class RuleMismatch(ValueError):
+    """The members of the group cut the market by another rule."""
+
+
+class BarConsumer(Consumer[Bar]):
+    """Minute bars, each once after acknowledgement.
+
+    :param client_id: names the client for good: a restart goes on where it stopped.
+    :param mode: *broadcast*: this client gets every bar. *shard*: the clients of this mode share the market
+        among them. *hybrid*: the members of *group* share it, and every group gets every bar.
+    :param rule: how a sharded group cuts the market (default ``by_hash(8)``); the same for all members.
+    :param symbols: only these (None = all).
+    :param start: for a client or group that is new: ``"beginning"`` of the stream, ``"now"``, or a time
+        (frames from then on).
+    :param catch_up: take from ClickHouse what the stream no longer has.
+    :param max_in_flight: `read` waits while this many bars are not acknowledged.
+    """
+
+    kind = "bars"
+
+    def __init__(
+        self,
+        client_id: str,
+        *,
+        mode: Mode = "broadcast",
+        group: str = "",
+        rule: ShardRule | None = None,
+        symbols: Collection[str] | None = None,
+        start: Start = "beginning",
+        catch_up: bool = False,
+        batch_bars: int = 500,
+        max_in_flight: int = 5000,
+        stream: str = keys.BARS,
+        settings: Settings | None = None,
+    ) -> None:
+        if mode == "hybrid" and not group:
+            raise ValueError("hybrid mode needs the name of a group: BarConsumer(…, mode='hybrid', group='strategies')")
+        if mode == "broadcast" and (group or rule):
+            raise ValueError("group and rule belong to the modes shard and hybrid; broadcast has a group per client")
+        if isinstance(start, datetime) and start.tzinfo is None:
+            raise ValueError(f"expected an aware start time (Asia/Shanghai), found {start!r}")
+        super().__init__(
+            client_id,
+            mode,
+            group or (client_id if mode == "broadcast" else SHARED_GROUP),
+            settings,
+            max_in_flight,
+        )
+        self.rule = None if mode == "broadcast" else rule or by_hash()
+        self._symbols = None if symbols is None else frozenset(symbols)
+        self._start, self._catch_up, self._stream, self._batch = start, catch_up, stream, batch_bars
+        self._since: dict[str, int] = {}
+        self._warehouse: Any = None
+        self._next_balance = 0.0
+
+    def open(self) -> None:
+        """Also makes the consumer groups, all of them, so that every shard has the same beginning."""
+        super().open()
+        try:
+            if self.rule is not None:
+                self._agree(self.rule)
+            for _, group in self._groups():
+                if not any(g["name"] == group.encode() for g in _groups_of(self.redis, self._stream)):
+                    create_group(
+                        self.redis, self._stream, group, catching.begin(self.redis, self._stream, group, self._start)
+                    )
+                self._since[group] = catching.since(self.redis, group)
+        except BaseException:
+            self.close()
+            raise
+
+    def _agree(self, rule: ShardRule) -> None:
+        key = keys.SHARD_RULE.format(group=self.group)
+        self.redis.set(key, rule.spec, nx=True)
+        agreed = self.redis.get(key).decode()
+        if agreed != rule.spec:
+            raise RuleMismatch(
+                f"group {self.group} is cut by {agreed!r}, this member wants {rule.spec!r}: use the same rule, "
+                "another group, or evict all members first (qmt clients evict ID)"
+            )
+
+    def _groups(self) -> list[tuple[str, str]]:
+        base = f"{keys.BAR_GROUP_PREFIX}:{self.group}"
+        labels = self.rule.labels if self.rule else ()
+        return [(self._stream, f"{base}:{label}") for label in labels] or [(self._stream, base)]
+
+    def _make_lanes(self) -> None:
+        if self.rule is None:
+            if not self._lanes and self._membership.lease.valid:
+                self._lanes = [self._lane_of("", self._membership.lease)]
+            return
+        if time.monotonic() < self._next_balance:
+            return
+        self._next_balance = time.monotonic() + _BALANCE_SECONDS
+        self._membership.join(self.group)
+        members, labels = self._membership.members(self.group), self.rule.labels
+        place = members.index(self.client_id) if self.client_id in members else 0
+        share = len(labels) // max(len(members), 1) + (place < len(labels) % max(len(members), 1))
+        held = [lane for lane in self._lanes if not lane.draining]
+        for lane in held[share:]:  # another member came: finish what is in our hands, then let go
+            lane.draining = True
+        for label in labels:
+            if len(held) >= share:
+                break
+            if self._lane(label) is not None:
+                continue
+            lease = Lease(self.redis, keys.SHARD_LEASE.format(group=self.group, shard=label), self._membership.token)
+            if lease.acquire():
+                lane = self._lane_of(label, lease)
+                self._lanes.append(lane)
+                held.append(lane)
+
+    def _lane_of(self, label: str, lease: Lease) -> Lane[Bar]:
+        group = f"{keys.BAR_GROUP_PREFIX}:{self.group}" + (f":{label}" if label else "")
+        reader = GroupReader(
+            self.redis, self._stream, group, CONSUMER if label else self.client_id,
+            max_entries=self._batch, min_idle_ms=_MIN_IDLE_MS,
+        )  # fmt: skip
+        symbols, rule, since = self._symbols, self.rule, self._since.get(group, 0)
+
+        def wanted(symbol: str) -> bool:
+            return (symbols is None or symbol in symbols) and (rule is None or rule.of(symbol) == label)
+
+        def decode(entry: Entry, origin: Origin) -> Bar | None:
+            if not wanted(entry.fields.get(b"symbol", b"").decode(errors="replace")) and b"symbol" in entry.fields:
+                return None
+            bar = parse_bar(entry.fields, origin)
+            return None if since and bar.timestamp < since else bar
+
+        search = None
+        if self._catch_up:
+            search = catching.CatchUp(self.redis, self._stream, group, self._open_warehouse, wanted)
+        return Lane(label, reader, lease, decode, self.counters, search)
+
+    def _open_warehouse(self) -> Any:
+        if self._warehouse is None:
+            from qmt_orchestration.warehouse.client import connect
+
+            self._warehouse = connect(self.settings)
+        return self._warehouse
+
+    def _fields(self, item: Bar) -> dict[str, bytes]:
+        return {name: value.encode() for name, value in item.fields().items()}
+
+
+def _groups_of(redis: Any, stream: str) -> list[dict[str, Any]]:
+    return list(redis.xinfo_groups(stream)) if redis.exists(stream) else []

@@ -1,0 +1,183 @@
+"""Bars that the stream no longer has, from ClickHouse: each of them once, before the stream goes on.
+
+The publisher sends minutes in order, so per symbol the frames on the stream rise. What a lane has acknowledged is kept
+per symbol in `keys.PROGRESS` (written in the same step as the acknowledgement). When the stream begins after the
+group's last delivered entry, something may have been trimmed in between: with F the first frame still on the stream,
+the missed bars are the rows of ``bars_1m`` with progress[symbol] < frame ≤ F, without those of frame F that the stream
+still holds. Revisions that were trimmed are not repeated: ClickHouse gives the newest version of a bar, as revision 0.
+
+The stream is read on only after every missed bar was acknowledged; a crash in between starts the search anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from datetime import datetime
+from importlib.resources import files
+from typing import Any, Final
+
+from qmt_orchestration.client.bar import Bar, Origin, Start, frame_of
+from qmt_orchestration.market.calendar import trading_days
+from qmt_orchestration.market.sessions import SHANGHAI, at
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.clock import read_clock
+
+_BASE: Final = "*base"  # symbols without progress: nothing up to here is wanted
+_SINCE: Final = "*since"  # a start at a time: earlier frames on the stream are passed over
+_OPEN: Final = "*open"  # a catch-up has begun and is not finished
+_ORDER_SECONDS: Final = 14 * 86_400  # a symbol this far behind the others was not trading: nothing of it is missing
+_WINDOWS: Final = tuple((m, m + 15) for m in range(555, 900, 15))  # minutes of the day; ~77,000 bars of the market each
+_PART: Final = 500
+
+
+class CatchUp:
+    """The search for missed bars of one group. *warehouse* opens a ClickHouse client when one is needed first."""
+
+    def __init__(
+        self, redis: Any, stream: str, group: str, warehouse: Callable[[], Any], wanted: Callable[[str], bool]
+    ) -> None:
+        self._redis, self._stream, self._group = redis, stream, group
+        self._key = keys.PROGRESS.format(group=group)
+        self._warehouse, self._wanted = warehouse, wanted
+        self._missed: Iterator[list[Bar]] | None = None
+        self._checked = False
+        self.gaps = 0
+
+    def look_again(self) -> None:
+        """The stream lost something: search before the next read."""
+        self._checked = False
+        self._redis.hset(self._key, _OPEN, 1)
+
+    def next(self, lane: str, *, waiting: bool) -> list[Bar] | None:
+        """The next missed bars; [] while something *waiting* must be acknowledged first; None: the stream is next."""
+        if self._missed is None and self._checked:
+            return None
+        if waiting:
+            return []
+        if self._missed is None:
+            span = self._span()
+            if span is None:
+                self._checked = True
+                return None
+            self.gaps += 1
+            self._redis.hset(self._key, _OPEN, 1)
+            self._missed = self._search(lane, *span)
+        part = next(self._missed, None)
+        if part is None:
+            self._missed, self._checked = None, True
+            self._redis.hdel(self._key, _OPEN)
+        return part
+
+    def progress(self, done: Sequence[Bar], waiting: Collection[Bar]) -> dict[str, int]:
+        """How far each symbol of *done* is finished (epoch s): never beyond a bar of it that is still *waiting*."""
+        out: dict[str, int] = {}
+        for bar in done:
+            out[bar.symbol] = max(out.get(bar.symbol, 0), bar.timestamp)
+        for bar in waiting:
+            if bar.symbol in out and not bar.revision:
+                out[bar.symbol] = min(out[bar.symbol], bar.timestamp - 60)
+        return out
+
+    def _span(self) -> tuple[int, frozenset[str]] | None:
+        """Up to which frame something may be missing, and the symbols of that frame that the stream still has."""
+        unfinished = self._redis.hexists(self._key, _OPEN)
+        published = self._published()  # before the stream is looked at: what comes later is on the stream
+        delivered, newest = _position(self._redis, self._stream, self._group)
+        until, there, first_id = _first_minute(self._redis, self._stream)
+        if until:
+            return (until, there) if unfinished or _id(first_id) > _id(delivered) else None
+        return (published, there) if published and (unfinished or _id(newest) > _id(delivered)) else None
+
+    def _published(self) -> int:
+        raw = self._redis.hget(keys.PUBLISHED, "frame")
+        return int(frame_of(raw.decode()).timestamp()) if raw else 0
+
+    def _search(self, lane: str, until: int, there: frozenset[str]) -> Iterator[list[Bar]]:
+        done = {k.decode(): int(v) for k, v in self._redis.hgetall(self._key).items() if k != _OPEN.encode()}
+        base = max(done.pop(_BASE, 0), done.pop(_SINCE, 0) - 1)
+        floor = max([base, *done.values()]) - _ORDER_SECONDS
+        done = {symbol: max(stamp, floor) for symbol, stamp in done.items()}
+        after = min([base, *done.values()] if base > floor else [floor, *done.values()])
+        sql = files("qmt_orchestration.client").joinpath("queries/bars_between.sql").read_text("utf-8")
+        client = self._warehouse()
+        first, last = datetime.fromtimestamp(after, SHANGHAI).date(), datetime.fromtimestamp(until, SHANGHAI).date()
+        for day in trading_days(first, last):
+            for begin, end in _WINDOWS:
+                low, high = int(at(day, begin).timestamp()), int(at(day, end).timestamp())
+                low, high = max(low, after), min(high, until)
+                if low >= high:
+                    continue
+                rows = client.query(sql, parameters={"after": low, "until": high}).result_rows
+                part: list[Bar] = []
+                origin = Origin(lane, "")
+                for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
+                    if stamp <= done.get(symbol, max(base, floor)) or (stamp == until and symbol in there):
+                        continue
+                    if not self._wanted(symbol):
+                        continue
+                    frame = datetime.fromtimestamp(stamp, SHANGHAI)
+                    part.append(Bar(symbol, frame, open_, high_, low_, close, vol, amount, score, source, 0, origin))
+                for start in range(0, len(part), _PART):
+                    yield part[start : start + _PART]
+
+
+def begin(redis: Any, stream: str, group: str, start: Start) -> str:
+    """Note in the progress of a new *group* where it begins; returns the stream id to create it at."""
+    key = keys.PROGRESS.format(group=group)
+    if isinstance(start, datetime):
+        redis.hsetnx(key, _SINCE, int(start.timestamp()))
+        return "0"
+    newest = redis.xrevrange(stream, count=1)
+    if start == "beginning":
+        first, _ = _first_frame(redis, stream)
+        redis.hsetnx(key, _BASE, (first or read_clock(redis).now_ms() // 60_000 * 60) - 60)
+        return "0"
+    last = int(frame_of(newest[0][1][b"frame"].decode()).timestamp()) if newest else 0
+    redis.hsetnx(key, _BASE, (last or read_clock(redis).now_ms() // 60_000 * 60) - 60)
+    return newest[0][0].decode() if newest else "0"
+
+
+def since(redis: Any, group: str) -> int:
+    """Frames before this (epoch s) are not wanted by *group*: it was started at a time. 0 = all are."""
+    return int(redis.hget(keys.PROGRESS.format(group=group), _SINCE) or 0)
+
+
+def _id(text: bytes) -> tuple[int, int]:
+    ms, _, n = text.partition(b"-")
+    return int(ms), int(n or 0)
+
+
+def _position(redis: Any, stream: str, group: str) -> tuple[bytes, bytes]:
+    """Last delivered id of the group, and the newest id the stream ever had."""
+    delivered = next(g["last-delivered-id"] for g in redis.xinfo_groups(stream) if g["name"] == group.encode())
+    return delivered, redis.xinfo_stream(stream)["last-generated-id"]
+
+
+def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
+    """Frame (epoch s) of the first entry that is no revision, and its id; (0, b"") when there is none."""
+    after = "-"
+    while entries := redis.xrange(stream, after, "+", count=200):
+        for id_, fields in entries:
+            if fields.get(b"revision", b"0") == b"0" and b"frame" in fields:
+                return int(frame_of(fields[b"frame"].decode()).timestamp()), id_
+        after = b"(" + entries[-1][0]
+    return 0, b""
+
+
+def _first_minute(redis: Any, stream: str) -> tuple[int, frozenset[str], bytes]:
+    """First frame on the stream, the symbols it still holds of it, and the id of the first entry."""
+    frame, after = _first_frame(redis, stream)
+    if not frame:
+        return 0, frozenset(), b""
+    first_id = after
+    symbols: set[str] = set()
+    cursor = after
+    while entries := redis.xrange(stream, cursor, "+", count=1000):
+        for _, fields in entries:
+            if fields.get(b"revision", b"0") != b"0":
+                continue
+            if int(frame_of(fields[b"frame"].decode()).timestamp()) != frame:
+                return frame, frozenset(symbols), first_id
+            symbols.add(fields[b"symbol"].decode())
+        cursor = b"(" + entries[-1][0]
+    return frame, frozenset(symbols), first_id

@@ -1,0 +1,209 @@
+"""Which clients there are, what they say of themselves, and what they are told: run, stop (pause) or evict.
+
+A client writes `keys.CLIENT` about once a second and reads `keys.CLIENT_COMMAND`. Consumer groups on the stream
+that no client of this library registered (plain ``XREADGROUP`` programs) are listed too, as mode ``plain``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import redis
+
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.groups import group_lag
+
+Command = Literal["run", "stop", "evict"]
+ALIVE_SECONDS: Final = 6.0  # a client that was not seen for longer is down
+_KEEP_SECONDS: Final = 86_400
+
+
+class NoSuchClient(LookupError):
+    """No client of this id is known; the message names those that are."""
+
+
+@dataclass(frozen=True)
+class ClientInfo:
+    """What is known of one client. *state*: running, paused, stopped (closed in good order), down (silent)."""
+
+    client_id: str
+    mode: str
+    group: str
+    kind: str = "bars"
+    state: str = "down"
+    command: str = "run"
+    shards: tuple[str, ...] = ()
+    lag_entries: int = 0
+    lag_at_least: bool = False
+    lag_seconds: float = 0.0
+    pending: int = 0
+    rate: float = 0.0  # items a second, over the last ten seconds
+    handled: int = 0
+    errors: int = 0
+    dead: int = 0
+    caught_up: int = 0
+    gaps: int = 0
+    seen_ms: int = 0
+    started_ms: int = 0
+    host: str = ""
+    pid: int = 0
+    last_error: str = ""
+    groups: tuple[str, ...] = field(default=(), repr=False)  # consumer groups as Redis names them
+
+    @property
+    def seen_seconds(self) -> float:
+        """Seconds since the client was last seen; infinite if never."""
+        return max(time.time() - self.seen_ms / 1000, 0.0) if self.seen_ms else float("inf")
+
+
+def publish(client: Any, client_id: str, fields: Mapping[str, str | int | float]) -> Command:
+    """Write what the client says of itself; returns what it is told to do."""
+    key = keys.CLIENT.format(client_id=client_id)
+    pipe = client.pipeline(transaction=True)
+    pipe.hset(key, mapping=dict(fields))
+    pipe.expire(key, _KEEP_SECONDS)
+    pipe.sadd(keys.CLIENTS, client_id)
+    pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
+    told = pipe.execute()[-1]
+    return told.decode() if told in (b"stop", b"evict") else "run"
+
+
+def tell(client: Any, client_id: str, command: Command) -> None:
+    """Tell a client to stop (pause) or to run again. `NoSuchClient` when nobody of this name was ever seen."""
+    require(client, client_id)
+    client.set(keys.CLIENT_COMMAND.format(client_id=client_id), command)
+
+
+def require(client: Any, client_id: str) -> None:
+    """`NoSuchClient` unless the client is registered."""
+    if not client.sismember(keys.CLIENTS, client_id):
+        known = ", ".join(sorted(c.decode() for c in client.smembers(keys.CLIENTS))) or "none yet"
+        raise NoSuchClient(f"no client {client_id!r}; known are: {known}")
+
+
+def evict(client: Any, client_id: str, *, wait_seconds: float = 8.0) -> list[str]:
+    """Forget a client: it ends, its own consumer groups and positions are destroyed. Returns those groups.
+
+    The groups of a sharded group stay for its other members; they go with the last member.
+    """
+    require(client, client_id)
+    info = read_client(client, client_id)
+    client.set(keys.CLIENT_COMMAND.format(client_id=client_id), "evict")
+    lease = keys.LEASE.format(name=f"client:{client_id}")
+    deadline = time.monotonic() + wait_seconds
+    while client.exists(lease) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    client.zrem(keys.SHARD_MEMBERS.format(group=info.group), client_id)
+    others = [c for c in list_clients(client) if c.client_id != client_id and c.group == info.group]
+    destroyed: list[str] = []
+    if not others:
+        for stream, group in (name.split("|", 1) for name in info.groups):
+            if client.exists(stream) and client.xgroup_destroy(stream, group):
+                destroyed.append(group)
+            client.delete(keys.PROGRESS.format(group=group))
+        client.delete(keys.SHARD_RULE.format(group=info.group), keys.SHARD_MEMBERS.format(group=info.group))
+    client.delete(keys.CLIENT.format(client_id=client_id), keys.CLIENT_COMMAND.format(client_id=client_id), lease)
+    client.srem(keys.CLIENTS, client_id)
+    return destroyed
+
+
+def list_clients(client: Any) -> list[ClientInfo]:
+    """Every client, by name; then the plain groups on the bar stream. Forgets registrations that have expired."""
+    out: list[ClientInfo] = []
+    for raw in sorted(client.smembers(keys.CLIENTS)):
+        try:
+            out.append(read_client(client, raw.decode()))
+        except NoSuchClient:
+            client.srem(keys.CLIENTS, raw)
+    known = {name.partition("|")[2] for info in out for name in info.groups}
+    return out + [info for info in _plain_groups(client) if info.group not in known]
+
+
+def read_client(client: Any, client_id: str) -> ClientInfo:
+    """What is known of *client_id*; `NoSuchClient` if its registration has expired (a day) or never was."""
+    pipe = client.pipeline(transaction=False)
+    pipe.hgetall(keys.CLIENT.format(client_id=client_id))
+    pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
+    fields, told = pipe.execute()
+    raw = {k.decode(): v.decode(errors="replace") for k, v in fields.items()}
+    if "mode" not in raw:
+        raise NoSuchClient(f"client {client_id!r} has not been seen for a day or more")
+    state = raw.get("state", "running")
+    if state != "stopped" and time.time() - int(raw["seen_ms"]) / 1000 > ALIVE_SECONDS:
+        state = "down"
+    groups = tuple(g for g in raw.get("groups", "").split(",") if g)
+    info = ClientInfo(
+        client_id,
+        raw["mode"],
+        raw["group"],
+        raw.get("kind", "bars"),
+        state,
+        told.decode() if told else "run",
+        tuple(s for s in raw.get("shards", "").split(",") if s),
+        groups=groups,
+        host=raw.get("host", ""),
+        last_error=raw.get("last_error", ""),
+        lag_seconds=float(raw.get("lag_seconds", 0)),
+        lag_at_least=raw.get("lag_at_least") == "1",
+        rate=float(raw.get("rate", 0)) if state == "running" else 0.0,
+        **{n: int(raw.get(n, 0)) for n in _INTEGERS},
+    )
+    return _with_present_lag(client, info) if state in ("down", "stopped", "paused") else info
+
+
+_INTEGERS: Final = (
+    *("lag_entries", "pending", "handled", "errors", "dead", "caught_up", "gaps"),
+    *("seen_ms", "started_ms", "pid"),
+)
+
+
+def _with_present_lag(client: Any, info: ClientInfo) -> ClientInfo:
+    """A client that does not run says nothing new of itself: its groups do. A shard's lag belongs to its holder."""
+    if info.mode != "broadcast":
+        return info
+    from dataclasses import replace
+
+    lags = [group_lag(client, *name.split("|", 1)) for name in info.groups]
+    return replace(
+        info,
+        lag_entries=sum(lag.entries for lag in lags),
+        lag_at_least=any(lag.at_least for lag in lags),
+        lag_seconds=max((lag.seconds for lag in lags), default=0.0),
+        pending=sum(lag.pending for lag in lags),
+    )
+
+
+def _plain_groups(client: Any) -> list[ClientInfo]:
+    try:
+        groups = client.xinfo_groups(keys.BARS)
+    except redis.ResponseError:  # no stream yet
+        return []
+    registered = client.keys(keys.SHARD_RULE.format(group="*"))
+    sharded = [keys.BAR_GROUP_PREFIX + ":" + key.decode().rpartition(":")[2] + ":" for key in registered]
+    out = []
+    for row in groups:
+        name = row["name"].decode()
+        if any(name.startswith(prefix) for prefix in sharded):
+            continue
+        lag = group_lag(client, keys.BARS, name)
+        idle = [int(c["idle"]) for c in client.xinfo_consumers(keys.BARS, name)]
+        seen = int(time.time() * 1000) - min(idle) if idle else 0
+        state = "running" if idle and min(idle) < 60_000 else "down"
+        out.append(
+            ClientInfo(
+                name.removeprefix(keys.BAR_GROUP_PREFIX + ":"),
+                "plain",
+                name,
+                state=state,
+                lag_entries=lag.entries,
+                lag_at_least=lag.at_least,
+                lag_seconds=lag.seconds,
+                pending=lag.pending,
+                seen_ms=seen,
+                groups=(f"{keys.BARS}|{name}",),
+            )
+        )
+    return out
