@@ -46,12 +46,12 @@ class Checks:
         self.days = quality.local_day(values["time"])
         if self.now is not None:
             self._mark(values["time"] > self.now + quality.FUTURE_LIMIT_MS, Reason.BAD_TIME)
-            self.flags[values["time"] > self.now + quality.SKEW_TOLERANCE_MS] |= TickFlag.CLOCK_SKEW
+            self.flags[values["time"] > self.now + quality.SKEW_TOLERANCE_MS] |= np.uint32(TickFlag.CLOCK_SKEW)
         self._check_days()
         mismatch = quality.unit_mismatch(values["amount"], self.shares, values["high"], values["low"], self.guarded)
-        self.flags[mismatch] |= TickFlag.UNIT_MISMATCH
-        self.flags[self.guarded] |= TickFlag.LOTS_GUARD
-        self.flags[quality.outside_session(values["time"])] |= TickFlag.OUTSIDE_SESSION
+        self.flags[mismatch] |= np.uint32(TickFlag.UNIT_MISMATCH)
+        self.flags[self.guarded] |= np.uint32(TickFlag.LOTS_GUARD)
+        self.flags[quality.outside_session(values["time"])] |= np.uint32(TickFlag.OUTSIDE_SESSION)
 
     def _mark(self, where: npt.NDArray[np.bool_], reason: Reason) -> None:
         self.reason[where & (self.reason == 0)] = CODE[reason]
@@ -99,7 +99,7 @@ class Checks:
         memory.learn_limits(self.ids[rows], values["lastClose"][rows])
         ids = self.ids[rows]
         outside = quality.outside_limits(values["lastPrice"][rows], memory.up[ids], memory.down[ids])
-        self.flags[rows[outside]] |= TickFlag.OUTSIDE_LIMITS
+        self.flags[rows[outside]] |= np.uint32(TickFlag.OUTSIDE_LIMITS)
 
     def _check_sequence(self, rows: npt.NDArray[np.int64]) -> None:
         """Nothing may fall or repeat within a symbol's day.
@@ -144,7 +144,7 @@ class Checks:
             getattr(memory, name)[ids[last]] = column[last]
         needs = first & memory.baseline[ids]
         if needs.any():
-            self.flags[order[needs]] |= TickFlag.BASELINE
+            self.flags[order[needs]] |= np.uint32(TickFlag.BASELINE)
             memory.baseline[ids[needs]] = False
 
     def _walk(self, rows: npt.NDArray[np.int64]) -> None:
@@ -169,7 +169,7 @@ class Checks:
                 memory.time[i], memory.pvolume[i], memory.amount[i] = now
                 memory.shares[i] = shares
                 if memory.baseline[i]:
-                    self.flags[row] |= TickFlag.BASELINE
+                    self.flags[row] |= np.uint32(TickFlag.BASELINE)
                     memory.baseline[i] = False
 
     def _set_aside(self, row: int, reason: Reason, detail: str) -> None:

@@ -109,7 +109,7 @@ class Edge:
         if not ok.any():
             return
         snapshots = np.array([item.moment_ms > 0 for item in items], np.bool_)
-        checks.flags[snapshots[checks.source]] |= TickFlag.SNAPSHOT
+        checks.flags[snapshots[checks.source]] |= np.uint32(TickFlag.SNAPSHOT)
         received = np.array([item.received_ms for item in items], np.int64)[checks.source]
         arrays = {
             **columns,
