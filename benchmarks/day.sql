@@ -12,5 +12,5 @@ WITH
 SELECT
     leftPad(toString(s), 6, '0') || '.SZ', at,
     10 + noise / 100, 10, 11 + i / 10000, 9.99 - i / 10000, 10, shares * 10.5, intDiv(shares, 100), shares, 3, 13, 0,
-    at, 'benchmark', i, 0, 1
+    now64(3), 'benchmark', i, 0, 1
 FROM numbers({symbols:UInt32} * {snapshots:UInt32})

@@ -1,4 +1,5 @@
 -- Ticks as they came: the columns of market.schema.TICK_SCHEMA.
+-- Life time counts from arrival, so that a replay of an old day is kept as long as a live one.
 -- Equal (symbol, time, pvolume, amount) is the same tick, whoever sent it: a replay or a re-seed changes nothing.
 CREATE TABLE IF NOT EXISTS ticks $on_cluster (
     symbol         LowCardinality(String),
@@ -27,7 +28,7 @@ CREATE TABLE IF NOT EXISTS ticks $on_cluster (
 ENGINE = $replacing_merge_tree
 PARTITION BY toYYYYMMDD(time)
 ORDER BY (symbol, time, pvolume, amount)
-TTL toDateTime(time) + INTERVAL $ticks_ttl_days DAY
+TTL toDateTime(received_at) + INTERVAL $ticks_ttl_days DAY
 SETTINGS $dedup_setting = $dedup_window, ttl_only_drop_parts = 1;
 
 -- Ticks set aside at the edge, with reason and payload: nothing is dropped without a trace.
