@@ -30,6 +30,7 @@ from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import PayloadError, decode, encode
 from qmt_orchestration.stream.groups import Entry, GroupReader
 from qmt_orchestration.stream.sequences import Sequence
+from qmt_orchestration.warehouse.client import INSERT_SETTINGS
 
 log = logging.getLogger("writer")
 
@@ -42,13 +43,6 @@ _BACKOFF_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 _TICK_KEY: Final = ["symbol", "time", "pvolume", "amount"]
 #: Errors of the data itself; everything else (network, memory, too many parts, …) is an outage and is waited out.
 _MESSAGE_ERRORS: Final = frozenset({6, 26, 27, 33, 41, 53, 70, 117, 321, 349, 636})
-_INSERT_SETTINGS: Final[dict[str, Any]] = {
-    "async_insert": 0,
-    "insert_deduplicate": 1,
-    "deduplicate_blocks_in_dependent_materialized_views": 1,
-    "input_format_null_as_default": 0,
-    "max_partitions_per_insert_block": 0,
-}
 
 
 class Stopping(Exception):
@@ -289,7 +283,7 @@ class Lane(threading.Thread):
         self._commit(group, stored=True)
 
     def _insert(self, payload: bytes, token: str) -> None:
-        settings = {**_INSERT_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, "max_partitions_per_insert_block": 0, "insert_deduplication_token": token}
         columns = self._schema.names
 
         def insert(client: Any) -> None:

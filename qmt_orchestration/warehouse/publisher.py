@@ -1,0 +1,288 @@
+"""The publisher: as each minute of the market's day closes, its bars go to `minute_bar_stream`, each once.
+
+It asks ClickHouse for the market's time (the newest tick) and, when a frame has closed, for that frame's bars from the
+rule's view; nothing of the rule is repeated here. What has been published is written in the same Redis transaction as
+the entries (`keys.PUBLISHED`: trading day -> last frame, epoch ms), so a restart neither repeats nor skips a frame.
+
+A bar of the last few frames that changed since (late ticks) is published again with ``revision`` one higher. Ids are
+``<frame epoch ms>-<n>``; a revision takes the next ``n`` of the newest frame, because ids of a stream only rise.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any, Final
+
+import redis
+from clickhouse_connect.driver.exceptions import ClickHouseError
+
+from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.clock import MarketClock, read_clock
+from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.client import load_sql
+
+log = logging.getLogger("publisher")
+
+_POLL_SECONDS: Final = 0.15
+_FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
+_DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
+_AHEAD_MS: Final = 5000  # a tick further ahead of the market's clock than this closes no minute
+#: Ticks up to here belong to the frame that ends a session (market.sessions.frame_label), minutes of the day.
+_LAST_TICKS: Final[Mapping[int, int]] = {690: 780, 900: 905}
+
+Row = tuple[int, str, float, float, float, float, int, float, str, float]
+
+
+def run(settings: Settings, stop: threading.Event) -> int:
+    """Publish until *stop*. Survives the absence of Redis and of ClickHouse."""
+    client: Any = connect(settings)
+    heartbeat = Heartbeat(client, settings, "publisher")
+    publisher = Publisher(settings, client)
+    next_beat = 0.0
+    while not stop.wait(_POLL_SECONDS):
+        try:
+            publisher.step()
+            if time.monotonic() >= next_beat:
+                next_beat = time.monotonic() + 1
+                heartbeat.beat(publisher.numbers())
+        except (redis.RedisError, ClickHouseError, OSError) as error:
+            publisher.failed(error)
+            stop.wait(0.5)
+            try:
+                heartbeat.beat(publisher.numbers())
+            except redis.RedisError as gone:
+                log.debug("no heartbeat while Redis is away: %s", gone)
+    heartbeat.stop()
+    client.close()
+    return 0
+
+
+def closed_frames(day: date, market_ms: int, now_ms: int, settings: Settings) -> list[int]:
+    """Frames of *day* (end labels, epoch ms) that have closed.
+
+    A frame closes when a tick lies ``close_grace_ms`` past the last tick it can hold, or ``close_fallback_seconds``
+    after its end on the market's clock *now_ms*; 11:30 and 15:00, which no later tick may follow, close by the clock.
+    """
+    out = []
+    for label in MINUTE_LABELS:
+        end = to_ms(at(day, label))
+        last = to_ms(at(day, _LAST_TICKS.get(label, label)))
+        if market_ms < last + settings.close_grace_ms and now_ms < end + settings.close_fallback_seconds * 1000:
+            break
+        out.append(end)
+    return out
+
+
+@dataclass
+class _Day:
+    """What was published of one day: the last frame (epoch ms, 0 = none) and recent bars with their revision."""
+
+    day: date
+    frame: int = 0
+    bars: dict[tuple[int, str], tuple[tuple[str, ...], int]] = field(default_factory=dict)
+
+
+class Publisher:
+    """Publishes what has closed; `step` is called again and again. Not for threads."""
+
+    def __init__(self, settings: Settings, client: Any) -> None:
+        self._settings, self._client = settings, client
+        self._clickhouse: Any = None
+        self._state: _Day | None = None
+        self._forming: dict[str, tuple[str, ...]] = {}
+        self._next_forming = 0.0
+        self.bars = self.revisions = self.frames = 0
+        self.last_frame_ms = 0
+        self.delay_ms = -1.0
+        self.error = ""
+
+    def numbers(self) -> dict[str, int | float | str]:
+        """Numbers of the heartbeat. ``delay_ms``: market clock at publishing minus the end of the newest frame."""
+        return {
+            "bars": self.bars,
+            "revisions": self.revisions,
+            "frames": self.frames,
+            "last_frame": f"{from_ms(self.last_frame_ms):%Y-%m-%d %H:%M}" if self.last_frame_ms else "",
+            "last_frame_ms": self.last_frame_ms,
+            "delay_ms": round(self.delay_ms, 1),
+            "error": self.error,
+        }
+
+    def failed(self, error: BaseException) -> None:
+        """An engine is away: forget what may be wrong by now; the next step reads it again."""
+        text = f"{type(error).__name__}: {str(error)[:300]}"
+        if text != self.error:
+            log.warning("trying again: %s", text)
+        self.error = text
+        self._state = self._clickhouse = None
+
+    def step(self) -> int:
+        """Publish every frame that has closed and is not published; returns the bars published."""
+        if self._clickhouse is None:
+            self._clickhouse = connect_clickhouse(self._settings)
+        clock = read_clock(self._client)
+        published = {k.decode(): int(v) for k, v in self._client.hgetall(keys.PUBLISHED).items()}
+        count = 0
+        for day in _unfinished_days(published, clock.today()):
+            count += self._step_day(day, published.get(day.isoformat(), 0), clock)
+        self.error = ""
+        return count
+
+    def _step_day(self, day: date, done: int, clock: MarketClock) -> int:
+        rows = self._clickhouse.query(load_sql("market_time"), parameters={"day": day}).result_rows
+        if not rows:
+            return 0
+        now_ms = clock.now_ms()
+        closed = closed_frames(day, min(int(rows[0][0]), now_ms + _AHEAD_MS), now_ms, self._settings)
+        due = [frame for frame in closed if frame > done]
+        count = 0
+        for start in range(0, len(due), _FRAMES_AT_ONCE):
+            count += self._publish(day, closed, due[start : start + _FRAMES_AT_ONCE], done, clock)
+            done = due[start : start + _FRAMES_AT_ONCE][-1]
+        if self._settings.publish_forming and day == clock.today() and time.monotonic() >= self._next_forming:
+            self._next_forming = time.monotonic() + 1
+            self._publish_forming(day, len(closed), now_ms)
+        return count
+
+    # -- closed frames --------------------------------------------------------------------------------------
+
+    def _publish(self, day: date, closed: Sequence[int], due: Sequence[int], done: int, clock: MarketClock) -> int:
+        state = self._state
+        if state is None or state.day != day or state.frame != done:
+            state = self._state = self._recall(day, closed, done)
+        first = closed[max(closed.index(due[0]) - self._settings.publish_revision_frames, 0)]
+        fresh: dict[int, list[tuple[Row, tuple[str, ...], int]]] = {frame: [] for frame in due}
+        for row in self._read(day, first, due[-1]):
+            frame, values = row[0] * 1000, _values(row)
+            known = state.bars.get((frame, row[1]))
+            if known is not None and known[0] == values:
+                continue
+            # a bar that changed, or came too late for its own frame, goes with the first frame that is due
+            fresh[frame if frame in fresh else due[0]].append((row, values, 0 if known is None else known[1] + 1))
+        count = 0
+        for frame in due:
+            if not self._send(day, state.frame, frame, fresh[frame]):
+                self._state = None  # another instance, or a server that lost its last moments: read it all again
+                return count
+            state.frame = self.last_frame_ms = frame
+            for row, values, revision in fresh[frame]:
+                state.bars[(row[0] * 1000, row[1])] = (values, revision)
+                self.revisions += revision > 0
+            count += len(fresh[frame])
+        self.bars += count
+        self.frames += len(due)
+        self.delay_ms = clock.now_ms() - due[-1]
+        keep = closed[max(closed.index(due[-1]) - self._settings.publish_revision_frames, 0)]
+        state.bars = {key: bar for key, bar in state.bars.items() if key[0] >= keep}
+        return count
+
+    def _read(self, day: date, first: int, last: int) -> list[Row]:
+        parameters = {"day": day, "first_s": first // 1000, "last_s": last // 1000}
+        found: list[Row] = self._clickhouse.query(load_sql("bars_to_publish"), parameters=parameters).result_rows
+        return found
+
+    def _send(self, day: date, before: int, frame: int, bars: Sequence[tuple[Row, tuple[str, ...], int]]) -> bool:
+        """Entries and progress in one transaction; False if the progress in Redis is not *before* (nothing is sent)."""
+        with self._client.pipeline(transaction=True) as pipe:
+            try:
+                pipe.watch(keys.PUBLISHED)
+                if int(pipe.hget(keys.PUBLISHED, day.isoformat()) or 0) != before:
+                    return False
+                top_ms, top_n = _top(pipe, keys.BARS)
+                ms, n = (frame, 0) if frame > top_ms else (top_ms, top_n + 1)
+                pipe.multi()
+                for i, (row, values, revision) in enumerate(bars):
+                    pipe.xadd(keys.BARS, _entry(row, values, revision), id=f"{ms}-{n + i}")
+                pipe.hset(keys.PUBLISHED, day.isoformat(), frame)
+                pipe.execute()
+            except redis.WatchError:  # also when the reply was lost: what happened stands in Redis
+                return False
+        return True
+
+    def _recall(self, day: date, closed: Sequence[int], done: int) -> _Day:
+        """What the stream itself says of the last frames of *day*: for revisions after a restart."""
+        state = _Day(day, done)
+        if not done:
+            return state
+        frames = [frame for frame in closed if frame <= done]
+        oldest = frames[-self._settings.publish_revision_frames - 1 :][0] if frames else done
+        last = "+"
+        while True:
+            page = self._client.xrevrange(keys.BARS, last, f"{oldest}-0", count=5000)
+            for _, fields in page:
+                frame, symbol = int(fields[b"timestamp"]) * 1000, fields[b"symbol"].decode()
+                values = tuple(fields[name].decode() for name in _VALUE_NAMES)
+                if frame >= oldest and (frame, symbol) not in state.bars:  # newest first
+                    state.bars[(frame, symbol)] = (values, int(fields[b"revision"]))
+            if len(page) < 5000:
+                return state
+            last = "(" + page[-1][0].decode()
+
+    # -- the minute not yet closed --------------------------------------------------------------------------
+
+    def _publish_forming(self, day: date, closed: int, now_ms: int) -> None:
+        """Bars of the first frame that is not closed, as they stand; only those that changed."""
+        if closed >= len(MINUTE_LABELS):
+            return
+        frame = to_ms(at(day, MINUTE_LABELS[closed]))
+        if self._forming and next(iter(self._forming.values()))[0] != str(frame):
+            self._forming.clear()
+        pipe = self._client.pipeline(transaction=False)
+        top_ms, top_n = _top(self._client, keys.BARS_FORMING)
+        ms, n = (now_ms, 0) if now_ms > top_ms else (top_ms, top_n + 1)
+        changed: dict[str, tuple[str, ...]] = {}
+        for row in self._read(day, frame, frame):
+            values = _values(row)
+            if self._forming.get(row[1]) != (str(frame), *values):
+                pipe.xadd(keys.BARS_FORMING, _entry(row, values, 0), id=f"{ms}-{n + len(changed)}")
+                changed[row[1]] = (str(frame), *values)
+        pipe.execute()
+        self._forming.update(changed)
+
+
+_VALUE_NAMES: Final = (b"open", b"high", b"low", b"close", b"vol", b"amount", b"quality_score", b"source")
+
+
+def _values(row: Row) -> tuple[str, ...]:
+    """The values of a bar as text, in the order of `_VALUE_NAMES`."""
+    _, _, open_, high, low, close, vol, amount, source, score = row
+    return (str(open_), str(high), str(low), str(close), str(vol), str(amount), f"{score:.4g}", str(source))
+
+
+def _entry(row: Row, values: tuple[str, ...], revision: int) -> dict[bytes | str, str | int]:
+    """The entry of a bar, in the published format (docs/architecture.md)."""
+    return {
+        "symbol": row[1],
+        "frame": f"{from_ms(row[0] * 1000):%Y-%m-%d %H:%M:%S}",
+        **dict(zip(_VALUE_NAMES, values, strict=True)),
+        "timestamp": row[0],
+        "revision": revision,
+    }
+
+
+def _unfinished_days(published: Mapping[str, int], today: date) -> list[date]:
+    """Today, and before it a day that an earlier life left unfinished (the newest one it had begun)."""
+    begun = sorted(text for text in published if today - timedelta(days=_DAYS_KEPT) <= date.fromisoformat(text) < today)
+    days = [today]
+    if begun:
+        last = date.fromisoformat(begun[-1])
+        if published[begun[-1]] < to_ms(at(last, MINUTE_LABELS[-1])):
+            days.insert(0, last)
+    return days
+
+
+def _top(client: Any, stream: str) -> tuple[int, int]:
+    try:
+        ms, _, n = client.xinfo_stream(stream)["last-generated-id"].decode().partition("-")
+    except redis.ResponseError:
+        return 0, -1
+    return int(ms), int(n)
