@@ -127,9 +127,9 @@ def tidy_warehouse(context: dg.OpExecutionContext, clickhouse: ClickHouseResourc
 @dg.op
 def trim_streams(context: dg.OpExecutionContext, redis: RedisResource) -> None:
     """Trim what everyone has read; the writer does so all day, this is for when it does not run."""
-    from qmt_orchestration.stream.trim import trim
+    from qmt_orchestration.stream.trim import trim_all
 
-    context.log.info(f"trimmed: {trim(redis.connect(), redis.settings)}")
+    context.log.info(f"trimmed: {trim_all(redis.connect(), redis.settings)}")
 
 
 @dg.job(description="Night work: old minute runs deleted, closed days merged, streams trimmed.")

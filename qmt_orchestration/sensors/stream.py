@@ -44,7 +44,7 @@ def build_stream_sensor(days: dg.DailyPartitionsDefinition, interval_seconds: in
         trading_day = days.has_partition_key(read_clock(server).today().isoformat())
         outcomes = live_outcomes(settings, server, beats, desired, trading_day=trading_day)
         told, cursor = _to_tell(outcomes, context.cursor)
-        evaluate.record(clickhouse.connect(), told, run_id="")
+        evaluate.record(clickhouse.connect(), told, run_id=f"sensor-{int(time.time() * 1000)}")
         observation = dg.AssetObservation(asset_key=ASSET, metadata=statistics(settings, server, beats))
         return dg.SensorResult(asset_events=[observation, *(_evaluation(o) for o in told)], cursor=cursor)
 
