@@ -5,7 +5,8 @@ validated words or numbers, never user data:
 
 ``$merge_tree``, ``$replacing_merge_tree``, ``$aggregating_merge_tree``  engine names, ``Replicated…`` when set
 ``$on_cluster``                                                          ``ON CLUSTER name`` or nothing
-``$ticks_ttl_days``, ``$rejected_ttl_days``, ``$bars_ttl_days``, ``$dedup_window``  numbers
+``$ticks_ttl_days``, ``$rejected_ttl_days``, ``$dedup_window``              numbers
+``$states_of_ticks``                                                     the query of that name, over the inserted ticks
 
 Files whose name ends in ``.view.sql`` hold views only: they are replaced whenever their text has changed.
 """
@@ -20,7 +21,7 @@ from string import Template
 from typing import Any
 
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.warehouse.client import connect
+from qmt_orchestration.warehouse.client import connect, load_sql
 
 log = logging.getLogger("warehouse.migrate")
 
@@ -85,4 +86,5 @@ def _words(settings: Settings) -> dict[str, str | int]:
         "ticks_ttl_days": settings.ticks_ttl_days,
         "rejected_ttl_days": settings.rejected_ttl_days,
         "dedup_window": 10_000,
+        "states_of_ticks": Template(load_sql("states_of_ticks")).substitute(source="ticks"),
     }
