@@ -68,6 +68,7 @@ def replay(
     speed: Annotated[float, typer.Option(min=0, help="Market seconds per second; 0 = as fast as it goes")] = 0.0,
 ) -> None:
     """Play recorded ticks through the whole path and account for every one; the last line printed is JSON."""
+    from qmt_orchestration.backfill import materialize_days
     from qmt_orchestration.services import replay as command
     from qmt_orchestration.simulator.replay import RecordingError
 
@@ -81,7 +82,9 @@ def replay(
         last = text
 
     try:
-        account = command.replay(_settings(data_dir), files, speed=speed, progress=progress)
+        account = command.replay(
+            _settings(data_dir), files, speed=speed, materialize=materialize_days, progress=progress
+        )
     except (command.ReplayError, RecordingError, ValueError, _engine_error()) as error:
         _say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
         raise typer.Exit(1) from None

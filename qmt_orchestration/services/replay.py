@@ -28,6 +28,8 @@ from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.settings import Settings
 
 Progress = Callable[[str], None]
+#: `backfill.materialize_days`; given from outside, because services never import Dagster.
+Materialize = Callable[[Settings, Sequence[date], Progress], dict[str, Any]]
 
 
 class ReplayError(RuntimeError):
@@ -62,7 +64,9 @@ class Account:
         )
 
 
-def replay(settings: Settings, files: Sequence[Path], *, speed: float, progress: Progress) -> Account:
+def replay(
+    settings: Settings, files: Sequence[Path], *, speed: float, materialize: Materialize, progress: Progress
+) -> Account:
     """Play *files* into the warehouse of ``settings.data_dir`` and account for every tick.
 
     Raises `ReplayError`, or the simulator's ``RecordingError`` that names the columns at fault.
@@ -98,7 +102,11 @@ def replay(settings: Settings, files: Sequence[Path], *, speed: float, progress:
         )
         if report.get("filtered"):
             account.rejected["outside_universe"] = report["filtered"]
-        _materialize(chosen, days, account, progress)
+        outcome = materialize(chosen, days, progress)
+        account.bars, account.checks = outcome["bars"], outcome["checks"]
+        account.runs_failed = outcome["failed_runs"]
+        for error in outcome["errors"]:
+            progress(f"{error['day']}: {error['error']}")
     account.seconds = round(time.monotonic() - started, 1)
     return account
 
@@ -211,14 +219,3 @@ def _settle(
         _alive(writer, settings, "writer")
         progress(f"stored {distinct:,} of {published:,} ticks")
         time.sleep(0.2)
-
-
-def _materialize(settings: Settings, days: list[date], account: Account, progress: Progress) -> None:
-    from qmt_orchestration.backfill import materialize_days
-
-    outcome = materialize_days(settings, days, progress)
-    account.bars = dict(outcome["bars"])
-    account.checks = dict(outcome["checks"])
-    account.runs_failed = int(outcome["failed_runs"])
-    for error in outcome["errors"]:
-        progress(f"{error['day']}: {error['error']}")

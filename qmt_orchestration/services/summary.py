@@ -58,6 +58,8 @@ class Summary:
             final = self._last_final()
         except Exception as error:  # an engine that restarts is shown, not a reason to end
             return f"waiting for the engines ({type(error).__name__})"
+        if self.settings.feed == "simulator" and not clock.simulated:
+            return "waiting for the simulated market"
         feed, writer, publisher = (beats.get(name, {}) for name in ("subscriber", "writer", "publisher"))
         parts = [
             f"market {clock.now():%Y-%m-%d %H:%M:%S}",
