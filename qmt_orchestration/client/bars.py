@@ -154,7 +154,8 @@ class BarConsumer(Consumer[Bar]):
 
         search = None
         if self._catch_up:
-            search = catching.CatchUp(self.redis, self._stream, group, self._open_warehouse, wanted)
+            late = self.settings.publish_revision_frames
+            search = catching.CatchUp(self.redis, self._stream, group, self._open_warehouse, wanted, late)
         return Lane(label, reader, lease, decode, self.counters, search)
 
     def _open_warehouse(self) -> Any:

@@ -1,10 +1,12 @@
 """Bars that the stream no longer has, from ClickHouse: each of them once, before the stream goes on.
 
-The publisher sends minutes in order, so per symbol the frames on the stream rise. What a lane has acknowledged is kept
-per symbol in `keys.PROGRESS` (written in the same step as the acknowledgement). When the stream begins after the
-group's last delivered entry, something may have been trimmed in between: with F the first frame still on the stream,
-the missed bars are the rows of ``bars_1m`` with progress[symbol] < frame ≤ F, without those of frame F that the stream
-still holds. Revisions that were trimmed are not repeated: ClickHouse gives the newest version of a bar, as revision 0.
+The publisher sends the minutes of a day in order, and the id of an entry is the frame it was sent with. What a lane
+has acknowledged is kept per symbol in `keys.PROGRESS` (written in the same step as the acknowledgement). When the
+stream begins after the group's last delivered entry, something may have been trimmed in between: with F the first frame
+still on the stream, the missed bars are the rows of ``bars_1m`` with progress[symbol] < frame ≤ F, without those that
+the stream still holds (the rest of frame F, and bars that came too late for their own frame). A day that is published
+again out of its order (a replay of the past) is on the stream only. Revisions that were trimmed are not repeated:
+ClickHouse gives the newest version of a bar, as revision 0.
 
 The stream is read on only after every missed bar was acknowledged; a crash in between starts the search anew.
 """
@@ -31,14 +33,23 @@ _PART: Final = 500
 
 
 class CatchUp:
-    """The search for missed bars of one group. *warehouse* opens a ClickHouse client when one is needed first."""
+    """The search for missed bars of one group. *warehouse* opens a ClickHouse client when one is needed first.
+
+    *late_frames*: how many frames later the publisher may still send a bar (``QMT_PUBLISH_REVISION_FRAMES``).
+    """
 
     def __init__(
-        self, redis: Any, stream: str, group: str, warehouse: Callable[[], Any], wanted: Callable[[str], bool]
+        self,
+        redis: Any,
+        stream: str,
+        group: str,
+        warehouse: Callable[[], Any],
+        wanted: Callable[[str], bool],
+        late_frames: int,
     ) -> None:
         self._redis, self._stream, self._group = redis, stream, group
         self._key = keys.PROGRESS.format(group=group)
-        self._warehouse, self._wanted = warehouse, wanted
+        self._warehouse, self._wanted, self._late_frames = warehouse, wanted, late_frames
         self._missed: Iterator[list[Bar]] | None = None
         self._checked = False
         self.gaps = 0
@@ -78,21 +89,20 @@ class CatchUp:
                 out[bar.symbol] = min(out[bar.symbol], bar.timestamp - 60)
         return out
 
-    def _span(self) -> tuple[int, frozenset[str]] | None:
-        """Up to which frame something may be missing, and the symbols of that frame that the stream still has."""
+    def _span(self) -> tuple[int, frozenset[tuple[str, int]]] | None:
+        """Up to which frame something may be missing, and what the stream itself still has up to there."""
         unfinished = self._redis.hexists(self._key, _OPEN)
         published = self._published()  # before the stream is looked at: what comes later is on the stream
         delivered, newest = _position(self._redis, self._stream, self._group)
-        until, there, first_id = _first_minute(self._redis, self._stream)
+        until, there, first_id = _beginning(self._redis, self._stream, self._late_frames)
         if until:
             return (until, there) if unfinished or _id(first_id) > _id(delivered) else None
         return (published, there) if published and (unfinished or _id(newest) > _id(delivered)) else None
 
     def _published(self) -> int:
-        raw = self._redis.hget(keys.PUBLISHED, "frame")
-        return int(frame_of(raw.decode()).timestamp()) if raw else 0
+        return max((int(ms) // 1000 for ms in self._redis.hvals(keys.PUBLISHED)), default=0)
 
-    def _search(self, lane: str, until: int, there: frozenset[str]) -> Iterator[list[Bar]]:
+    def _search(self, lane: str, until: int, there: frozenset[tuple[str, int]]) -> Iterator[list[Bar]]:
         done = {k.decode(): int(v) for k, v in self._redis.hgetall(self._key).items() if k != _OPEN.encode()}
         base = max(done.pop(_BASE, 0), done.pop(_SINCE, 0) - 1)
         floor = max([base, *done.values()]) - _ORDER_SECONDS
@@ -111,7 +121,7 @@ class CatchUp:
                 part: list[Bar] = []
                 origin = Origin(lane, "")
                 for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
-                    if stamp <= done.get(symbol, max(base, floor)) or (stamp == until and symbol in there):
+                    if stamp <= done.get(symbol, max(base, floor)) or (symbol, stamp) in there:
                         continue
                     if not self._wanted(symbol):
                         continue
@@ -154,30 +164,39 @@ def _position(redis: Any, stream: str, group: str) -> tuple[bytes, bytes]:
 
 
 def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
-    """Frame (epoch s) of the first entry that is no revision, and its id; (0, b"") when there is none."""
-    after = "-"
-    while entries := redis.xrange(stream, after, "+", count=200):
+    """The first frame on the stream (epoch s), told by an entry sent with its own frame, and the first entry's id.
+
+    (0, b"") for an empty stream. Revisions and late bars at its head are older than the frame they were sent with.
+    """
+    first_id, fall_back, after = b"", 0, "-"
+    for _ in range(50):
+        entries = redis.xrange(stream, after, "+", count=200)
         for id_, fields in entries:
+            first_id = first_id or id_
             if fields.get(b"revision", b"0") == b"0" and b"frame" in fields:
-                return int(frame_of(fields[b"frame"].decode()).timestamp()), id_
+                stamp = int(frame_of(fields[b"frame"].decode()).timestamp())
+                fall_back = fall_back or stamp
+                if _id(id_)[0] == stamp * 1000:
+                    return stamp, first_id
+        if not entries:
+            break
         after = b"(" + entries[-1][0]
-    return 0, b""
+    return fall_back, first_id
 
 
-def _first_minute(redis: Any, stream: str) -> tuple[int, frozenset[str], bytes]:
-    """First frame on the stream, the symbols it still holds of it, and the id of the first entry."""
-    frame, after = _first_frame(redis, stream)
-    if not frame:
-        return 0, frozenset(), b""
-    first_id = after
-    symbols: set[str] = set()
-    cursor = after
-    while entries := redis.xrange(stream, cursor, "+", count=1000):
+def _beginning(redis: Any, stream: str, late_frames: int) -> tuple[int, frozenset[tuple[str, int]], bytes]:
+    """First frame on the stream, the bars (symbol, epoch s) it holds up to that frame, and the first entry's id."""
+    frame, first_id = _first_frame(redis, stream)
+    found: set[tuple[str, int]] = set()
+    after: bytes | str = "-"
+    while entries := redis.xrange(stream, after, "+", count=1000):
+        later = 0
         for _, fields in entries:
-            if fields.get(b"revision", b"0") != b"0":
-                continue
-            if int(frame_of(fields[b"frame"].decode()).timestamp()) != frame:
-                return frame, frozenset(symbols), first_id
-            symbols.add(fields[b"symbol"].decode())
-        cursor = b"(" + entries[-1][0]
-    return frame, frozenset(symbols), first_id
+            stamp = int(frame_of(fields[b"frame"].decode()).timestamp()) if b"frame" in fields else 0
+            later = max(later, stamp)
+            if stamp <= frame and fields.get(b"revision", b"0") == b"0":
+                found.add((fields.get(b"symbol", b"").decode(errors="replace"), stamp))
+        if later > frame + late_frames * 60:
+            break
+        after = b"(" + entries[-1][0]
+    return frame, frozenset(found), first_id

@@ -69,7 +69,7 @@ class Lane(Generic[ItemT]):
         return self.reader.group
 
     def read(self, block_ms: int) -> list[ItemT]:
-        """The next items: what the stream no longer has, from ClickHouse, then the stream; [] after *block_ms* (0: at once)."""
+        """What the stream no longer has, from ClickHouse, then the stream; [] after *block_ms* (0: at once)."""
         if self.catch_up is not None:
             missed = self.catch_up.next(self.name, waiting=bool(self.in_flight))
             if missed is not None:

@@ -25,11 +25,15 @@ def bar(symbol: str, frame: datetime, revision: int = 0) -> Bar:
 
 
 def publish(client: Any, bars: Iterable[Bar], *, stream: str = keys.BARS) -> list[str]:
-    """Put bars on the stream, as the publisher does; returns their ids."""
+    """Put bars on the stream, as the publisher does (ids carry the frame); returns their ids."""
     pipe = client.pipeline(transaction=False)
+    top = client.xinfo_stream(stream)["last-generated-id"].decode() if client.exists(stream) else "0-0"
+    ms, n = (int(part) for part in top.split("-"))
     for item in bars:
-        pipe.xadd(stream, item.fields())
-    return [id_.decode() for id_ in pipe.execute()]
+        ms, n = (item.timestamp * 1000, 0) if item.timestamp * 1000 > ms else (ms, n + 1)
+        pipe.xadd(stream, item.fields(), id=f"{ms}-{n}")
+        pipe.hset(keys.PUBLISHED, item.frame.date().isoformat(), item.timestamp * 1000)
+    return [id_.decode() for id_ in pipe.execute()[::2]]
 
 
 def minute(frame: datetime, symbols: Iterable[str] = SYMBOLS) -> list[Bar]:

@@ -1,0 +1,335 @@
+"""One client at a time: where it begins, what it misses, what its handler does to it, what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from qmt_orchestration.client import (
+    Bar,
+    BarConsumer,
+    ClientInUse,
+    Evicted,
+    LeaseLost,
+    RetryLater,
+    TickConsumer,
+    by_board,
+    by_hash,
+    by_list,
+    by_market,
+    registry,
+)
+from qmt_orchestration.client.bars import RuleMismatch
+from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import dead_letters, keys
+from qmt_orchestration.stream.batch import Batch
+from qmt_orchestration_tests.client.market import FRAMES, SYMBOLS, bar, minute, publish, store
+from qmt_orchestration_tests.helpers import wait_until
+
+
+def drain(consumer: BarConsumer, count: int, *, seconds: float = 10.0) -> list[Bar]:
+    """Read and acknowledge *count* bars, then make sure that no more come at once."""
+    out: list[Bar] = []
+
+    def enough() -> bool:
+        items = consumer.read(0.2)
+        consumer.ack(items)
+        out.extend(items)
+        return len(out) >= count
+
+    wait_until(enough, seconds, f"{count} bars")
+    out.extend(consumer.read(0.3))
+    return out
+
+
+def key(item: Bar) -> tuple[str, int]:
+    return item.symbol, item.timestamp
+
+
+def test_values_arrive_as_they_were_published(settings: Settings, redis_client: Any) -> None:
+    sent = minute(FRAMES[0])
+    publish(redis_client, sent)
+    with BarConsumer("values", settings=settings) as consumer:
+        assert drain(consumer, len(sent)) == sent
+
+
+def test_a_closed_client_goes_on_where_it_acknowledged(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("resume", settings=settings, batch_bars=10) as consumer:
+        first = consumer.read(2)
+        consumer.ack(first[:4])
+    with BarConsumer("resume", settings=settings) as consumer:
+        rest = drain(consumer, len(SYMBOLS) - 4)
+    assert [b.symbol for b in first[:4] + rest] == SYMBOLS
+    assert {b.origin.deliveries for b in rest[:6]} == {2}, "they were handed out before, and say so"
+
+
+def test_start_now_at_a_time_and_at_the_beginning(settings: Settings, redis_client: Any) -> None:
+    for frame in FRAMES[:5]:
+        publish(redis_client, minute(frame))
+    with (
+        BarConsumer("now", start="now", settings=settings) as now,
+        BarConsumer("then", start=FRAMES[3], settings=settings) as then,
+        BarConsumer("all", settings=settings) as all_,
+    ):
+        publish(redis_client, minute(FRAMES[5]))
+        assert {b.frame for b in drain(now, len(SYMBOLS))} == {FRAMES[5]}
+        assert {b.frame for b in drain(then, 3 * len(SYMBOLS))} == set(FRAMES[3:6])
+        assert {b.frame for b in drain(all_, 6 * len(SYMBOLS))} == set(FRAMES[:6])
+    with pytest.raises(ValueError, match="aware"):
+        BarConsumer("naive", start=FRAMES[0].replace(tzinfo=None), settings=settings)
+
+
+def test_only_the_symbols_asked_for(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("few", symbols={"000001.SZ"}, settings=settings) as consumer:
+        assert [b.symbol for b in drain(consumer, 1)] == ["000001.SZ"]
+        assert consumer.counters.passed_over == len(SYMBOLS) - 1
+
+
+def test_reading_waits_while_too_much_is_not_acknowledged(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("slow", settings=settings, batch_bars=10, max_in_flight=10) as consumer:
+        first = consumer.read(2)
+        assert len(first) == 10
+        assert consumer.read(0.3) == []
+        consumer.ack(first)
+        assert len(consumer.read(2)) == 10
+
+
+def test_away_beyond_retention_catches_up_from_clickhouse(
+    settings: Settings, redis_client: Any, clickhouse: Any
+) -> None:
+    for frame in FRAMES[:10]:
+        publish(redis_client, minute(frame))
+        store(clickhouse, minute(frame))
+    with BarConsumer("away", catch_up=True, settings=settings, batch_bars=13) as consumer:
+        before = drain(consumer, 10 * len(SYMBOLS))
+    for frame in FRAMES[10:60]:
+        publish(redis_client, minute(frame))
+        store(clickhouse, minute(frame))
+    # retention ends in the middle of a minute; a bar that came late for a trimmed minute is still there
+    late = bar("300999.SZ", FRAMES[41])
+    store(clickhouse, [late])
+    redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[43].timestamp()) * 1000}-7")
+    publish(redis_client, [late, *minute(FRAMES[60])])
+    store(clickhouse, minute(FRAMES[60]))
+    with BarConsumer("away", catch_up=True, settings=settings) as consumer:
+        after = drain(consumer, 51 * len(SYMBOLS) + 1, seconds=30)
+        assert wait_until(lambda: registry.read_client(redis_client, "away").gaps == 1, 5)
+    got = [key(b) for b in before + after]
+    want = {key(b) for frame in FRAMES[:61] for b in minute(frame)} | {key(late)}
+    assert len(got) == len(set(got)), f"{len(got) - len(set(got))} repeats"
+    assert set(got) == want
+    assert consumer.counters.caught_up == 33 * len(SYMBOLS) + 7
+    for symbol in SYMBOLS:
+        frames = [b.frame for b in after if b.symbol == symbol]
+        assert frames == sorted(frames)
+    assert {key(b): b for b in after}[(SYMBOLS[0], int(FRAMES[20].timestamp()))] == bar(SYMBOLS[0], FRAMES[20])
+
+
+def test_a_crash_while_catching_up_repeats_nothing_acknowledged(
+    settings: Settings, redis_client: Any, clickhouse: Any
+) -> None:
+    for frame in FRAMES[:40]:
+        publish(redis_client, minute(frame))
+        store(clickhouse, minute(frame))
+    redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[35].timestamp()) * 1000}-0")
+    got: list[Bar] = []
+    for _ in range(3):  # each life takes one part, acknowledges half of it and is gone
+        with BarConsumer("crash", start=FRAMES[0], catch_up=True, settings=settings) as consumer:
+            part = consumer.read(10)
+            consumer.ack(part[: len(part) // 2])
+            got += part[: len(part) // 2]
+    with BarConsumer("crash", start=FRAMES[0], catch_up=True, settings=settings) as consumer:
+        got += drain(consumer, 40 * len(SYMBOLS) - len(got), seconds=20)
+    assert sorted(map(key, got)) == sorted(key(b) for frame in FRAMES[:40] for b in minute(frame))
+
+
+def test_sharded_members_catch_up_together(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
+    with BarConsumer("s1", mode="shard", rule=by_market(), catch_up=True, settings=settings) as one:
+        one.read(0.2)
+    for frame in FRAMES[:20]:
+        publish(redis_client, minute(frame))
+        store(clickhouse, minute(frame))
+    redis_client.hset(keys.PROGRESS.format(group="minute_bar_consumers:shared:SH"), "*base", 0)
+    for market in ("SH", "SZ", "BJ", "other"):
+        redis_client.hset(
+            keys.PROGRESS.format(group=f"minute_bar_consumers:shared:{market}"),
+            "*base",
+            int(FRAMES[0].timestamp()) - 60,
+        )
+    redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[15].timestamp()) * 1000}-3")
+    with BarConsumer("s1", mode="shard", rule=by_market(), catch_up=True, settings=settings) as one:
+        got = drain(one, 20 * len(SYMBOLS), seconds=20)
+    assert sorted(map(key, got)) == sorted(key(b) for frame in FRAMES[:20] for b in minute(frame))
+
+
+def test_a_handler_that_fails_is_tried_again_then_the_bar_is_a_dead_letter(
+    settings: Settings, redis_client: Any
+) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    seen: list[str] = []
+
+    with BarConsumer("handler", settings=settings) as consumer:
+
+        def handle(item: Bar) -> None:
+            seen.append(item.symbol)
+            if item.symbol == SYMBOLS[3]:
+                raise ZeroDivisionError("no such position")
+            if item.symbol == SYMBOLS[5] and seen.count(SYMBOLS[5]) < 5:
+                raise RetryLater("the broker is away")
+            if item.symbol == SYMBOLS[-1]:
+                consumer.stop()
+
+        consumer.run(handle, attempts=3, pause_seconds=0.01)
+        assert seen == [*SYMBOLS[:3], *[SYMBOLS[3]] * 3, SYMBOLS[4], *[SYMBOLS[5]] * 5, *SYMBOLS[6:]]
+        assert (consumer.counters.errors, consumer.counters.dead) == (3, 1)
+    letters = dead_letters.read(redis_client, keys.BARS)
+    assert [(x.fields[b"symbol"].decode(), x.deliveries) for x in letters] == [(SYMBOLS[3], 3)]
+    assert "no such position" in letters[0].error
+    assert redis_client.xpending(keys.BARS, "minute_bar_consumers:handler")["pending"] == 0
+
+
+def test_an_entry_that_is_no_bar_goes_to_the_dead_letters_and_the_rest_goes_on(
+    settings: Settings, redis_client: Any
+) -> None:
+    redis_client.xadd(keys.BARS, {"symbol": "000001.SZ", "frame": "yesterday"}, id="1-0")
+    redis_client.xadd(keys.BARS, {"what": "ever"}, id="1-1")
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("poison", settings=settings) as consumer:
+        assert len(drain(consumer, len(SYMBOLS))) == len(SYMBOLS)
+        assert consumer.counters.dead == 2
+    assert len(dead_letters.read(redis_client, keys.BARS)) == 2
+
+
+def test_one_client_id_runs_once(settings: Settings, redis_client: Any) -> None:
+    with BarConsumer("twice", settings=settings), pytest.raises(ClientInUse, match="runs elsewhere"):
+        BarConsumer("twice", settings=settings).open()
+
+
+def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    got: list[Bar] = []
+    ended: list[BaseException] = []
+
+    with BarConsumer("told", settings=settings) as consumer:
+
+        def work() -> None:
+            try:
+                got.extend(iter(consumer))
+            except BaseException as error:
+                ended.append(error)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        wait_until(lambda: len(got) == len(SYMBOLS), 10, "the first minute")
+        registry.tell(redis_client, "told", "stop")
+        wait_until(lambda: registry.read_client(redis_client, "told").state == "paused", 5, "it pauses")
+        publish(redis_client, minute(FRAMES[1]))
+        wait_until(lambda: registry.read_client(redis_client, "told").lag_entries == len(SYMBOLS), 5, "it lags")
+        assert len(got) == len(SYMBOLS)
+        registry.tell(redis_client, "told", "run")
+        wait_until(lambda: len(got) == 2 * len(SYMBOLS), 10, "it goes on")
+        evicted = threading.Thread(target=registry.evict, args=(redis_client, "told"))
+        evicted.start()
+        thread.join(10)
+        assert isinstance(ended[0], Evicted)
+    evicted.join(10)
+    assert redis_client.xinfo_groups(keys.BARS) == []
+    assert [c.client_id for c in registry.list_clients(redis_client)] == []
+    with pytest.raises(registry.NoSuchClient, match="no client 'told'"):
+        registry.tell(redis_client, "told", "run")
+
+
+def test_an_acknowledgement_after_the_shard_moved_is_refused(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    rule = by_hash(1)
+    with BarConsumer("old", mode="shard", rule=rule, settings=settings) as old:
+        items = old.read(3)
+        assert len(items) == len(SYMBOLS)
+        redis_client.set(keys.SHARD_LEASE.format(group="shared", shard="0"), "another#1", px=60_000)
+        with pytest.raises(LeaseLost, match="held by another"):
+            old.ack(items)
+        assert redis_client.xpending(keys.BARS, "minute_bar_consumers:shared:0")["pending"] == len(SYMBOLS)
+        assert not old.holds(items[0])
+
+
+def test_members_of_a_group_must_agree_on_the_rule(settings: Settings, redis_client: Any) -> None:
+    with (
+        BarConsumer("m1", mode="shard", rule=by_hash(4), settings=settings),
+        pytest.raises(RuleMismatch, match="hash:4"),
+        BarConsumer("m2", mode="shard", rule=by_board(), settings=settings),
+    ):
+        pass
+
+
+def test_rules_cut_the_market_as_they_say() -> None:
+    assert by_market().of("830001.BJ") == "BJ"
+    assert by_board().of("688001.SH") == "star"
+    assert by_board().of("510300.SH") == "other"
+    lists = by_list({"banks": ["000001.SZ"], "rest_of_banks": ["600000.SH"]})
+    assert [lists.of(s) for s in ("000001.SZ", "600000.SH", "300001.SZ")] == ["banks", "rest_of_banks", "rest"]
+    assert by_list({"banks": ["000001.SZ"]}, rest=None).of("300001.SZ") is None
+    with pytest.raises(ValueError, match="two lists"):
+        by_list({"a": ["000001.SZ"], "b": ["000001.SZ"]})
+    assert {by_hash(4).of(s) for s in SYMBOLS} == {"0", "1", "2", "3"}
+
+
+def test_async_iteration(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+
+    async def collect() -> list[str]:
+        out = []
+        with BarConsumer("async", settings=settings) as consumer:
+            async for item in consumer:
+                out.append(item.symbol)
+                if len(out) == len(SYMBOLS):
+                    consumer.stop()
+        return out
+
+    assert asyncio.run(collect()) == SYMBOLS
+    assert redis_client.xpending(keys.BARS, "minute_bar_consumers:async")["pending"] == 0
+
+
+def test_plain_groups_are_listed_too(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    redis_client.xgroup_create(keys.BARS, "minute_bar_consumers:client_mac_001", "0")
+    redis_client.xreadgroup("minute_bar_consumers:client_mac_001", "me", {keys.BARS: ">"}, count=5)
+    (info,) = registry.list_clients(redis_client)
+    assert (info.client_id, info.mode, info.state) == ("client_mac_001", "plain", "running")
+    assert (info.pending, info.lag_entries) == (5, len(SYMBOLS) - 5)
+
+
+def test_ticks_arrive_in_batches_and_holes_are_counted(settings: Settings, redis_client: Any) -> None:
+    moment = FRAMES[5] - timedelta(seconds=20)
+    row = dict.fromkeys(TICK_SCHEMA.names, 0) | {"symbol": "000001.SZ", "time": moment, "received_at": moment}
+    row |= {"session": "s", "askPrice": [1.0], "bidPrice": [1.0], "askVol": [1], "bidVol": [1], "lastPrice": 11.39}
+    with TickConsumer("ticks", settings=settings) as consumer:
+        consumer.read(0.1)
+        for seq in (0, 1, 3):
+            batch = Batch("s", seq, pa.Table.from_pylist([row | {"seq": seq}], schema=TICK_SCHEMA), 1_000 + seq)
+            redis_client.xadd(keys.ticks(0), batch.fields())
+        redis_client.xadd(keys.ticks(0), {"payload": b"no arrow", "session": "s", "seq": 4, "sent_ms": 1})
+        got = wait_until(lambda: consumer.read(1), 5)
+        assert [(b.seq, b.table.num_rows) for b in got] == [(0, 1), (1, 1), (3, 1)]
+        assert got[0].table.column("lastPrice").to_pylist() == [11.39]
+        consumer.ack(got)
+        assert (consumer.counters.gaps, consumer.counters.lost, consumer.counters.dead) == (1, 1, 1)
+
+
+def test_the_library_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, qmt_orchestration.client as c; c.BarConsumer; print([m for m in HEAVY if m in sys.modules])"
+    heavy = ["dagster", "xtquant", "pandas", "clickhouse_connect", "exchange_calendars"]
+    code = f"HEAVY = {heavy!r}\n" + code
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
