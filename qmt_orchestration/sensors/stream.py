@@ -65,13 +65,14 @@ def statistics(settings: Settings, server: Any, beats: Sequence[Mapping[str, str
     newest = newest_tick_ms(server, settings.stream_shards)
     numbers = {
         "rate_ticks_per_second": total("subscriber", "rate"),
-        "success_rate": highest("subscriber", "success_rate"),
+        "success_percent": highest("subscriber", "success_percent"),
         "symbols": highest("subscriber", "symbols"),
         "published": total("subscriber", "published"),
         "rejected": total("subscriber", "rejected"),
         "buffer_rows": total("subscriber", "buffer"),
-        "spool_batches": total("subscriber", "spool"),
-        "delay_feed_p99_ms": highest("subscriber", "delay_p99_ms"),
+        "spool_batches": total("subscriber", "spool_entries"),
+        "delay_market_p99_ms": highest("subscriber", "market_delay_p99_ms"),
+        "delay_published_p99_ms": highest("subscriber", "delay_p99_ms"),
         "delay_stored_p99_ms": highest("writer", "delay_p99_ms"),
         "stored": total("writer", "stored"),
         "lag_entries_writer": total("writer", "lag_entries"),
@@ -82,9 +83,16 @@ def statistics(settings: Settings, server: Any, beats: Sequence[Mapping[str, str
         "stream_entries": float(sum(server.xlen(keys.ticks(s)) for s in range(settings.stream_shards))),
         "redis_memory_mb": round(server.info("memory")["used_memory"] / 1e6, 1),
         "seconds_since_newest_tick": round(max(clock.now_ms() - newest, 0) / 1000, 1) if newest else 0.0,
-        **{f"memory_mb_{name}": highest(name, "memory_mb") for name in of},
+        **{f"memory_mb_{name}": _memory(beats, name) for name in of},
     }
     return {"market_time": clock.now().strftime("%Y-%m-%d %H:%M:%S"), **numbers}
+
+
+def _memory(beats: Sequence[Mapping[str, str]], service: str) -> float:
+    """Memory of a service in MB, as its agent measures it, else as it says itself."""
+    of_agents = [number(b, f"{service}.memory_mb") for b in beats if b["service"] == "agent"]
+    of_itself = [number(b, "memory_mb") for b in beats if b["service"] == service]
+    return max([*of_agents, *of_itself], default=0.0)
 
 
 def _bar_clients_lag(server: Any) -> int:

@@ -51,10 +51,8 @@ def test_dagsters_pages_know_the_day_afterwards(settings: Settings, clickhouse: 
             assert instance.get_materialized_partitions(dg.AssetKey(asset)) == {"2025-06-05"}
             event = instance.get_latest_materialization_event(dg.AssetKey(asset))
             assert event.asset_materialization.metadata["dagster/partition_row_count"].value == count
-        source = instance.get_latest_materialization_event(dg.AssetKey("bars_1m")).asset_materialization.metadata[
-            "source"
-        ]
-        assert source.value == "ticks"
+        event = instance.get_latest_materialization_event(dg.AssetKey("bars_1m"))
+        assert event.asset_materialization.metadata["source"].value == "ticks"
 
 
 def test_making_a_day_again_changes_nothing(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
@@ -213,7 +211,7 @@ def test_the_instruments_of_the_day_come_from_the_gateway(
     found = clickhouse.query(
         "SELECT symbol, name FROM instruments WHERE day = '2025-06-05' ORDER BY symbol"
     ).result_rows
-    assert [tuple(r) for r in found][0] == ("000001.SZ", "平安银行")
+    assert tuple(found[0]) == ("000001.SZ", "平安银行")
     passed = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert passed == {names.COUNT_AGAINST_YESTERDAY: True, names.LIMITS_KNOWN: True, names.CALENDAR_HORIZON: True}
 
@@ -291,7 +289,7 @@ def test_the_night_merges_closed_days(settings: Settings, clickhouse: Any, redis
     publish_clock(redis_client, int(at(calendar.next_trading_day(DAY), 0).timestamp() * 1000), 0.0)
     with instance_of(settings) as instance:
         assert build_defs(settings=settings).resolve_job_def("night").execute_in_process(instance=instance).success
-    parts = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'ticks' AND rows > 0"
+    parts = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'ticks'"
     assert clickhouse.query(parts).first_row[0] == 1
 
 
