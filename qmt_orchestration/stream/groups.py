@@ -218,7 +218,11 @@ class GroupReader:
         streams = reply.items() if isinstance(reply, dict) else reply
         for _, entries in streams or ():
             rows = entries[0] if isinstance(reply, dict) and entries and isinstance(entries[0], list) else entries
-            return [(id_.decode(), fields or {}) for id_, fields in rows]
+            out = [(id_.decode(), fields or {}) for id_, fields in rows]
+            sizes = [sum(len(k) + len(v) for k, v in fields.items()) for _, fields in out] or [0]
+            # fall at once, rise slowly: the next read must not bring more than the target
+            self._entry_bytes = max(sum(sizes) / len(sizes), max(sizes) / 4, self._entry_bytes / 8, 1.0)
+            return out
         return []
 
     def _read_own_pending(self) -> list[Entry]:
@@ -264,13 +268,7 @@ class GroupReader:
 
     def _read_new(self) -> list[Entry]:
         rows = self._fetch(">", self.block_ms)
-        entries = self._hand_out([Entry(id_, fields) for id_, fields in rows])
-        if entries:
-            mean = sum(entry.size for entry in entries) / len(entries)
-            biggest = max(entry.size for entry in entries)
-            # fall at once, rise slowly: the next read must not bring more than the target
-            self._entry_bytes = max(mean, biggest / 4, self._entry_bytes / 8, 1.0)
-        return entries
+        return self._hand_out([Entry(id_, fields) for id_, fields in rows])
 
     def _hand_out(self, entries: list[Entry]) -> list[Entry]:
         now = time.monotonic()

@@ -1,0 +1,71 @@
+"""Payloads from outside: what is malformed is refused before it costs memory, and never crashes the reader."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.stream.batch import PayloadError, decode, decoded_size, encode
+from qmt_orchestration_tests.stream.ticks import tick_table
+
+LIMIT = 1 << 20
+
+
+def test_a_batch_comes_back_as_it_was() -> None:
+    table = tick_table(500)
+    assert decode(encode(table), max_bytes=LIMIT).equals(table)
+
+
+def test_declared_size_is_known_without_decoding() -> None:
+    table = tick_table(500)
+    assert decoded_size(encode(table)) == pytest.approx(table.nbytes, rel=0.05)
+
+
+def test_a_payload_above_the_limit_is_refused() -> None:
+    with pytest.raises(PayloadError, match="QMT_STREAM_MAX_PAYLOAD_MB"):
+        decode(b"\0" * (LIMIT + 1), max_bytes=LIMIT)
+
+
+def test_a_small_payload_that_would_expand_is_refused_before_it_does() -> None:
+    bomb = encode(pa.table({"a": np.zeros(8_000_000)}))
+    assert len(bomb) < LIMIT
+    before = pa.total_allocated_bytes()
+    with pytest.raises(PayloadError, match="declares 64000000 bytes"):
+        decode(bomb, max_bytes=LIMIT, expected=None)
+    assert pa.total_allocated_bytes() - before < LIMIT
+
+
+def test_another_schema_is_refused_by_name() -> None:
+    wrong = tick_table(3).drop(["pvolume"])
+    with pytest.raises(PayloadError, match="pvolume"):
+        decode(encode(wrong), max_bytes=LIMIT)
+
+
+def test_nulls_are_refused() -> None:
+    table = tick_table(3)
+    for name, values in (("lastPrice", [1.0, None, 2.0]), ("askVol", [[1], [None], [2]])):
+        i = TICK_SCHEMA.get_field_index(name)
+        holed = table.set_column(i, name, pa.array(values, TICK_SCHEMA.field(name).type))
+        with pytest.raises(PayloadError, match=f"column {name}: 1 nulls"):
+            decode(encode(holed), max_bytes=LIMIT)
+
+
+def test_damaged_payloads_are_refused_or_read_whole_and_never_crash() -> None:
+    rnd = random.Random(3)
+    payload = encode(tick_table(100))
+    refused = 0
+    for _ in range(1500):
+        damaged = bytearray(payload)
+        for _ in range(rnd.randint(1, 6)):
+            damaged[rnd.randrange(len(damaged))] = rnd.randrange(256)
+        if rnd.random() < 0.2:
+            del damaged[rnd.randrange(len(damaged)) :]
+        try:
+            decode(bytes(damaged), max_bytes=LIMIT).to_pylist()
+        except PayloadError:
+            refused += 1
+    assert refused > 1000

@@ -1,0 +1,119 @@
+"""Trimming, dead letters, heartbeats."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import dead_letters, heartbeat, keys
+from qmt_orchestration.stream.commands import dead_letters_app
+from qmt_orchestration.stream.groups import GroupReader, create_group
+from qmt_orchestration.stream.trim import trim_age, trim_read
+
+STREAM = "test:stream"
+
+
+def test_trimming_never_removes_what_one_group_has_not_read_or_acknowledged(redis_client: Any) -> None:
+    for i in range(1, 11):
+        redis_client.xadd(STREAM, {"n": i}, id=f"{i}-0")
+    assert trim_read(redis_client, STREAM, 0) == 0  # no group yet: its readers have not started
+    fast = GroupReader(redis_client, STREAM, "fast", "a", block_ms=10)
+    slow = GroupReader(redis_client, STREAM, "slow", "a", block_ms=10, max_entries=4)
+    for _ in range(5):
+        fast.ack(*(e.id for e in fast.read()))
+    create_group(redis_client, STREAM, "slow")
+    assert trim_read(redis_client, STREAM, 0) == 0  # "slow" has read nothing
+    held: list[str] = []
+    while len(held) < 4:
+        held += [e.id for e in slow.read()]
+    slow.ack("1-0", "2-0", "4-0")
+    assert trim_read(redis_client, STREAM, 0) == 2  # 3-0 is still in hand
+    slow.ack(*held)
+    assert trim_read(redis_client, STREAM, 0) == len(held) - 2
+    assert redis_client.xlen(STREAM) == 10 - len(held)
+
+
+def test_what_everyone_has_read_stays_for_the_retention(redis_client: Any) -> None:
+    redis_client.xadd(STREAM, {"n": 1}, id=f"{int(time.time() * 1000) - 60_000}-0")
+    redis_client.xadd(STREAM, {"n": 2})
+    source = GroupReader(redis_client, STREAM, "g", "a", block_ms=10)
+    for _ in range(3):
+        source.ack(*(e.id for e in source.read()))
+    assert trim_read(redis_client, STREAM, 120) == 0
+    assert trim_read(redis_client, STREAM, 30) == 1
+
+
+def test_bars_are_trimmed_by_the_age_of_their_own_clock(redis_client: Any) -> None:
+    hour = 3_600_000
+    for h in range(1, 400):
+        redis_client.xadd(STREAM, {"n": h}, id=f"{h * hour}-0")
+    trim_age(redis_client, STREAM, 24 * 3600)
+    oldest = redis_client.xrange(STREAM, count=1)[0][0]
+    assert redis_client.xlen(STREAM) < 250  # whole nodes go, so a little more is kept than asked
+    assert int(oldest.split(b"-")[0]) <= (399 - 24) * hour
+
+
+def bury(client: Any, count: int = 1) -> None:
+    create_group(client, STREAM, "g")
+    for i in range(count):
+        dead_letters.bury(client, STREAM, "g", f"{i + 1}-0", {b"payload": b"x%d" % i}, "bad form", 1)
+
+
+def test_a_dead_letter_is_replayed_once_and_leaves(redis_client: Any) -> None:
+    bury(redis_client, 3)
+    first = dead_letters.read(redis_client, STREAM, newest_first=False)[0]
+    assert dead_letters.replay(redis_client, STREAM, [first.id]) == 1
+    assert dead_letters.replay(redis_client, STREAM) == 2
+    assert [f for _, f in redis_client.xrange(STREAM)] == [{b"payload": b"x%d" % i} for i in range(3)]
+    assert dead_letters.streams(redis_client) == {}
+    with pytest.raises(dead_letters.NoDeadLetter, match="dead-letters list"):
+        dead_letters.replay(redis_client, STREAM, [first.id])
+
+
+def test_an_oversized_value_is_cut_and_cannot_be_replayed(redis_client: Any) -> None:
+    create_group(redis_client, STREAM, "g")
+    dead_letters.bury(redis_client, STREAM, "g", "1-0", {b"payload": b"x" * (3 << 20)}, "too large", 1)
+    [letter] = dead_letters.read(redis_client, STREAM)
+    assert letter.cut
+    assert len(letter.fields[b"payload"]) == 1 << 20
+    with pytest.raises(dead_letters.NoDeadLetter, match="drop it"):
+        dead_letters.replay(redis_client, STREAM, [letter.id])
+    assert dead_letters.replay(redis_client, STREAM) == 0
+    assert dead_letters.drop(redis_client, STREAM) == 1
+
+
+def test_the_command_line_lists_shows_and_drops(
+    redis_client: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qmt_orchestration.stream.commands.get_settings", lambda: settings)
+    bury(redis_client, 2)
+    run = CliRunner().invoke
+    assert "2 dead letters" in run(dead_letters_app, ["list"]).output
+    id_ = dead_letters.read(redis_client, STREAM)[0].id
+    assert "bad form" in run(dead_letters_app, ["show", STREAM, id_]).output
+    assert run(dead_letters_app, ["drop", STREAM]).exit_code != 0  # neither ids nor --all: nothing is dropped
+    assert "1 dropped" in run(dead_letters_app, ["drop", STREAM, id_]).output
+    assert "1 published again" in run(dead_letters_app, ["replay", STREAM, "--all"]).output
+    assert "no dead letters" in run(dead_letters_app, ["list"]).output
+
+
+def test_a_heartbeat_says_who_lives_and_a_clean_stop(redis_client: Any, settings: Settings) -> None:
+    beat = heartbeat.Heartbeat(redis_client, settings, "writer")
+    beat.beat({"stored": 7})
+    beat.beat({"stored": 8})
+    [found] = heartbeat.read_all(redis_client)
+    assert (found["service"], found["host"], found["stored"], found["state"]) == (
+        "writer",
+        settings.host,
+        "8",
+        "running",
+    )
+    assert heartbeat.is_alive(redis_client, "writer")
+    assert 0 < redis_client.ttl(keys.HEARTBEAT.format(host=settings.host, service="writer")) <= heartbeat.TTL_SECONDS
+    assert redis_client.xlen(keys.STATS.format(service="writer")) == 1  # statistics go at a slower pace
+    beat.stop()
+    assert not heartbeat.is_alive(redis_client, "writer")
