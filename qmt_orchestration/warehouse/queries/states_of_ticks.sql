@@ -28,7 +28,7 @@ SELECT
     max(if(traded, ticks.amount, 0.)) AS cum_amount,
     max(if(traded AND minute = 899, shares, 0::Int64)) AS continuous_volume,
     groupUniqArrayIf((snapshot, shares, ticks.amount, ticks.high, if(ticks.low > 0, ticks.low, inf)), traded AND baseline) AS baselines,
-    groupBitmapIfState(snapshot, counted) AS snapshots,
+    groupBitmapStateIf(snapshot, counted) AS snapshots,
     max(toUInt8(openInt = 1)) AS suspended,
     max(time) AS last_time,
     min(ticks.quality_score) AS quality,
