@@ -52,8 +52,8 @@ def backfill(
         "seconds_per_day": round(seconds / len(days), 2),
         "cpu_seconds_here": round(time.process_time() - cpu, 1),
     }
-    for error in outcome["errors"]:
-        typer.echo(f"qmt backfill: {error['day']}: {error['error']}", err=True)
+    for failure in outcome["errors"]:
+        typer.echo(f"qmt backfill: {failure["day"]}: {failure["error"]}", err=True)
     typer.echo(json.dumps({**outcome, "cost": cost}, ensure_ascii=False))
     raise typer.Exit(1 if outcome["failed_runs"] else 0)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from qmt_orchestration.alerts.sensor import build_alert_sensor
 from qmt_orchestration.sensors.market_day import build_market_day_sensor
 from qmt_orchestration.sensors.minutes import build_minutes_sensor
 from qmt_orchestration.sensors.services import build_services_sensor
@@ -17,10 +18,11 @@ from qmt_orchestration.settings import Settings
 def build_sensors(
     days: dg.DailyPartitionsDefinition, settings: Settings, jobs: Sequence[Any]
 ) -> list[dg.SensorDefinition]:
-    """Every sensor but the alerts'."""
+    """Every sensor; that of the alerts lives with what it says (`alerts.sensor`)."""
     return [
         build_minutes_sensor(days),
         build_stream_sensor(days, settings.observe_seconds),
         build_services_sensor(days),
         build_market_day_sensor(days, jobs),
+        build_alert_sensor(),
     ]
