@@ -1,4 +1,4 @@
-"""Which minutes are to be made final, and making them so: states -> bars_1m -> rollups. The rule itself is SQL (bars_1m_live).
+"""Which minutes are to be made final, and making them so: states -> bars_1m -> rollups. The rule is SQL (bars_1m_live).
 
 All work follows from ClickHouse's own state: `pending` compares the states of each frame with what they were when the
 frame was last made final (table ``final_frames``), so a lost run repairs itself and a late tick re-opens its minute.
@@ -80,7 +80,8 @@ def closed_watermark(client: Any, settings: Settings, day: date, now_ms: int) ->
 
 def market_time_ms(client: Any, day: date) -> int:
     """Exchange time of the newest tick of the market on *day*, epoch ms; 0 when there is none."""
-    return int(client.query(load_sql("market_time"), {"day": day}).first_row[0])
+    rows = client.query(load_sql("market_time"), {"day": day}).result_rows
+    return int(rows[0][0]) if rows else 0
 
 
 def live_bars(client: Any, day: date, first_frame: datetime, last_frame: datetime) -> Any:
@@ -185,7 +186,7 @@ def rebuild_states(client: Any, day: date) -> int:
 
 
 def fill_from_history(client: Any, day: date) -> Written:
-    """Repair gaps of bars_1m from ``qmt_bars`` (1m), marked ``history``: missing minutes, and those with nothing of ours."""
+    """Repair gaps of bars_1m from ``qmt_bars`` (1m), marked ``history``: minutes missing, or with nothing of ours."""
     version = int(client.query(load_sql("next_version"), {"day": day}).first_row[0])
     span = _range(day, at(day, MINUTE_LABELS[0]), at(day, MINUTE_LABELS[-1]))
     client.command(load_sql("fill_from_history"), {**span, "version": version})
@@ -217,7 +218,7 @@ def _fallback(settings: Settings, day: date, now_ms: int) -> int:
 
 
 def _closed(day: date, market_ms: int, grace_ms: int, clock_ms: int) -> list[datetime]:
-    """Frames of *day* whose end lies *grace_ms* before the market's time, or not after *clock_ms*; none without ticks."""
+    """Frames of *day* that end *grace_ms* before the market's time, or not after *clock_ms*; none without ticks."""
     if not market_ms:
         return []
     frames = [at(day, minutes) for minutes in MINUTE_LABELS]
