@@ -53,7 +53,7 @@ def backfill(
         "cpu_seconds_here": round(time.process_time() - cpu, 1),
     }
     for failure in outcome["errors"]:
-        typer.echo(f"qmt backfill: {failure["day"]}: {failure["error"]}", err=True)
+        typer.echo(f"qmt backfill: {failure['day']}: {failure['error']}", err=True)
     typer.echo(json.dumps({**outcome, "cost": cost}, ensure_ascii=False))
     raise typer.Exit(1 if outcome["failed_runs"] else 0)
 
