@@ -32,6 +32,7 @@ CELL_LABELS: Final = (570, *range(571, 691), 690, *range(781, 898), 898, 900)
 
 _BLOCK: Final = 8  # trading days; at most one special day in each, none near its end
 _EPOCH: Final = date(2005, 1, 4)
+_RULES_OF: Final = date(2025, 1, 2)
 # purposes of random draws: one number each, so that no two decisions share their bits
 _TREND, _DAILY, _SPECIAL, _TRAIT, _DIVIDEND, _DAY, _OPEN, _WALK, _TRADE, _VOLUME, _SHAPE, _AFTER = range(1, 13)
 
@@ -55,14 +56,18 @@ class _Chain:
         trait = draw(self.keys, _TRAIT)
         self.base = np.where(unit(trait) < 0.02, 120.0, 4.0) * np.exp(2.4 * unit(draw(self.keys, _TRAIT, 1)))
         self.offset = field(trait, 0, 3)
+        # How far targets move. It must not depend on the day's rules, or the change of a rule would move prices; the
+        # largest step (3.4 sigma and 1/64 of the drift) stays inside the narrowest limit the share ever had.
+        percent = percents(symbols, _RULES_OF)
+        self.sigma = np.select([percent == 5, percent == 10], [0.006, 0.016], 0.024)
+        self.drift = np.where(percent == 5, 0.1, 0.4)
 
-    def target(self, index: int, percent: I64) -> I64:
+    def target(self, index: int) -> I64:
         """The close in cents that the day tends to."""
-        sigma = np.where(percent == 5, 0.006, np.where(percent == 10, 0.016, 0.024))
         knot, part = index // 64, (index % 64) / 64
         ends = [unit(draw(self.keys, _TREND, knot + i)) - 0.5 for i in (0, 1)]
-        trend = np.where(percent == 5, 0.1, 0.4) * (ends[0] * (1 - part) + ends[1] * part)
-        noise = sigma * 3.4 * (unit(draw(self.keys, _DAILY, index)) - 0.5)
+        trend = self.drift * (ends[0] * (1 - part) + ends[1] * part)
+        noise = self.sigma * 3.4 * (unit(draw(self.keys, _DAILY, index)) - 0.5)
         cents: I64 = np.rint(100 * self.base * np.exp(trend + noise)).astype(np.int64)
         return cents
 
@@ -70,7 +75,7 @@ class _Chain:
         """What is special about the day, per symbol."""
         position, block = (index + self.offset) % _BLOCK, (index + self.offset) // _BLOCK
         bits = draw(self.keys, _SPECIAL, block)
-        u = field(bits, 8, 20) / 2**20 / 0.08  # eight in a hundred blocks hold a special day
+        u = field(bits, 8, 20) / 2**20 / 0.16  # sixteen in a hundred blocks hold a special day
         kinds = np.select([u < 0.3, u < 0.55, u < 0.65, u < 0.8, u < 1], range(1, 6), NORMAL)
         return np.where(position == 1 + field(bits, 0, 8) % 3, kinds, NORMAL)
 
@@ -87,7 +92,7 @@ class _Chain:
         days = [day]
         for _ in range(_BLOCK - 1):
             days.append(previous_trading_day(days[-1]))
-        close = self.target(index - _BLOCK, percents(self.symbols, days[-1]))
+        close = self.target(index - _BLOCK)
         for back in range(_BLOCK - 1, 0, -1):
             close = self.step(index - back, days[back], close)[3]
         return close, self.dividend(index, close)
@@ -104,8 +109,8 @@ class _Chain:
         percent = percents(self.symbols, day)
         up, down = limits(last, percent)
         kind = self.kind(index)
-        wanted = np.clip(self.target(index, percent), down, up)
-        wanted = np.where((index + self.offset) % _BLOCK == 0, self.target(index, percent), wanted)
+        wanted = np.clip(self.target(index), down, up)
+        wanted = np.where((index + self.offset) % _BLOCK == 0, self.target(index), wanted)
         raised = (kind == LIMIT_UP) | (kind == LOCKED_UP)
         closes = np.where(raised, up, np.where(kind == LIMIT_DOWN, down, np.where(kind == SUSPENDED, last, wanted)))
         return last, up, down, closes

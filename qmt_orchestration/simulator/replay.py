@@ -150,14 +150,16 @@ def _normal(table: pa.Table) -> pa.Table:
 
 
 class ReplaySource:
-    """Pushes the rows of a recording; the position is a time of the recording (epoch ms).
+    """Pushes the rows of a recording; the position is the time stamp of the last row given (epoch ms).
 
-    Between two rows further apart than *gap_ms* only that much time passes, so breaks and nights cost nothing.
+    Rows are played at their time stamps; between two rows further apart than *gap_ms* only that much time passes, so
+    that breaks and nights cost nothing.
     """
 
     def __init__(self, table: pa.Table, gap_ms: int = 10_000) -> None:
         self._table = table
         times = table.column("time").to_numpy()
+        self._times = times
         self.first_ms, self.last_ms = int(times[0]), int(times[-1])
         steps = np.minimum(np.diff(times, prepend=times[:1]), gap_ms)
         self._play_ms = np.cumsum(steps) + self.first_ms  # when a row is played, with the gaps cut
@@ -197,12 +199,11 @@ class ReplaySource:
                     push = {}
                 push[symbol] = tick
             yield self._give(push)
-        self.position_ms = max(self.position_ms, until_ms)
 
     def _give(self, push: Push) -> tuple[int, Push]:
         self._next += len(push)
         self._last.update(push)
-        self.position_ms = int(self._play_ms[self._next - 1])
+        self.position_ms = int(self._times[self._next - 1])
         return self.position_ms, push
 
     def _rows(self, begin: int, end: int) -> Iterator[tuple[str, dict[str, Any]]]:
