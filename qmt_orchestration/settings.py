@@ -85,6 +85,8 @@ class Settings(BaseSettings):
     first_date: str = Field("2015-01-05", description="First trading-day partition")
     dagster_port: int = 3000
     console_port: int = 3080
+    console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
+    console_hosts: tuple[str, ...] = Field((), description="Further host names the console answers to (behind a proxy)")
     console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
 
     # -- services and their agent ---------------------------------------------------------------------------------
