@@ -11,6 +11,6 @@ WITH
 SELECT
   if((SELECT count() FROM expired) > 0, 2., disk.1) AS measure,
   'room on the disk, expired data dropped' AS expected,
-  concat('disk ', disk.2, ' ', toString(round(100 * disk.1)), ' % in use, ', formatReadableSize(disk.3), ' free; ',
+  concat('disk ', disk.2, ' ', toString(round(100 * disk.1)), ' percent in use, ', formatReadableSize(disk.3), ' free; ',
          toString((SELECT count() FROM expired)), ' expired partitions') AS found,
   (SELECT toJSONString(groupArray(20)(map('table', table, 'partition', partition, 'rows', toString(rows), 'size', size))) FROM expired) AS worst
