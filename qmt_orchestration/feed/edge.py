@@ -137,6 +137,12 @@ class Edge:
                 self._reject(outcome, "", item.payload, item, Reason.BAD_PAYLOAD, f"expected a mapping, found {found}")
                 continue
             before = len(ids)
+            members: list[Any] = list(map(known.get, item.payload))
+            if None not in members and set(map(type, item.payload.values())) == {dict}:
+                ids += members  # the ordinary case, without a loop
+                ticks += item.payload.values()
+                source.extend([number] * len(members))
+                continue
             for symbol, value in item.payload.items():
                 i = known.get(symbol)
                 if type(value) is dict and i is not None:

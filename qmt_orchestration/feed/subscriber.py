@@ -8,6 +8,7 @@ last tick by printing its report.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -131,6 +132,10 @@ class Subscriber:
         """Feed until stopped, or until the recording ends."""
         self._recall()
         self._due["save"] = time.monotonic() + _CHECKPOINT_SECONDS
+        # Ticks hold no cycles, but hundreds of thousands of them alive would make every full collection long.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(100_000, 20, 100)
         log.info("session %s begins", self.session)
         try:
             while not stop.is_set():

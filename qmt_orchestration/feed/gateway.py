@@ -1,0 +1,221 @@
+"""The gateway: answers requests for history and reference data out of QMT, over Redis (`stream.rpc`).
+
+It runs in a process of its own beside QMT, so that a history that hangs never holds up the feed. A request that was
+under way when the gateway died is served again from its start.
+
+| method | params | columns |
+| --- | --- | --- |
+| history | symbols, period, start, end (YYYYMMDD) | `history.BAR_SCHEMA`; padding rows left out and counted |
+| instruments | day (optional) | day, symbol, name, board, pre_close, up_stop, down_stop, suspended, listed |
+| calendar | start, end | day |
+| full_tick | symbols | symbol and xtdata's tick fields, time as timestamp(ms) |
+| adjust_factors | symbols, start, end (optional) | symbol, ex_date, interest, stock_bonus, … allot_price, dr |
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import date
+from typing import Any, Final
+
+import pyarrow as pa
+import redis
+
+from qmt_orchestration.feed import universe, xt
+from qmt_orchestration.feed.history import BAR_SCHEMA, History, Progress
+from qmt_orchestration.feed.payload import to_columns
+from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.market.symbols import board_of
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.stream.rpc import Call, Server
+
+log = logging.getLogger("feed.gateway")
+
+_FACTORS: Final = {
+    "interest": "interest",
+    "stockBonus": "stock_bonus",
+    "stockGift": "stock_gift",
+    "allotNum": "allot_num",
+    "allotPrice": "allot_price",
+    "dr": "dr",
+}
+INSTRUMENT_SCHEMA: Final = pa.schema(
+    [
+        ("day", pa.date32()),
+        ("symbol", pa.string()),
+        ("name", pa.string()),
+        ("board", pa.string()),  # `market.symbols.Board`, "" for anything but A-shares
+        ("pre_close", pa.float64()),
+        ("up_stop", pa.float64()),  # yuan, 0 = unknown
+        ("down_stop", pa.float64()),
+        ("suspended", pa.uint8()),
+        ("listed", pa.uint8()),
+    ]
+)
+FACTOR_SCHEMA: Final = pa.schema(
+    [("symbol", pa.string()), ("ex_date", pa.date32()), *((name, pa.float64()) for name in _FACTORS.values())]
+)
+
+
+class BadRequest(ValueError):
+    """A parameter is missing or wrong; the message names it."""
+
+
+def run(settings: Settings, stop: threading.Event) -> int:
+    """Serve until *stop* is set."""
+    gateway = Gateway(settings, xt.load(settings))
+    client = connect(settings)
+    server = Server(client, settings, gateway.handlers())
+    beats = threading.Thread(target=_beat, args=(settings, server, gateway, stop), name="heartbeat", daemon=True)
+    beats.start()
+    log.info("the gateway serves %s", ", ".join(gateway.handlers()))
+    server.serve(stop)
+    beats.join(5)
+    return 0
+
+
+def _beat(settings: Settings, server: Server, gateway: Gateway, stop: threading.Event) -> None:
+    heartbeat = Heartbeat(connect(settings, retries=0), settings, "gateway")
+    while not stop.is_set():
+        try:
+            heartbeat.beat(
+                {
+                    "served": server.served,
+                    "failed": server.failed,
+                    "busy": server.busy,
+                    "given_up": gateway.history.given_up,
+                    "padding": gateway.padding,
+                }
+            )
+        except redis.RedisError as error:
+            log.warning("no heartbeat: %s", error)
+        stop.wait(1.0)
+    heartbeat.stop()
+
+
+class Gateway:
+    """The handlers, over one terminal."""
+
+    def __init__(self, settings: Settings, terminal: xt.Terminal) -> None:
+        self.settings, self.terminal, self.xtdata = settings, terminal, terminal.xtdata
+        self.history = History(terminal.xtdata)
+        self.padding = 0  #: padding rows left out so far
+
+    def handlers(self) -> dict[str, Any]:
+        """Method name → handler."""
+        return {
+            "history": self.get_history,
+            "instruments": self.get_instruments,
+            "calendar": self.get_calendar,
+            "full_tick": self.get_full_tick,
+            "adjust_factors": self.get_adjust_factors,
+        }
+
+    def get_history(self, call: Call) -> Iterable[pa.Table]:
+        """QMT's own bars; progress ``{symbols, total, rows, padding}`` after each chunk of symbols."""
+        symbols, period = _symbols(call), _text(call, "period")
+        if not symbols:
+            yield BAR_SCHEMA.empty_table()
+            return
+        padded = 0
+
+        def report(progress: Progress) -> None:
+            nonlocal padded
+            self.padding += progress.padding - padded
+            padded = progress.padding
+            call.progress(**asdict(progress))
+
+        yield from self.history.fetch(
+            symbols, period, _text(call, "start"), _text(call, "end"), remaining=call.remaining_seconds, report=report
+        )
+
+    def get_instruments(self, call: Call) -> pa.Table:
+        """The universe with its details. QMT knows today's only; a simulated market knows every day's."""
+        today = from_ms(self._now_ms()).date()
+        wanted = str(call.params.get("day") or today.isoformat())
+        try:
+            day = date.fromisoformat(wanted)
+        except ValueError as error:
+            raise BadRequest(f"day: expected like 2025-06-05, found {wanted!r}") from error
+        if day != today and self.settings.feed != "simulator":
+            raise BadRequest(f"day: QMT knows the instruments of today, {today}, only; asked for {day}")
+        details = universe.load(self.xtdata, self.settings).details
+        if day != today:
+            from qmt_orchestration.simulator.reference import instrument
+
+            details = {symbol: instrument(self.settings.sim_seed, day, symbol, None) for symbol in details}
+        rows = [_instrument(day, symbol, detail) for symbol, detail in details.items()]
+        return pa.Table.from_pylist(rows, schema=INSTRUMENT_SCHEMA)
+
+    def get_calendar(self, call: Call) -> pa.Table:
+        """Trading days in [start, end] as QMT knows them (up to today)."""
+        stamps = self.xtdata.get_trading_dates("SH", _text(call, "start"), _text(call, "end"))
+        return pa.table({"day": pa.array([from_ms(int(ms)).date() for ms in stamps], pa.date32())})
+
+    def get_full_tick(self, call: Call) -> pa.Table:
+        """The last tick of each symbol; ticks that cannot be read are left out with a warning."""
+        ticks = self.xtdata.get_full_tick(_symbols(call)) or {}
+        symbols = list(ticks)
+        columns, kept, failed = to_columns(list(ticks.values()))
+        for position, error in failed:
+            log.warning("full_tick: %s left out, %s: %s", symbols[position], error.reason.value, error.detail)
+        out = {"symbol": pa.array([symbols[k] for k in kept], pa.string()), **columns}
+        out["time"] = columns["time"].cast(TICK_SCHEMA.field("time").type)
+        return pa.table(out)
+
+    def get_adjust_factors(self, call: Call) -> Iterable[pa.Table]:
+        """Dated dividend factors, by symbol and ex-date."""
+        symbols = _symbols(call)
+        start, end = str(call.params.get("start", "")), str(call.params.get("end", ""))
+        for at in range(0, max(len(symbols), 1), 500):
+            rows = []
+            for symbol in symbols[at : at + 500]:
+                frame = self.xtdata.get_divid_factors(symbol, start, end)
+                for label, values in frame.iterrows():
+                    ex_date = date(int(label[:4]), int(label[4:6]), int(label[6:8]))
+                    factors = {ours: float(values.get(theirs) or 0.0) for theirs, ours in _FACTORS.items()}
+                    rows.append({"symbol": symbol, "ex_date": ex_date, **factors})
+            call.progress(symbols=min(at + 500, len(symbols)), total=len(symbols))
+            yield pa.Table.from_pylist(rows, schema=FACTOR_SCHEMA)
+
+    def _now_ms(self) -> int:
+        return self.terminal.now_ms() if self.terminal.now_ms else int(time.time() * 1000)
+
+
+def _instrument(day: date, symbol: str, detail: dict[str, Any]) -> dict[str, Any]:
+    board = board_of(symbol)
+    today = f"{day:%Y%m%d}"
+    opened, expires = str(detail.get("OpenDate") or ""), str(detail.get("ExpireDate") or "")
+    return {
+        "day": day,
+        "symbol": symbol,
+        "name": str(detail.get("InstrumentName") or ""),
+        "board": board.value if board else "",
+        "pre_close": float(detail.get("PreClose") or 0.0),
+        "up_stop": float(detail.get("UpStopPrice") or 0.0),
+        "down_stop": float(detail.get("DownStopPrice") or 0.0),
+        # xtdata.md: InstrumentStatus <= 0 trades, 1 and above is the number of days suspended
+        "suspended": int(int(detail.get("InstrumentStatus") or 0) > 0),
+        "listed": int(not (len(opened) == 8 and opened > today) and not (len(expires) == 8 and "0" < expires < today)),
+    }
+
+
+def _symbols(call: Call) -> list[str]:
+    symbols = call.params.get("symbols")
+    if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+        raise BadRequest(f"symbols: expected a list like ['000001.SZ'], found {symbols!r:.100}")
+    return symbols
+
+
+def _text(call: Call, name: str) -> str:
+    value = call.params.get(name)
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"{name}: expected text, found {value!r:.100}")
+    return value.replace("-", "")
