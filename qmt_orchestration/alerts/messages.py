@@ -33,7 +33,8 @@ class Notice:
     at_ms: int  # epoch ms of the first observation
     repeats: int = 0  # further observations that were not told
     waiting: tuple[str, ...] = ()  # ids of channels
-    attempts: int = 0
+    attempts: int = 0  # failed ones; from the first on it travels alone
+    refusals: int = 0  # failed ones while its channel took others
 
     @property
     def group(self) -> tuple[str, bool]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding, Notice
 
 FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a word
+MOST_TOLD: Final = 3
 _RANK: Final = {"WARN": 0, "ERROR": 1}
 
 
@@ -25,7 +26,7 @@ class Incident:
     finding: Finding
     since_ms: int
     seen_ms: int
-    told_ms: int = 0  # when it was last put into words
+    told: bool = False  # put into words at least once
     repeats: int = 0  # observations since then
 
 
@@ -35,6 +36,7 @@ class State:
 
     cursors: dict[str, str] = field(default_factory=dict)
     incidents: dict[str, Incident] = field(default_factory=dict)
+    told: dict[str, list[int]] = field(default_factory=dict)  # key → when its failure was told, within the window
     outbox: list[Notice] = field(default_factory=list)
     given_up: list[Notice] = field(default_factory=list)  # refused again and again while others got through
     failures: dict[str, int] = field(default_factory=dict)  # channel → failed attempts in a row
@@ -44,57 +46,60 @@ class State:
     def observe(
         self, finding: Finding, now_ms: int, window_ms: int, channels_for: Callable[[Finding], tuple[str, ...]]
     ) -> None:
-        """Take in one finding: open, repeat, worsen or close its incident, and queue what is to be told."""
+        """Take in one finding: open, repeat, worsen or close its incident, and queue what is to be told.
+
+        A lasting failure is told once per *window_ms*; one that comes and goes at most `MOST_TOLD` times in it.
+        """
         incident = self.incidents.get(finding.key)
         if not finding.failed:
             if incident is not None:
                 self._recover(incident, finding, now_ms, channels_for)
             return
         if incident is None:
-            self.incidents[finding.key] = Incident(finding, now_ms, now_ms, now_ms)
-            self.outbox.append(Notice(finding, now_ms, 0, channels_for(finding)))
-            return
-        worse = _RANK[finding.severity] > _RANK[incident.finding.severity]
-        incident.finding, incident.seen_ms = finding, now_ms
-        queued = self._queued(finding.key)
-        if queued is not None:  # not told yet: tell the newest instead
-            queued.finding, queued.repeats = finding, queued.repeats + 1
-        elif worse or now_ms - incident.told_ms >= window_ms:
-            self.outbox.append(Notice(finding, now_ms, incident.repeats, channels_for(finding)))
-            incident.told_ms, incident.repeats = now_ms, 0
+            incident = self.incidents[finding.key] = Incident(finding, now_ms, now_ms)
         else:
             incident.repeats += 1
+        worse = _RANK[finding.severity] > _RANK[incident.finding.severity]
+        incident.finding, incident.seen_ms = finding, now_ms
+        told = [ms for ms in self.told.get(finding.key, []) if now_ms - ms < window_ms]
+        due = worse or not told if incident.told else len(told) < MOST_TOLD
+        queued = self._queued(finding.key)
+        if queued is not None:  # not delivered everywhere yet: tell the newest instead of both
+            queued.finding, queued.repeats = finding, incident.repeats
+        if due:
+            if queued is None:
+                self.outbox.append(Notice(finding, now_ms, incident.repeats, channels_for(finding)))
+            else:
+                queued.waiting = channels_for(finding)
+            incident.told, incident.repeats = True, 0
+            told.append(now_ms)
+        self.told[finding.key] = told
 
     def _recover(
         self, incident: Incident, finding: Finding, now_ms: int, channels_for: Callable[[Finding], tuple[str, ...]]
     ) -> None:
         del self.incidents[finding.key]
-        told = channels_for(incident.finding)
+        if not incident.told:
+            return
         minutes = (now_ms - incident.since_ms) / 60_000
-        text = f"failing for {minutes:.0f} min; {finding.text}".rstrip("; ")
-        # the recovery has the owner and the severity of its failure: it goes the same way at the same hours
-        well = Finding(
-            finding.key,
-            False,
-            incident.finding.title,
-            text,
-            incident.finding.severity,
-            incident.finding.partition,
-            incident.finding.owner,
-            finding.link or incident.finding.link,
+        # the recovery has the title, owner and severity of its failure: it goes the same way at the same hours
+        well = replace(
+            incident.finding,
+            failed=False,
+            text=f"failed for {minutes:.0f} min; {finding.text}".rstrip("; "),
+            link=finding.link or incident.finding.link,
         )
-        self.outbox.append(Notice(well, now_ms, incident.repeats, told))
+        self.outbox.append(Notice(well, now_ms, incident.repeats, channels_for(well)))
 
     def _queued(self, key: str) -> Notice | None:
-        """The failure notice of *key* that no channel has taken or refused yet."""
-        for notice in self.outbox:
-            if notice.finding.key == key and notice.finding.failed and notice.attempts == 0:
-                return notice
-        return None
+        """The last notice of *key*, if it tells of a failure and has not been delivered everywhere."""
+        last = next((notice for notice in reversed(self.outbox) if notice.finding.key == key), None)
+        return last if last is not None and last.finding.failed else None
 
     def forget_old(self, now_ms: int) -> None:
         """Close incidents that nothing speaks of any more (a renamed check, a removed service)."""
         self.incidents = {k: i for k, i in self.incidents.items() if now_ms - i.seen_ms < FORGET_MS}
+        self.told = {k: t for k, t in self.told.items() if t and now_ms - t[-1] < FORGET_MS}
         self.given_up = self.given_up[-50:]
 
 

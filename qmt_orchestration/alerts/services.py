@@ -1,0 +1,78 @@
+"""Findings about the always-on services, from heartbeats: silent ones, and those that keep dying."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from qmt_orchestration.alerts.messages import Finding
+
+SILENT_MS: Final = 30_000  # an agent restarts a dead service within seconds: what is silent longer needs a person
+FLAPPING_RESTARTS: Final = 3
+FLAPPING_MS: Final = 600_000
+FORGET_MS: Final = 86_400_000  # an instance on a host nobody hears of any more
+OWNER: Final = "feed"
+
+
+def watch(
+    memory: dict[str, dict[str, Any]],
+    beats: Sequence[Mapping[str, str]],
+    desired: Mapping[str, str],
+    expected: Sequence[str],
+    now_ms: int,
+    link: str = "",
+) -> list[Finding]:
+    """Findings of this look; *memory* (JSON-able, kept by the caller) carries what earlier looks saw.
+
+    Silent: a service of *expected*, or seen in the last day, that should run and beats on no host for 30 s; *desired*
+    is service → running | stopped, absent = running. Flapping: three restarts by an agent within ten minutes.
+    """
+    alive = {beat["service"]: beat for beat in beats if beat.get("state") != "stopped"}
+    stopped = {beat["service"] for beat in beats if beat.get("state") == "stopped"} - set(alive)
+    findings: list[Finding] = []
+    for name in sorted({*expected, *alive, *(n for n in memory if "#" not in n)}):
+        seen = memory.setdefault(name, {"seen_ms": now_ms})
+        wanted = desired.get(name, "running") == "running"
+        if name in alive or not wanted or (name in stopped and name not in expected):
+            seen["seen_ms"] = now_ms
+        elif name not in expected and now_ms - seen["seen_ms"] > FORGET_MS:
+            del memory[name]
+            continue
+        silent = now_ms - seen["seen_ms"]
+        if silent == 0 or silent >= SILENT_MS:
+            findings.append(_silent(name, silent, wanted, alive.get(name), link))
+    for beat in beats:
+        if beat["service"] == "agent":
+            findings += _flapping(memory, beat, now_ms, link)
+    return findings
+
+
+def _silent(name: str, silent_ms: int, wanted: bool, beat: Mapping[str, str] | None, link: str) -> Finding:
+    if silent_ms == 0:
+        text = f"alive on {beat.get('host', '?')}" if beat else ("" if wanted else "it should not run now")
+        return Finding(f"service:{name}", False, f"service {name} is silent", text, owner=OWNER, link=link)
+    text = (
+        f"expected a heartbeat every second, found none for {silent_ms / 1000:.0f} s. "
+        "Is `qmt agent` running on its host? `qmt status` shows what the agents report; logs stand in data_dir/logs."
+    )
+    return Finding(f"service:{name}", True, f"service {name} is silent", text, owner=OWNER, link=link)
+
+
+def _flapping(memory: dict[str, dict[str, Any]], beat: Mapping[str, str], now_ms: int, link: str) -> list[Finding]:
+    out: list[Finding] = []
+    for name in filter(None, beat.get("services", "").split(",")):
+        key = f"{name}#{beat['host']}"
+        known = memory.setdefault(key, {"restarts": int(beat.get(f"{name}.restarts", 0)), "at_ms": []})
+        restarts = int(beat.get(f"{name}.restarts", 0))
+        # a smaller number is a new life of the agent, which counts from 0
+        new = restarts - known["restarts"] if restarts >= known["restarts"] else restarts
+        recent = [ms for ms in known["at_ms"] if now_ms - ms < FLAPPING_MS] + [now_ms] * min(new, 20)
+        known["restarts"], known["at_ms"] = restarts, recent
+        reason = beat.get(f"{name}.reason", "")
+        title = f"service {name} on {beat['host']} keeps restarting"
+        if len(recent) >= FLAPPING_RESTARTS:
+            text = f"{len(recent)} restarts within 10 min, the last one: {reason or 'no reason given'}"
+            out.append(Finding(f"flapping:{key}", True, title, text, owner=OWNER, link=link))
+        elif not recent:
+            out.append(Finding(f"flapping:{key}", False, title, "no restart for 10 min", owner=OWNER, link=link))
+    return out
