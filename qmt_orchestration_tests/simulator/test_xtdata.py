@@ -37,6 +37,7 @@ def until(condition, seconds=60):
 def run(program: str, **settings: object) -> Any:
     """What the program prints last, as JSON."""
     environment = {**os.environ, **{f"QMT_{name.upper()}": str(value) for name, value in settings.items()}}
+    environment["TZ"] = "Asia/Shanghai"  # xtdata's calendar reckons in the machine's zone, which is this beside QMT
     # xtquant asks the package index for updates when it is imported; a proxy that refuses answers at once
     environment |= {
         "https_proxy": "http://127.0.0.1:9",
