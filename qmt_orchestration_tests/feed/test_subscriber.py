@@ -1,0 +1,231 @@
+"""The subscriber as a process: real xtquant layer, simulated market, and a Redis that can be killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import redis
+
+from qmt_orchestration.embedded import engines
+from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.batch import decode
+from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration_tests.helpers import free_port, recordings, wait_until
+
+
+class Feed:
+    """A subscriber's settings, its processes, and what it published."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.client: Any = connect(settings)
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, **changes: Any) -> subprocess.Popen[bytes]:
+        settings = self.settings.model_copy(update=changes)
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        with (settings.data_dir / "subscriber.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "qmt_orchestration.services", "run", "subscriber"],
+                env={**os.environ, **settings.environment()},
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self.processes.append(process)
+        return process
+
+    def log(self) -> str:
+        return (self.settings.data_dir / "subscriber.log").read_text()
+
+    def beat(self) -> dict[str, str]:
+        try:
+            return next((b for b in read_all(self.client) if b["service"] == "subscriber"), {})
+        except redis.RedisError:
+            return {}
+
+    def published(self) -> int:
+        return int(self.beat().get("published", 0))
+
+    def batches(self, shard: int = 0) -> list[tuple[str, int, pa.Table]]:
+        return [
+            (fields[b"session"].decode(), int(fields[b"seq"]), decode(fields[b"payload"], max_bytes=1 << 25))
+            for _, fields in self.client.xrange(keys.ticks(shard))
+        ]
+
+    def check(self, shard: int = 0) -> list[str]:
+        """Sequences without a gap in stream order, no tick twice. Returns the sessions."""
+        sequences: dict[str, list[int]] = defaultdict(list)
+        seen: set[tuple[Any, ...]] = set()
+        rows = 0
+        for session, seq, table in self.batches(shard):
+            sequences[session].append(seq)
+            rows += table.num_rows
+            seen.update(
+                zip(*(table.column(n).to_pylist() for n in ("symbol", "time", "pvolume", "amount")), strict=True)
+            )
+        for session, numbers in sequences.items():
+            assert numbers == list(range(len(numbers))), session
+        assert rows == len(seen), "ticks were published twice"
+        return list(sequences)
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def feed(settings: Settings, redis_client: redis.Redis) -> Iterator[Feed]:
+    out = Feed(
+        settings.model_copy(
+            update={
+                "feed": "simulator",
+                "sim_symbols": 120,
+                "sim_speed": 10.0,
+                "sim_start_time": "09:29:30",
+                "sim_anchor_ms": int(time.time() * 1000),
+            }
+        )
+    )
+    yield out
+    out.end()
+
+
+def test_kill_9_and_restart_without_gap_or_repeat(feed: Feed) -> None:
+    first = feed.start()
+    wait_until(lambda: feed.published() > 1500, 40, "the first life publishes")
+    first.kill()
+    first.wait()
+    second = feed.start()
+    wait_until(lambda: len({s for s, _, _ in feed.batches()}) == 2 and feed.published() > 800, 40, "the second one too")
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(10) == 0
+    assert len(feed.check()) == 2
+    flags = [flag for _, _, table in feed.batches() for flag in table.column("flags").to_pylist()]
+    assert not any(flag & TickFlag.BASELINE for flag in flags), "a restart of seconds is no gap"
+    assert "symbols known up to" in feed.log()
+
+
+def test_a_cold_start_in_mid_session_publishes_baselines(feed: Feed) -> None:
+    feed.start(sim_start_time="10:15:00")
+    wait_until(lambda: feed.published() > 300, 40, "it publishes")
+    first: dict[str, int] = {}
+    for _, _, table in feed.batches():
+        for symbol, flag in zip(table.column("symbol").to_pylist(), table.column("flags").to_pylist(), strict=True):
+            first.setdefault(symbol, flag)
+    assert len(first) > 100
+    assert all(flag & TickFlag.BASELINE for flag in first.values())
+
+
+def test_redis_killed_meanwhile_everything_arrives_in_order(tmp_path: Path) -> None:
+    """SIGKILL of Redis: ticks go to disk and, when it is back, to the stream with the numbers they were given."""
+    port, base = free_port(), Settings(data_dir=tmp_path / "redis", feed="simulator", sim_symbols=120, sim_speed=10.0)
+    base = base.model_copy(
+        update={"sim_start_time": "09:29:30", "sim_anchor_ms": int(time.time() * 1000), "redis_port": port}
+    )
+    engine = engines.start_redis(base, port=port)
+    feed = Feed(base.model_copy(update={"redis_url": engine.url}))
+    try:
+        process = feed.start()
+        wait_until(lambda: feed.published() > 500, 40, "it publishes")
+        os.kill(engine.pid, signal.SIGKILL)
+        assert engine.process is not None
+        engine.process.wait()
+        spool = base.data_dir / "feed" / "spool"
+        wait_until(lambda: sum(f.stat().st_size for f in spool.glob("*.spool")) > 20_000, 20, "it spools")
+        engine = engines.start_redis(base, port=port)
+        wait_until(lambda: feed.beat().get("spool_entries") == "0" and not list(spool.glob("*.spool")), 20, "drained")
+        before = feed.published()
+        wait_until(lambda: feed.published() > before, 20, "and goes on")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert len(feed.check()) == 1
+        assert "spooling to" in feed.log()
+    finally:
+        feed.end()
+        engine.stop()
+
+
+def test_two_subscribers_never_both_publish(feed: Feed, tmp_path: Path) -> None:
+    first = feed.start()
+    wait_until(lambda: feed.published() > 200, 40, "the first publishes")
+    other = Feed(feed.settings.model_copy(update={"data_dir": tmp_path / "other", "host_name": "other-host"}))
+    standby = other.start()
+    standing_by = lambda: any(b.get("standby") == "1" for b in read_all(feed.client))  # noqa: E731
+    try:
+        wait_until(standing_by, 40, "the second stands by")
+        assert len({session for session, _, _ in feed.batches()}) == 1
+        first.kill()
+        first.wait()
+        wait_until(lambda: len({s for s, _, _ in feed.batches()}) == 2, 40, "the second takes over")
+        standby.send_signal(signal.SIGTERM)
+        assert standby.wait(10) == 0
+        feed.check()
+    finally:
+        other.end()
+
+
+def test_a_broken_connection_is_subscribed_anew(feed: Feed) -> None:
+    feed.start(sim_faults=("drop-connection@09:31-09:32",))
+    wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 60, "it subscribes again")
+    before = feed.published()
+    wait_until(lambda: feed.published() > before, 20, "and ticks flow")
+    feed.check()
+
+
+def test_whole_quote_refused_falls_back_bounded_and_returns(feed: Feed) -> None:
+    feed.start(sim_faults=("subscribe-fails@09:29-09:31",), feed_fallback_symbols=30)
+    beat = wait_until(lambda: b if (b := feed.beat()).get("mode") == "fallback" else None, 40, "it falls back")
+    assert int(beat["left_out"]) == int(beat["universe"]) - 30
+    wait_until(lambda: feed.beat().get("mode") == "whole", 60, "it returns to whole quote")
+    wait_until(lambda: int(feed.beat().get("symbols", 0)) > 100, 20, "all symbols flow")
+    feed.check()
+
+
+def test_a_silent_feed_is_subscribed_anew(feed: Feed) -> None:
+    feed.start(sim_faults=("silent-feed@09:31-09:35",))
+    wait_until(lambda: "no tick of the whole market" in feed.log(), 60, "the silence is noticed")
+    wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 20, "it subscribes again")
+    feed.check()
+
+
+def test_shards_split_the_market_by_symbol(feed: Feed) -> None:
+    feed.start(stream_shards=3)
+    wait_until(lambda: feed.published() > 600, 40, "it publishes")
+    for shard in range(3):
+        symbols = {s for _, _, table in feed.batches(shard) for s in table.column("symbol").to_pylist()}
+        assert symbols
+        assert {keys.shard_of(symbol, 3) for symbol in symbols} == {shard}
+        feed.check(shard)
+
+
+def test_a_replay_accounts_for_every_tick(feed: Feed) -> None:
+    files = sorted(recordings().glob("ticks_2022*.parquet"))
+    rows = sum(pq.read_metadata(file).num_rows for file in files)
+    process = feed.start(feed="replay", replay_files=tuple(files))
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 0, feed.log()
+    report = json.loads(output.decode().strip().splitlines()[-1])
+    assert report["received"] == rows == report["published"] + sum(report["rejected"].values()) + report["filtered"]
+    assert sum(table.num_rows for _, _, table in feed.batches()) == report["published"]
+    kept = [
+        decode(f[b"payload"], max_bytes=1 << 25, expected=REJECTED_SCHEMA) for _, f in feed.client.xrange(keys.REJECTED)
+    ]
+    assert sum(table.num_rows for table in kept) == sum(report["rejected"].values())
+    assert feed.check() == [report["session"]]
