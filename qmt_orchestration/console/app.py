@@ -1,0 +1,166 @@
+"""The console's routes. Reading needs nothing; every change needs the token and is logged."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from qmt_orchestration.client import registry
+from qmt_orchestration.console.guard import Guard, may_change
+from qmt_orchestration.console.live import Live
+from qmt_orchestration.console.quotes import DEFAULT_SYMBOL, NoSuchSymbol, Quotes
+from qmt_orchestration.services import desired
+from qmt_orchestration.services.registry import UnknownService
+from qmt_orchestration.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAX_VIEWERS: Final = 100
+_REFUSAL_SECONDS: Final = 0.5  # a wrong token costs time: guessing is slow
+_STATIC: Final = Path(str(files("qmt_orchestration.console").joinpath("static")))
+
+
+def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> Starlette:
+    """The web application over *live* (started and stopped by the caller)."""
+    quotes = Quotes(live)
+    viewers: set[object] = set()
+
+    async def page(request: Request) -> Response:
+        return FileResponse(_STATIC / "index.html", media_type="text/html; charset=utf-8")
+
+    async def about(request: Request) -> Response:
+        base = settings.dagster_base_url.rstrip("/") or f"http://127.0.0.1:{settings.dagster_port}"
+        token = settings.console_token
+        return JSONResponse(
+            {"dagster": base, "changes": bool(token and token.get_secret_value()), "symbol": DEFAULT_SYMBOL}
+        )
+
+    async def state(request: Request) -> Response:
+        return JSONResponse(live.snapshot)
+
+    async def events(request: Request) -> Response:
+        if len(viewers) >= MAX_VIEWERS:
+            return _error(503, f"{MAX_VIEWERS} viewers are connected already")
+        return StreamingResponse(
+            _events(live, viewers, stopping), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
+
+    async def quote(request: Request) -> Response:
+        symbol = request.query_params.get("symbol", "").strip().upper() or DEFAULT_SYMBOL
+        try:
+            return JSONResponse(await run_in_threadpool(quotes.quote, symbol))
+        except NoSuchSymbol as error:
+            return _error(404, str(error))
+
+    async def search(request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(quotes.search, request.query_params.get("q", "")[:40]))
+
+    async def login(request: Request) -> Response:
+        return await _refused(request, settings) or Response(status_code=204)
+
+    async def change_service(request: Request) -> Response:
+        return await _change(request, settings, lambda name, action: _tell_service(live.redis, name, action))
+
+    async def change_client(request: Request) -> Response:
+        return await _change(request, settings, lambda name, action: _tell_client(live.redis, name, action))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        log.warning("console: %s %s: %s", request.method, request.url.path, error)
+        return _error(503, f"{type(error).__name__}: an engine does not answer, see the log of the console")
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/api/about", about),
+            Route("/api/state", state),
+            Route("/api/events", events),
+            Route("/api/quote", quote),
+            Route("/api/search", search),
+            Route("/api/login", login, methods=["POST"]),
+            Route("/api/services/{name}", change_service, methods=["POST"]),
+            Route("/api/clients/{name}", change_client, methods=["POST"]),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        middleware=[Middleware(Guard, settings=settings)],
+        exception_handlers={Exception: failed},
+    )
+
+
+async def _events(live: Live, viewers: set[object], stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    """One event per new snapshot; the browser reconnects by itself when the console restarts."""
+    me, seen = object(), -1
+    viewers.add(me)
+    try:
+        yield "retry: 2000\n\n"
+        while not stopping():
+            if live.version != seen:
+                seen = live.version
+                yield f"data: {json.dumps(live.snapshot, ensure_ascii=False, default=str)}\n\n"
+            await asyncio.sleep(0.2)
+    finally:
+        viewers.discard(me)
+
+
+async def _refused(request: Request, settings: Settings) -> Response | None:
+    if not (reason := may_change(request, settings)):
+        return None
+    log.warning("console: %s %s refused: %s", request.method, request.url.path, reason)
+    await asyncio.sleep(_REFUSAL_SECONDS)
+    return _error(403 if reason.startswith("read-only") else 401, reason)
+
+
+async def _change(request: Request, settings: Settings, tell: Callable[[str, str], None]) -> Response:
+    if refused := await _refused(request, settings):
+        return refused
+    name = request.path_params["name"]
+    try:
+        action = str((await request.json())["action"])
+        await run_in_threadpool(tell, name, action)
+    except (UnknownService, registry.NoSuchClient) as error:
+        return _error(404, str(error))
+    except redis.RedisError as error:
+        return _error(503, f"Redis does not answer: {error}")
+    except (ValueError, KeyError, TypeError) as error:
+        return _error(400, f'expected a JSON body like {{"action": "stop"}}: {error}')
+    log.info("console: %s %s by token", action, name)
+    return Response(status_code=204)
+
+
+def _tell_service(client: Any, name: str, action: str) -> None:
+    if action == "restart":
+        desired.ask_restart(client, name)
+    elif action == "start":
+        desired.set_desired(client, name, "running")
+    elif action == "stop":
+        desired.set_desired(client, name, "stopped")
+    else:
+        raise ValueError(f"expected start, stop or restart, found {action[:20]!r}")
+
+
+def _tell_client(client: Any, name: str, action: str) -> None:
+    if action == "evict":
+        registry.evict(client, name)
+    elif action == "start":
+        registry.tell(client, name, "run")
+    elif action == "stop":
+        registry.tell(client, name, "stop")
+    else:
+        raise ValueError(f"expected start, stop or evict, found {action[:20]!r}")
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=status)

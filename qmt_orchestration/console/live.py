@@ -1,0 +1,252 @@
+"""What the page shows, gathered once for all viewers: clock, feed, minute, services, clients (Redis, every second), the
+strips of minutes and days and the failed checks (ClickHouse, every few seconds). A part that cannot be read says so
+(``error``); the others go on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import date, timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+
+from qmt_orchestration.client.registry import list_clients
+from qmt_orchestration.market.calendar import is_trading_day, trading_days
+from qmt_orchestration.market.sessions import FRAMES_PER_DAY, at, frame_label, in_session, minute_frames
+from qmt_orchestration.services.desired import read_desired
+from qmt_orchestration.services.registry import SERVICES
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import heartbeat, keys
+from qmt_orchestration.stream.clock import MarketClock, read_clock
+from qmt_orchestration.stream.connection import connect
+
+log = logging.getLogger(__name__)
+
+STRIP_DAYS: Final = 30
+_HISTORY: Final = 240  # points of the sparklines
+_INTERVAL: Final = {"minute": 1.0, "minutes": 4.0, "days": 20.0, "failed": 5.0}  # seconds between queries
+
+
+@cache
+def sql(name: str) -> str:
+    """The statement in ``queries/<name>.sql``."""
+    return files("qmt_orchestration.console").joinpath(f"queries/{name}.sql").read_text("utf-8")
+
+
+def phase(clock: MarketClock) -> str:
+    """The part of the trading day, in words of the market."""
+    now = clock.now()
+    if not is_trading_day(now.date()):
+        return "closed · 休市"
+    minute = now.hour * 60 + now.minute
+    for end, name in (
+        (555, "before the open · 盘前"),
+        (570, "opening call · 集合竞价"),
+        (690, "continuous · 连续竞价"),
+        (780, "lunch break · 午休"),
+        (897, "continuous · 连续竞价"),
+        (901, "closing call · 收盘竞价"),
+        (930, "after hours · 盘后"),
+    ):
+        if minute < end:
+            return name
+    return "closed · 收盘"
+
+
+class Live:
+    """Gathers in a thread of its own; `snapshot` is the newest whole picture, `version` counts them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.redis: Any = connect(settings, retries=1)
+        self._warehouse: Any = None
+        self._parts: dict[str, Any] = {}
+        self._due: dict[str, float] = {}
+        self._past_days: dict[date, tuple[float, dict[str, Any]]] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="console-live", daemon=True)
+        self.snapshot: dict[str, Any] = {}
+        self.version = 0
+
+    def start(self) -> None:
+        """Begin gathering."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and close the connections."""
+        self._stop.set()
+        self._thread.join(5)
+        self.redis.close()
+        if self._warehouse is not None:
+            self._warehouse.close()
+
+    def warehouse(self) -> Any:
+        """The ClickHouse client; may be used from several threads."""
+        if self._warehouse is None:
+            from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+
+            self._warehouse = connect_clickhouse(self.settings, connect_timeout=2, send_receive_timeout=20)
+        return self._warehouse
+
+    def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
+        """The rows of ``queries/<name>.sql`` as dictionaries."""
+        return list(self.warehouse().query(sql(name), parameters=parameters).named_results())
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self.gather()
+            self._stop.wait(max(1.0 - (time.monotonic() - began), 0.2))
+
+    def gather(self) -> None:
+        """Read everything that is due and publish a new snapshot."""
+        now: dict[str, Any] = {"at_ms": int(time.time() * 1000)}
+        try:
+            clock = read_clock(self.redis)
+            beats = heartbeat.read_all(self.redis)
+            now |= {"clock": self._clock(clock), "feed": self._feed(beats), "services": self._services(beats)}
+            now["clients"] = [_client(info) for info in list_clients(self.redis)]
+        except (redis.RedisError, OSError) as error:
+            now["error"] = f"Redis does not answer: {error}"
+            log.warning("console: %s", now["error"])
+            self.snapshot, self.version = {**self.snapshot, **now}, self.version + 1
+            return
+        day = clock.today()
+        self._query("minute", lambda: self._minute(clock))
+        self._query("minutes", lambda: self._minutes(day))
+        self._query("days", lambda: self._days(day))
+        self._query("failed", lambda: self.rows("failed", day=day))
+        self.snapshot, self.version = {**now, **self._parts}, self.version + 1
+
+    def _query(self, name: str, read: Callable[[], Any]) -> None:
+        if time.monotonic() < self._due.get(name, 0):
+            return
+        began = time.monotonic()
+        try:
+            self._parts[name] = read()
+            self._parts.pop(f"{name}_error", None)
+        except Exception as error:  # whatever a database can say is shown on the page, in the part it belongs to
+            self._parts[f"{name}_error"] = f"ClickHouse: {str(error)[:300]}"
+            log.warning("console: %s cannot be read: %s", name, str(error)[:300])
+        # a slow query makes itself rarer: the console must not become the load
+        self._due[name] = time.monotonic() + max(_INTERVAL[name], 5 * (time.monotonic() - began))
+
+    # -- the parts --------------------------------------------------------------------------------------------
+
+    def _clock(self, clock: MarketClock) -> dict[str, Any]:
+        now = clock.now()
+        return {
+            "ms": clock.now_ms(),
+            "speed": clock.speed,
+            "simulated": clock.simulated,
+            "phase": phase(clock),
+            "in_session": is_trading_day(now.date()) and in_session(now),
+            "day": now.date().isoformat(),
+        }
+
+    def _feed(self, beats: list[dict[str, str]]) -> dict[str, Any]:
+        by_name = {beat["service"]: beat for beat in beats if not beat.get("standby")}
+        feed, writer = by_name.get("subscriber", {}), by_name.get("writer", {})
+        publisher = by_name.get("publisher", {})
+        history = [
+            [int(_number(e, b"beat_ms")), _number(e, b"rate")]
+            for _, e in self.redis.xrevrange(keys.STATS.format(service="subscriber"), count=_HISTORY)
+        ]
+        return {
+            "rate": _number(feed, "rate"),
+            "history": history[::-1],
+            "symbols": _number(feed, "symbols"),
+            "success_percent": _number(feed, "success_percent", 100.0),
+            "rejected": _number(feed, "rejected"),
+            "received": _number(feed, "received"),
+            "publish_p99_ms": _number(feed, "delay_p99_ms"),
+            "stored_p50_ms": _number(writer, "delay_p50_ms"),
+            "stored_p99_ms": _number(writer, "delay_p99_ms"),
+            "writer_lag": _number(writer, "lag_entries"),
+            "lost": _number(writer, "lost"),
+            "last_frame": publisher.get("last_frame", ""),
+            "bar_delay_ms": _number(publisher, "delay_ms"),
+            "alive": bool(feed),
+        }
+
+    def _services(self, beats: list[dict[str, str]]) -> list[dict[str, Any]]:
+        desired = read_desired(self.redis)
+        out = []
+        names = [*SERVICES, *sorted({b["service"] for b in beats} - set(SERVICES))]
+        for name in names:
+            wanted = desired[name].state if name in desired else "running"
+            own = [b for b in beats if b["service"] == name] or [{}]
+            for beat in own:
+                age = time.time() - _number(beat, "beat_ms") / 1000 if beat else None
+                state = beat.get("state", "silent") if beat else ("stopped" if wanted == "stopped" else "silent")
+                if beat and state == "running" and age is not None and age > self.settings.service_stale_seconds:
+                    state = "silent"
+                out.append(
+                    {
+                        "name": name,
+                        "host": beat.get("host", ""),
+                        "state": state,
+                        "desired": wanted,
+                        "managed": name in SERVICES,
+                        "started_ms": _number(beat, "started_ms"),
+                        "memory_mb": _number(beat, "memory_mb"),
+                        "error": beat.get("error") or beat.get("last_error") or "",
+                    }
+                )
+        return out
+
+    def _minute(self, clock: MarketClock) -> dict[str, Any]:
+        now = clock.now()
+        label = frame_label(now.hour * 60 + now.minute) or 900
+        frame = at(now.date(), label)
+        (row,) = self.rows("flowing", day=now.date(), frame=int(frame.timestamp()))
+        missing = [{"symbol": s, "name": n, "last": "never" if t == "00:00" else t} for s, n, t in row["missing"]]
+        return {**row, "frame": f"{frame:%H:%M}", "missing": missing}
+
+    def _minutes(self, day: date) -> dict[str, Any]:
+        rows = {int(row["frame"]): row for row in self.rows("minutes", day=day)}
+        full = max((int(row["bars"]) for row in rows.values()), default=0)
+        cells = []
+        for frame in minute_frames(day):
+            row = rows.get(int(frame.timestamp()))
+            bars, filled = (int(row["bars"]), int(row["filled"])) if row else (0, 0)
+            cells.append([f"{frame:%H:%M}", bars, filled, int(row["history"]) if row else 0])
+        return {"day": day.isoformat(), "full": full, "cells": cells}
+
+    def _days(self, today: date) -> list[dict[str, Any]]:
+        verdicts = {row["day"]: row for row in self.rows("verdicts", day=today)}
+        out = []
+        for day in trading_days(today - timedelta(days=2 * STRIP_DAYS), today)[-STRIP_DAYS:]:
+            known = self._past_days.get(day)
+            if known is None or time.monotonic() > known[0]:
+                (row,) = self.rows("day", day=day)
+                share = int(row["bars"]) / (int(row["symbols"]) * FRAMES_PER_DAY) if row["symbols"] else 0.0
+                # an old day changes only by a backfill: look again in ten minutes, at today every time
+                known = (time.monotonic() + (0 if day == today else 600), {**row, "share": round(share, 4)})
+                self._past_days[day] = known
+            told = verdicts.get(day.isoformat(), {})
+            out.append({"day": day.isoformat(), **known[1], **{k: told.get(k, 0) for k in _VERDICT}})
+        return out
+
+
+_VERDICT: Final = ("checks", "errors", "warnings")
+
+
+def _client(info: Any) -> dict[str, Any]:
+    shown = asdict(info)
+    shown.pop("groups")
+    shown["seen_seconds"] = None if info.seen_ms == 0 else round(info.seen_seconds, 1)
+    return shown
+
+
+def _number(fields: Any, name: str | bytes, default: float = 0.0) -> float:
+    try:
+        return float(fields.get(name, default) or 0)
+    except ValueError:
+        return default

@@ -1,0 +1,59 @@
+// Who may change things: the token lives in sessionStorage of this tab and goes along in a header of each change.
+import { $ } from "./dom.js";
+
+const KEY = "qmt-console-token";
+let changes = false;
+let tell = () => {};
+
+export const unlocked = () => Boolean(sessionStorage.getItem(KEY));
+
+export function startAccess(allowed, notice) {
+  changes = allowed;
+  tell = notice;
+  $("lock").addEventListener("click", () => {
+    if (unlocked()) { sessionStorage.removeItem(KEY); show(); } else openLogin();
+  });
+  $("cancel").addEventListener("click", () => $("login").close());
+  $("login").querySelector("form").addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const token = $("token").value;
+    const reply = await send("/api/login", token);
+    if (reply.ok) { sessionStorage.setItem(KEY, token); $("token").value = ""; $("login").close(); show(); }
+    else $("login-error").textContent = await reason(reply);
+  });
+  show();
+}
+
+function show() {
+  $("lock").textContent = unlocked() ? "Lock" : changes ? "Unlock changes" : "Read-only";
+  $("lock").title = changes ? "" : "No token is configured (QMT_CONSOLE_TOKEN)";
+}
+
+export function openLogin() {
+  if (!changes) return tell("This console is read-only: no token is configured (QMT_CONSOLE_TOKEN).");
+  $("login-error").textContent = "";
+  $("login").showModal();
+  $("token").focus();
+}
+
+export function change(path, action, title, text) {
+  $("confirm-title").textContent = title[0].toUpperCase() + title.slice(1);
+  $("confirm-text").textContent = text;
+  $("confirm-yes").textContent = action[0].toUpperCase() + action.slice(1);
+  $("confirm").returnValue = "no";
+  $("confirm").showModal();
+  $("confirm").onclose = async () => {
+    if ($("confirm").returnValue !== "yes") return;
+    const reply = await send(path, sessionStorage.getItem(KEY), { action });
+    if (reply.status === 401) { sessionStorage.removeItem(KEY); show(); openLogin(); }
+    else if (!reply.ok) tell(await reason(reply));
+  };
+}
+
+const send = (path, token, body) => fetch(path, {
+  method: "POST", headers: { "Content-Type": "application/json", "X-Console-Token": token }, body: JSON.stringify(body ?? {}),
+});
+
+async function reason(reply) {
+  try { return (await reply.json()).error; } catch { return `${reply.status} ${reply.statusText}`; }
+}
