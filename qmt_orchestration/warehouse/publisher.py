@@ -18,27 +18,26 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final
 
+import pyarrow as pa
 import redis
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
+from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
-from qmt_orchestration.warehouse.client import load_sql
 
 log = logging.getLogger("publisher")
 
 _POLL_SECONDS: Final = 0.15
 _FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
 _DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
-_AHEAD_MS: Final = 5000  # a tick further ahead of the market's clock than this closes no minute
-#: Ticks up to here belong to the frame that ends a session (market.sessions.frame_label), minutes of the day.
-_LAST_TICKS: Final[Mapping[int, int]] = {690: 780, 900: 905}
 
+_COLUMNS: Final = ("frame", "symbol", "open", "high", "low", "close", "vol", "amount", "source", "quality_score")
 Row = tuple[int, str, float, float, float, float, int, float, str, float]
 
 
@@ -64,22 +63,6 @@ def run(settings: Settings, stop: threading.Event) -> int:
     heartbeat.stop()
     client.close()
     return 0
-
-
-def closed_frames(day: date, market_ms: int, now_ms: int, settings: Settings) -> list[int]:
-    """Frames of *day* (end labels, epoch ms) that have closed.
-
-    A frame closes when a tick lies ``close_grace_ms`` past the last tick it can hold, or ``close_fallback_seconds``
-    after its end on the market's clock *now_ms*; 11:30 and 15:00, which no later tick may follow, close by the clock.
-    """
-    out = []
-    for label in MINUTE_LABELS:
-        end = to_ms(at(day, label))
-        last = to_ms(at(day, _LAST_TICKS.get(label, label)))
-        if market_ms < last + settings.close_grace_ms and now_ms < end + settings.close_fallback_seconds * 1000:
-            break
-        out.append(end)
-    return out
 
 
 @dataclass
@@ -138,11 +121,9 @@ class Publisher:
         return count
 
     def _step_day(self, day: date, done: int, clock: MarketClock) -> int:
-        rows = self._clickhouse.query(load_sql("market_time"), parameters={"day": day}).result_rows
-        if not rows:
-            return 0
         now_ms = clock.now_ms()
-        closed = closed_frames(day, min(int(rows[0][0]), now_ms + _AHEAD_MS), now_ms, self._settings)
+        watermark = bars.closed_watermark(self._clickhouse, self._settings, day, now_ms)
+        closed = [to_ms(frame) for frame in minute_frames(day) if watermark is not None and frame <= watermark]
         due = [frame for frame in closed if frame > done]
         count = 0
         for start in range(0, len(due), _FRAMES_AT_ONCE):
@@ -186,11 +167,12 @@ class Publisher:
         return count
 
     def _read(self, day: date, first: int, last: int) -> list[Row]:
-        parameters = {"day": day, "first_s": first // 1000, "last_s": last // 1000}
-        found: list[Row] = self._clickhouse.query(load_sql("bars_to_publish"), parameters=parameters).result_rows
-        return found
+        table = bars.live_bars(self._clickhouse, day, from_ms(first), from_ms(last))
+        columns = [table.column(name) for name in _COLUMNS]
+        columns[0] = columns[0].cast(pa.int64())
+        return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
-    def _send(self, day: date, before: int, frame: int, bars: Sequence[tuple[Row, tuple[str, ...], int]]) -> bool:
+    def _send(self, day: date, before: int, frame: int, rows: Sequence[tuple[Row, tuple[str, ...], int]]) -> bool:
         """Entries and progress in one transaction; False if the progress in Redis is not *before* (nothing is sent)."""
         with self._client.pipeline(transaction=True) as pipe:
             try:
@@ -200,7 +182,7 @@ class Publisher:
                 top_ms, top_n = _top(pipe, keys.BARS)
                 ms, n = (frame, 0) if frame > top_ms else (top_ms, top_n + 1)
                 pipe.multi()
-                for i, (row, values, revision) in enumerate(bars):
+                for i, (row, values, revision) in enumerate(rows):
                     pipe.xadd(keys.BARS, _entry(row, values, revision), id=f"{ms}-{n + i}")
                 pipe.hset(keys.PUBLISHED, day.isoformat(), frame)
                 pipe.execute()

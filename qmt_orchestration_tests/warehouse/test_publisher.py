@@ -1,0 +1,163 @@
+"""The publisher: each bar of each closed frame once, revisions marked, restarts unseen by clients."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.sessions import at, minute_frames, to_ms
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.warehouse.publisher import Publisher
+
+DAY = date(2025, 6, 5)
+SYMBOLS = ["000001.SZ", "300750.SZ", "600000.SH"]
+OPEN = 570  # 09:30, minutes of the day
+
+
+def ticks(minutes: range, *, second: int = 3, price: float = 10.0, shares: int = 0) -> pa.Table:
+    """One trade per symbol in each minute, *second* s after its beginning; cumulative volume rises with time."""
+    times = [to_ms(at(DAY, m)) + second * 1000 for m in minutes for _ in SYMBOLS]
+    volume = [100 * (m - OPEN + 2) + shares for m in minutes for _ in SYMBOLS]
+    received = to_ms(at(date(2026, 11, 20), OPEN))
+    special: dict[str, Any] = {
+        "symbol": SYMBOLS * len(minutes),
+        "time": times,
+        "received_at": [received] * len(times),
+        "pvolume": volume,
+        "volume": [v // 100 for v in volume],
+        "amount": [v * price for v in volume],
+        "openInt": [13] * len(times),
+        "session": ["host-test-1"] * len(times),
+        "flags": [0] * len(times),
+        "quality_score": [1.0] * len(times),
+    }
+    columns = []
+    for field in TICK_SCHEMA:
+        if pa.types.is_list(field.type):
+            columns.append(pa.array([[]] * len(times), field.type))
+        else:
+            values = special.get(field.name, np.full(len(times), price if field.type == pa.float64() else 1))
+            columns.append(pa.array(values).cast(field.type))
+    return pa.table(columns, schema=TICK_SCHEMA)
+
+
+def clock(client: Any, minute: int, second: int = 0) -> None:
+    publish_clock(client, to_ms(at(DAY, minute)) + second * 1000, 0.0)
+
+
+def bars(client: Any) -> list[dict[str, str]]:
+    return [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in client.xrange(keys.BARS)]
+
+
+def stamps(client: Any) -> list[tuple[str, str, int]]:
+    return [(b["frame"][11:16], b["symbol"], int(b["revision"])) for b in bars(client)]
+
+
+@pytest.fixture
+def publisher(settings: Settings, redis_client: Any, clickhouse: Any) -> Publisher:
+    return Publisher(settings, redis_client)
+
+
+def test_a_frame_is_published_when_it_has_closed_and_once(
+    publisher: Publisher, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN, OPEN + 2), second=0))  # 09:30:00 and 09:31:00: not past by 1 s
+    clock(redis_client, OPEN + 1, 0)
+    publisher.step()
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN + 1, OPEN + 2), second=2))
+    clock(redis_client, OPEN + 1, 2)
+    publisher.step()
+    assert publisher.step() == 0
+    assert [s for s in stamps(redis_client) if s[0] == "09:31"] == [("09:31", symbol, 0) for symbol in SYMBOLS]
+    assert len(set(stamps(redis_client))) == len(stamps(redis_client))
+    bar = bars(redis_client)[-1]
+    assert set(bar) == {
+        *("symbol", "frame", "open", "high", "low", "close", "vol", "amount"),
+        *("timestamp", "quality_score", "source", "revision"),
+    }
+    assert bar["frame"] == "2025-06-05 09:31:00"
+    assert int(bar["timestamp"]) == to_ms(at(DAY, OPEN + 1)) // 1000
+    assert (float(bar["close"]), int(bar["vol"])) == (10.0, 200)
+    assert redis_client.xrevrange(keys.BARS, count=1)[0][0].decode().split("-")[0] == str(to_ms(at(DAY, OPEN + 1)))
+
+
+def test_restarts_neither_repeat_nor_skip_a_minute(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
+    begin = OPEN - 1
+    for minute in (3, 4, 11, 30):  # a new process each time; some minutes closed while none was there
+        clickhouse.insert_arrow("ticks", ticks(range(begin, OPEN + minute + 1)))
+        begin = OPEN + minute + 1
+        clock(redis_client, OPEN + minute, 5)
+        Publisher(settings, redis_client).step()
+        assert stamps(redis_client)[-1][0] == f"{at(DAY, OPEN + minute):%H:%M}"
+    seen = stamps(redis_client)
+    assert len(seen) == len(set(seen))
+    frames = sorted({frame for frame, _, revision in seen if revision == 0})
+    assert frames == sorted({f"{f:%H:%M}" for f in minute_frames(DAY)[: len(frames)]})
+    assert frames[-1] == "10:00"
+
+
+def test_a_late_tick_publishes_its_bar_again_as_a_revision(
+    settings: Settings, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN, OPEN + 5)))
+    clock(redis_client, OPEN + 4, 5)
+    Publisher(settings, redis_client).step()
+    before = len(stamps(redis_client))
+    late = ticks(range(OPEN + 2, OPEN + 3), second=50, price=12.0, shares=50).slice(0, 1)
+    clickhouse.insert_arrow("ticks", late)
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN + 5, OPEN + 6)))
+    clock(redis_client, OPEN + 5, 5)
+    Publisher(settings, redis_client).step()  # a new process: it knows the earlier values from the stream
+    fresh = stamps(redis_client)[before:]
+    assert ("09:33", SYMBOLS[0], 1) in fresh
+    assert {(f, s) for f, s, r in fresh if r == 0} == {("09:35", s) for s in SYMBOLS}
+    assert all(s == SYMBOLS[0] for _, s, r in fresh if r)
+    [revised] = [b for b in bars(redis_client)[before:] if b["frame"].endswith("09:33:00")]
+    assert (float(revised["high"]), float(revised["close"])) == (12.0, 12.0)
+
+
+def test_the_ends_of_the_sessions_close_by_the_clock(publisher: Publisher, redis_client: Any, clickhouse: Any) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
+    clock(redis_client, 690, 20)
+    publisher.step()
+    assert stamps(redis_client)[-1][0] == "11:29"
+    clock(redis_client, 690, 31)
+    publisher.step()
+    assert stamps(redis_client)[-1][0] == "11:30"
+    assert len(stamps(redis_client)) == 121 * len(SYMBOLS)
+
+
+def test_a_day_left_unfinished_is_finished_before_the_next_begins(
+    settings: Settings, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
+    clock(redis_client, OPEN + 10, 5)
+    publisher = Publisher(settings, redis_client)
+    publisher.step()
+    clickhouse.insert_arrow("ticks", ticks(range(780, 902)))
+    publish_clock(redis_client, to_ms(at(date(2025, 6, 6), 600)), 0.0)
+    publisher.step()
+    seen = stamps(redis_client)
+    assert len(seen) == len(set(seen)) == 241 * len(SYMBOLS)
+    assert publisher.step() == 0
+
+
+def test_forming_bars_are_streamed_when_asked_for(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN, OPEN + 2)))
+    clock(redis_client, OPEN + 1, 10)
+    Publisher(settings.model_copy(update={"publish_forming": True}), redis_client).step()
+    forming = [fields[b"frame"][-8:] for _, fields in redis_client.xrange(keys.BARS_FORMING)]
+    assert forming == [b"09:32:00"] * len(SYMBOLS)
+
+
+def test_a_day_without_ticks_publishes_nothing(publisher: Publisher, redis_client: Any, clickhouse: Any) -> None:
+    clock(redis_client, 900, 60)
+    assert publisher.step() == 0
+    assert redis_client.exists(keys.BARS, keys.PUBLISHED) == 0
