@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,8 @@ def agent(
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: stop.set())
-    set_up_logging(settings, "agent")
+    # pythonw on Windows has no standard streams
+    set_up_logging(settings, "agent", settings.data_dir / "logs" if sys.stderr is None else None)
     if settings.feed == "replay":  # the subscriber of a recording has an end
         wanted = [Service(s.name, s.module, once=True) if s.name == "subscriber" else s for s in wanted]
     raise typer.Exit(run_agent(settings, wanted, stop))
