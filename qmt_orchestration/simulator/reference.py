@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from qmt_orchestration.market.calendar import is_trading_day, previous_trading_day, trading_days
 from qmt_orchestration.market.sessions import at, to_ms
-from qmt_orchestration.simulator.market import MarketDay, ex_dates, limits
+from qmt_orchestration.simulator.market import MarketDay, ex_dates
 from qmt_orchestration.simulator.universe import name_of, universe
 
 _ALL: Final = 6000
@@ -78,6 +78,3 @@ def dividends(seed: int, symbol: str, start: str, end: str, today: date) -> dict
         factor = close / (close - interest)
         out[day.strftime("%Y%m%d")] = {"time": float(to_ms(at(day, 0))), "interest": interest, **values, "dr": factor}
     return out
-
-
-__all__ = ["dividends", "instrument", "limits"]

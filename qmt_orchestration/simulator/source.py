@@ -30,7 +30,7 @@ class MarketSource:
         self.members: Universe = universe(settings.sim_symbols)
         self._symbols = self.members.all if only is None else only
         self._seed = settings.sim_seed
-        self._day: date | None = None
+        self._planned: tuple[date, MarketDay, TickMaker, DictMaker] | None = None
         self._block: tuple[int, Block] | None = None
         self.position_ms = 0  # every snapshot due up to here has been given
 
@@ -52,7 +52,7 @@ class MarketSource:
                 for begin, end in self._slots(day, minute, until_ms):
                     block = self._minute(day, minute).take(slice(begin, end))
                     self.position_ms = int(block.due[-1])
-                    yield self.position_ms, self._dicts.dicts(block)
+                    yield self.position_ms, self._plan(day)[3].dicts(block)
         self.position_ms = max(self.position_ms, until_ms)
 
     def _slots(self, day: date, minute: int, until_ms: int) -> list[tuple[int, int]]:
@@ -68,24 +68,24 @@ class MarketSource:
         day = from_ms(self.position_ms).date()
         if not is_trading_day(day) or not self._symbols:
             return {}
-        self._plan(day)
+        _, market, _, dicts = self._plan(day)
         # A maker of its own: looking back must not disturb the one that goes forward.
-        return self._dicts.dicts(snapshot(TickMaker(self._market), self.position_ms))
+        return dicts.dicts(snapshot(TickMaker(market), self.position_ms))
 
     @property
     def exhausted(self) -> bool:
         """Whether nothing more will ever come: never, the market has no last day."""
         return False
 
-    def _plan(self, day: date) -> None:
-        if self._day != day:
-            self._block = None
-            self._market = MarketDay(self._seed, day, self._symbols)
-            self._maker, self._dicts = TickMaker(self._market), DictMaker(self._market)
-            self._day = day
+    def _plan(self, day: date) -> tuple[date, MarketDay, TickMaker, DictMaker]:
+        if self._planned is None or self._planned[0] != day:
+            self._planned = self._block = None  # lets go of the day before first: a plan takes some 120 MB
+            market = MarketDay(self._seed, day, self._symbols)
+            self._planned = (day, market, TickMaker(market), DictMaker(market))
+        return self._planned
 
     def _minute(self, day: date, minute: int) -> Block:
-        self._plan(day)
+        maker = self._plan(day)[2]
         if self._block is None or self._block[0] != minute:
-            self._block = (minute, self._maker.block(minute))
+            self._block = (minute, maker.block(minute))
         return self._block[1]
