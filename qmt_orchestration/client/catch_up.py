@@ -13,7 +13,7 @@ The stream is read on only after every missed bar was acknowledged; a crash in b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, Final
@@ -142,7 +142,7 @@ def begin(redis: Any, stream: str, group: str, start: Start) -> str:
         first, _ = _first_frame(redis, stream)
         redis.hsetnx(key, _BASE, (first or read_clock(redis).now_ms() // 60_000 * 60) - 60)
         return "0"
-    last = int(frame_of(newest[0][1][b"frame"].decode()).timestamp()) if newest else 0
+    last = _stamp(newest[0][1]) if newest else 0
     redis.hsetnx(key, _BASE, (last or read_clock(redis).now_ms() // 60_000 * 60) - 60)
     return newest[0][0].decode() if newest else "0"
 
@@ -163,6 +163,14 @@ def _position(redis: Any, stream: str, group: str) -> tuple[bytes, bytes]:
     return delivered, redis.xinfo_stream(stream)["last-generated-id"]
 
 
+def _stamp(fields: Mapping[bytes, bytes]) -> int:
+    """Frame of an entry, epoch s; 0 when it has none that can be read (it will go to the dead letters)."""
+    try:
+        return int(frame_of(fields[b"frame"].decode()).timestamp())
+    except (KeyError, ValueError):
+        return 0
+
+
 def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
     """The first frame on the stream (epoch s), told by an entry sent with its own frame, and the first entry's id.
 
@@ -173,8 +181,8 @@ def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
         entries = redis.xrange(stream, after, "+", count=200)
         for id_, fields in entries:
             first_id = first_id or id_
-            if fields.get(b"revision", b"0") == b"0" and b"frame" in fields:
-                stamp = int(frame_of(fields[b"frame"].decode()).timestamp())
+            stamp = _stamp(fields)
+            if stamp and fields.get(b"revision", b"0") == b"0":
                 fall_back = fall_back or stamp
                 if _id(id_)[0] == stamp * 1000:
                     return stamp, first_id
@@ -192,7 +200,7 @@ def _beginning(redis: Any, stream: str, late_frames: int) -> tuple[int, frozense
     while entries := redis.xrange(stream, after, "+", count=1000):
         later = 0
         for _, fields in entries:
-            stamp = int(frame_of(fields[b"frame"].decode()).timestamp()) if b"frame" in fields else 0
+            stamp = _stamp(fields)
             later = max(later, stamp)
             if stamp <= frame and fields.get(b"revision", b"0") == b"0":
                 found.add((fields.get(b"symbol", b"").decode(errors="replace"), stamp))
