@@ -1,0 +1,83 @@
+"""``qmt status | start | stop | restart`` and ``qmt alerts`` from the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from qmt_orchestration.alerts.commands import alerts_app
+from qmt_orchestration.services import commands
+from qmt_orchestration.services.desired import Desired, read_desired
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.heartbeat import Heartbeat
+
+app = typer.Typer()
+for command in (commands.agent, commands.status, commands.start, commands.stop, commands.restart):
+    app.command()(command)
+
+
+@pytest.fixture
+def qmt(calm: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs a command line in the test's own deployment."""
+    for name, value in calm.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "250")
+    return lambda *argv: CliRunner().invoke(app, argv)
+
+
+def test_desired_state_from_the_command_line(qmt: Any, client: Any) -> None:
+    assert qmt("stop", "writer").exit_code == 0
+    assert read_desired(client)["writer"] == Desired("stopped", 0)
+    assert qmt("restart", "writer").exit_code == 0
+    assert read_desired(client)["writer"] == Desired("running", 1)
+    assert qmt("start", "writer").exit_code == 0
+    wrong = qmt("stop", "wirter")
+    assert wrong.exit_code == 1
+    assert "expected one of" in wrong.output
+
+
+def test_status_shows_services_agents_and_what_is_absent(qmt: Any, client: Any, calm: Settings) -> None:
+    Heartbeat(client, calm, "writer").beat({"rate": 1234.5, "delay_p99_ms": 87, "lag_entries": 3, "memory_mb": 210.4})
+    Heartbeat(client, calm, "agent").beat(
+        {"services": "writer,publisher", "writer.state": "running", "writer.restarts": 2, "publisher.state": "waiting"}
+    )
+    shown = qmt("status")
+    assert shown.exit_code == 0, shown.output
+    lines = {line.split()[1]: line for line in shown.output.split("\n") if line.startswith("│")}
+    assert "h1" in lines["writer"]
+    for cell in ("1,23", "87 ms", "210 MB", "running"):
+        assert cell in lines["writer"], lines["writer"]
+    assert "waiting" in lines["publisher"]
+    assert "absent" in lines["gateway"]
+
+
+def test_status_without_redis_says_what_mends_it(qmt: Any, server: Any) -> None:
+    server.kill()
+    shown = qmt("status")
+    assert shown.exit_code == 1
+    assert "QMT_REDIS_URL" in shown.output
+    assert "Traceback" not in shown.output
+
+
+def test_agent_refuses_unknown_services(qmt: Any) -> None:
+    wrong = qmt("agent", "--services", "writer,typo")
+    assert wrong.exit_code == 1
+    assert "'typo'" in wrong.output
+
+
+def test_alerts_without_channels_say_so(qmt: Any) -> None:
+    shown = CliRunner().invoke(alerts_app, ["test"])
+    assert shown.exit_code == 1
+    assert "QMT_ALERT_URLS" in shown.output
+    assert "nothing open" in CliRunner().invoke(alerts_app, ["list"]).output
+
+
+def test_a_dead_channel_is_reported_without_its_url(qmt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QMT_ALERT_URLS", "ops=json://user:hunter2@127.0.0.1:9/hook-secret")
+    shown = CliRunner().invoke(alerts_app, ["test"])
+    assert shown.exit_code == 1
+    assert "channel 1 (json, ops): FAILED" in shown.output
+    assert "hunter2" not in shown.output
