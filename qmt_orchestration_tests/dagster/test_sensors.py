@@ -336,7 +336,10 @@ def test_schedules_skip_holidays_and_simulated_markets(
     def evaluate(day: str) -> Any:
         moment = datetime.combine(datetime.fromisoformat(day), time(15, 35), SHANGHAI)
         with dg.build_schedule_context(
-            instance=instance, scheduled_execution_time=moment, resources=build_resources(settings)
+            instance=instance,
+            scheduled_execution_time=moment,
+            resources=build_resources(settings),
+            repository_def=defs.get_repository_def(),
         ) as context:
             return schedule.evaluate_tick(context)
 
