@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from qmt_orchestration.market.schema import TICK_SCHEMA, SchemaError, check_schema
 
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
 _EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
 
 
@@ -88,6 +89,19 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
     if expected is not None:
         _check_nulls(table, expected)
     return table
+
+
+def splice(payloads: list[bytes]) -> bytes | None:
+    """One Arrow IPC stream with the record batches of all *payloads*, without decoding them.
+
+    None if their schema messages or ends differ in form. For payloads that `decode` has accepted.
+    """
+    source = pa.BufferReader(payloads[0])
+    pa.ipc.read_message(source)
+    head = payloads[0][: source.tell()]
+    if not all(p.startswith(head) and p.endswith(_END) for p in payloads):
+        return None
+    return b"".join([head, *(p[len(head) : -len(_END)] for p in payloads), _END])
 
 
 def decoded_size(payload: bytes) -> int:

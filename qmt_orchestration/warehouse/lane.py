@@ -27,7 +27,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import PayloadError, decode, encode
+from qmt_orchestration.stream.batch import PayloadError, decode, encode, splice
 from qmt_orchestration.stream.groups import Entry, GroupReader
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse.client import INSERT_SETTINGS
@@ -265,7 +265,7 @@ class Lane(threading.Thread):
     def _store(self, group: list[Part], token: str) -> None:
         if len(group) > 1:
             self._redis.hset(self._plan_key, group[0].entry.id, ",".join(part.entry.id for part in group))
-            payload = encode(pa.concat_tables([part.table for part in group]).combine_chunks())
+            payload = splice([part.payload for part in group]) or encode(pa.concat_tables([p.table for p in group]))
         else:
             payload = group[0].payload
         try:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from qmt_orchestration.market.schema import TICK_SCHEMA
-from qmt_orchestration.stream.batch import PayloadError, decode, decoded_size, encode
+from qmt_orchestration.stream.batch import PayloadError, decode, decoded_size, encode, splice
 from qmt_orchestration_tests.stream.ticks import tick_table
 
 LIMIT = 1 << 20
@@ -23,6 +23,14 @@ def test_a_batch_comes_back_as_it_was() -> None:
 def test_declared_size_is_known_without_decoding() -> None:
     table = tick_table(500)
     assert decoded_size(encode(table)) == pytest.approx(table.nbytes, rel=0.05)
+
+
+def test_spliced_payloads_read_as_one_table() -> None:
+    tables = [tick_table(n, seq=n) for n in (1, 50, 7)]
+    spliced = splice([encode(t) for t in tables])
+    assert spliced is not None
+    assert decode(spliced, max_bytes=LIMIT).equals(pa.concat_tables(tables))
+    assert splice([encode(tables[0]), encode(tables[1].drop(["seq"]))]) is None
 
 
 def test_a_payload_above_the_limit_is_refused() -> None:
