@@ -12,21 +12,23 @@ WITH
     toHour(time) * 60 + toMinute(time) AS minute,
     -- end labels; up to 09:30 the opening call, 11:30:xx and the break 11:30, 15:00:xx 15:00, from 15:05 on after-hours (15:30)
     multiIf(minute < 570, 570, minute < 690, minute + 1, minute < 780, 690, minute < 900, minute + 1, minute < 905, 900, 930) AS label,
-    toUInt32(cityHash64(time, shares)) AS snapshot
+    -- exchange time (ms of the day) and shares in one number: orders ticks, stamps repeat while volume grows
+    bitOr(bitShiftLeft(toUInt64((toUnixTimestamp64Milli(time) + 28800000) % 86400000), 37), toUInt64(shares)) AS moment,
+    toUInt32(cityHash64(moment)) AS snapshot
 SELECT
     symbol,
     toDateTime(toDate(time), 'Asia/Shanghai') + label * 60 AS frame,
-    min(if(counted, (time, shares, lastPrice), (toDateTime64('2200-01-01 00:00:00', 3, 'Asia/Shanghai'), 0::Int64, 0.))) AS first_price,
-    max(if(traded, (time, shares, lastPrice), (toDateTime64(0, 3, 'Asia/Shanghai'), 0::Int64, 0.))) AS last_price,
-    max(if(counted, lastPrice, 0.)) AS price_high,
+    argMinStateIf(lastPrice, moment, counted) AS first_price,
+    argMaxStateIf(lastPrice, moment, traded) AS last_price,
+    maxIf(lastPrice, counted) AS price_high,
     min(if(counted, lastPrice, inf)) AS price_low,
-    max(if(traded, ticks.open, 0.)) AS day_open,
-    max(if(traded, ticks.high, 0.)) AS day_high,
+    maxIf(ticks.open, traded) AS day_open,
+    maxIf(ticks.high, traded) AS day_high,
     min(if(traded AND ticks.low > 0, ticks.low, inf)) AS day_low,
     max(lastClose) AS pre_close,
-    max(if(traded, shares, 0::Int64)) AS cum_volume,
-    max(if(traded, ticks.amount, 0.)) AS cum_amount,
-    max(if(traded AND minute = 899, shares, 0::Int64)) AS continuous_volume,
+    maxIf(shares, traded) AS cum_volume,
+    maxIf(ticks.amount, traded) AS cum_amount,
+    maxIf(shares, traded AND minute = 899) AS continuous_volume,
     groupUniqArrayIf((snapshot, shares, ticks.amount, ticks.high, if(ticks.low > 0, ticks.low, inf)), traded AND baseline) AS baselines,
     groupBitmapStateIf(snapshot, counted) AS snapshots,
     max(toUInt8(openInt = 1)) AS suspended,

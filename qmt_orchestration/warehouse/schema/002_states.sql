@@ -3,8 +3,8 @@
 CREATE TABLE IF NOT EXISTS bar_states_1m $on_cluster (
     symbol      LowCardinality(String),
     frame       DateTime('Asia/Shanghai') CODEC(DoubleDelta, ZSTD(1)),
-    first_price SimpleAggregateFunction(min, Tuple(DateTime64(3, 'Asia/Shanghai'), Int64, Float64)) CODEC(ZSTD(1)),
-    last_price  SimpleAggregateFunction(max, Tuple(DateTime64(3, 'Asia/Shanghai'), Int64, Float64)) CODEC(ZSTD(1)),
+    first_price AggregateFunction(argMin, Float64, UInt64) CODEC(ZSTD(1)),
+    last_price  AggregateFunction(argMax, Float64, UInt64) CODEC(ZSTD(1)),
     price_high  SimpleAggregateFunction(max, Float64) CODEC(ZSTD(1)),
     price_low   SimpleAggregateFunction(min, Float64) CODEC(ZSTD(1)),
     day_open    SimpleAggregateFunction(max, Float64) CODEC(ZSTD(1)),

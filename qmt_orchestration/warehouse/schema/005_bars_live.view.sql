@@ -12,7 +12,7 @@ WITH
     toInt16(if(last_minute < 780, least(last_minute, 690) - 570, least(last_minute - 660, 240))) AS last_i,
     states AS (
         SELECT symbol, toInt16(first_i - 1) AS i, max(cum_volume) AS v, max(cum_amount) AS a, max(day_high) AS hi, min(day_low) AS lo,
-               max(last_price).3 AS price, 0. AS first_traded, 0. AS top, 0. AS bottom, 0::Int64 AS continuous,
+               argMaxMerge(last_price) AS price, 0. AS first_traded, 0. AS top, 0. AS bottom, 0::Int64 AS continuous,
                []::Array(Tuple(UInt32, Int64, Float64, Float64, Float64)) AS bases, 0::UInt64 AS n, 1::Float32 AS score
         FROM bar_states_1m
         WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame < {first:DateTime('Asia/Shanghai')}
@@ -22,8 +22,8 @@ WITH
                arrayFilter(b -> NOT bitmapContains(snaps, b.1), all_bases) AS bases, bitmapCardinality(snaps) AS n, score
         FROM (
             SELECT symbol, frame, toInt16(toHour(frame) * 60 + toMinute(frame) - if(toHour(frame) < 12, 570, 660)) AS i,
-                   max(cum_volume) AS v, max(cum_amount) AS a, max(day_high) AS hi, min(day_low) AS lo, max(last_price).3 AS price,
-                   min(first_price).3 AS first_traded, max(price_high) AS top, min(price_low) AS bottom,
+                   max(cum_volume) AS v, max(cum_amount) AS a, max(day_high) AS hi, min(day_low) AS lo, argMaxMerge(last_price) AS price,
+                   argMinMerge(first_price) AS first_traded, max(price_high) AS top, min(price_low) AS bottom,
                    max(continuous_volume) AS continuous, groupUniqArrayArray(baselines) AS all_bases,
                    groupBitmapMergeState(snapshots) AS snaps, min(quality) AS score
             FROM bar_states_1m

@@ -40,7 +40,7 @@ INNER JOIN daily_factors AS f ON b.symbol = f.symbol AND b.frame = f.frame;
 
 -- The newest snapshot of each symbol on the newest day that has ticks: last price (0 = not traded yet), the day's values so far.
 CREATE OR REPLACE VIEW latest_ticks $on_cluster AS
-SELECT symbol, max(last_time) AS time, max(s.last_price).3 AS last_price, max(day_open) AS open, max(day_high) AS high,
+SELECT symbol, max(last_time) AS time, argMaxMerge(s.last_price) AS last_price, max(day_open) AS open, max(day_high) AS high,
        if(min(day_low) = inf, 0., min(day_low)) AS low, max(s.pre_close) AS last_close, max(cum_volume) AS vol, max(cum_amount) AS amount,
        max(s.suspended) AS suspended
 FROM bar_states_1m AS s
