@@ -147,12 +147,13 @@ def _service_row(
 
 
 def _first(fields: Mapping[str, str], names: tuple[str, ...], form: str) -> str:
-    """The first of these statistics that is there and a number, formatted; a dash otherwise."""
+    """The first of these statistics that is there and a number, formatted; a dash otherwise (-1: not known yet)."""
     for name in names:
         try:
-            return form.format(float(fields[name]))
+            value = float(fields[name])
         except (KeyError, ValueError):
             continue
+        return form.format(value) if value >= 0 else "–"
     return "–"
 
 
