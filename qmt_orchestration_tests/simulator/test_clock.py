@@ -16,7 +16,8 @@ ANCHOR = 1_700_000_000_000
 
 
 def clock(**settings: object) -> SimClock:
-    return SimClock(Settings(sim_anchor_ms=ANCHOR, **settings))  # type: ignore[arg-type]
+    values = {"sim_anchor_ms": ANCHOR, "sim_start_time": "09:14:00", **settings}
+    return SimClock(Settings(**values))  # type: ignore[arg-type]
 
 
 def text(ms: int) -> str:
