@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import date, timedelta
@@ -18,18 +19,18 @@ import redis
 
 from qmt_orchestration.client.registry import list_clients
 from qmt_orchestration.market.calendar import is_trading_day, trading_days
-from qmt_orchestration.market.sessions import FRAMES_PER_DAY, at, frame_label, in_session, minute_frames
+from qmt_orchestration.market.sessions import FRAMES_PER_DAY, at, frame_label, from_ms, in_session, minute_frames
 from qmt_orchestration.services.desired import read_desired
 from qmt_orchestration.services.registry import SERVICES
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import heartbeat, keys
+from qmt_orchestration.stream import heartbeat
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 
 log = logging.getLogger(__name__)
 
 STRIP_DAYS: Final = 30
-_HISTORY: Final = 240  # points of the sparklines
+_HISTORY: Final = 240  # seconds of the sparkline
 _INTERVAL: Final = {"minute": 1.0, "minutes": 4.0, "days": 20.0, "failed": 5.0}  # seconds between queries
 
 
@@ -69,6 +70,7 @@ class Live:
         self._parts: dict[str, Any] = {}
         self._due: dict[str, float] = {}
         self._past_days: dict[date, tuple[float, dict[str, Any]]] = {}
+        self._rates: deque[float] = deque(maxlen=_HISTORY)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="console-live", daemon=True)
         self.snapshot: dict[str, Any] = {}
@@ -91,7 +93,9 @@ class Live:
         if self._warehouse is None:
             from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 
-            self._warehouse = connect_clickhouse(self.settings, connect_timeout=2, send_receive_timeout=20)
+            client = connect_clickhouse(self.settings)
+            client.set_client_setting("max_execution_time", 20)  # a page that waits longer is no help at 09:30
+            self._warehouse = client
         return self._warehouse
 
     def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
@@ -154,13 +158,10 @@ class Live:
         by_name = {beat["service"]: beat for beat in beats if not beat.get("standby")}
         feed, writer = by_name.get("subscriber", {}), by_name.get("writer", {})
         publisher = by_name.get("publisher", {})
-        history = [
-            [int(_number(e, b"beat_ms")), _number(e, b"rate")]
-            for _, e in self.redis.xrevrange(keys.STATS.format(service="subscriber"), count=_HISTORY)
-        ]
+        self._rates.append(_number(feed, "rate"))
         return {
             "rate": _number(feed, "rate"),
-            "history": history[::-1],
+            "history": list(self._rates),
             "symbols": _number(feed, "symbols"),
             "success_percent": _number(feed, "success_percent", 100.0),
             "rejected": _number(feed, "rejected"),
@@ -204,13 +205,16 @@ class Live:
     def _minute(self, clock: MarketClock) -> dict[str, Any]:
         now = clock.now()
         label = frame_label(now.hour * 60 + now.minute) or 900
-        frame = at(now.date(), label)
-        (row,) = self.rows("flowing", day=now.date(), frame=int(frame.timestamp()))
-        missing = [{"symbol": s, "name": n, "last": "never" if t == "00:00" else t} for s, n, t in row["missing"]]
-        return {**row, "frame": f"{frame:%H:%M}", "missing": missing}
+        (row,) = self.rows("flowing", day=now.date(), frame=int(at(now.date(), label).timestamp()))
+        missing = [
+            {"symbol": symbol, "name": name, "last": f"{from_ms(last * 1000):%H:%M}" if last else "never"}
+            for symbol, name, last in row["missing"]
+        ]
+        newest = int(row["newest_frame"])
+        return {**row, "frame": f"{from_ms(newest * 1000):%H:%M}" if newest else "", "missing": missing}
 
     def _minutes(self, day: date) -> dict[str, Any]:
-        rows = {int(row["frame"]): row for row in self.rows("minutes", day=day)}
+        rows = {int(row["frame_s"]): row for row in self.rows("minutes", day=day)}
         full = max((int(row["bars"]) for row in rows.values()), default=0)
         cells = []
         for frame in minute_frames(day):
@@ -220,7 +224,7 @@ class Live:
         return {"day": day.isoformat(), "full": full, "cells": cells}
 
     def _days(self, today: date) -> list[dict[str, Any]]:
-        verdicts = {row["day"]: row for row in self.rows("verdicts", day=today)}
+        verdicts = {row["day_text"]: row for row in self.rows("verdicts", day=today)}
         out = []
         for day in trading_days(today - timedelta(days=2 * STRIP_DAYS), today)[-STRIP_DAYS:]:
             known = self._past_days.get(day)

@@ -70,13 +70,13 @@ class Quotes:
 
     def _bars(self, symbol: str, day: date, label: int) -> list[list[Any]]:
         final = self._live.rows("chart", symbol=symbol, day=day)
-        last = int(final[-1]["frame"]) if final else 0
+        last = int(final[-1]["frame_s"]) if final else 0
         later = [m for m in MINUTE_LABELS if int(at(day, m).timestamp()) > last and m <= label]
         live: list[dict[str, Any]] = []
         if later:
             first, end = (int(at(day, m).timestamp()) for m in (later[0], later[-1]))
             live = self._live.rows("chart_live", symbol=symbol, day=day, first=first, last=end)
-        return [[int(b["frame"]), *(b[n] for n in _BAR)] for b in (*final, *live)]
+        return [[int(b["frame_s"]), *(b[n] for n in _BAR)] for b in (*final, *live)]
 
     def _instruments(self) -> list[dict[str, str]]:
         if time.monotonic() > self._list[0]:

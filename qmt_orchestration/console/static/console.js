@@ -57,7 +57,7 @@ function drawFeed(feed, now) {
   $("published").textContent = feed.last_frame ? feed.last_frame.slice(-5) : "–";
   $("published-sub").textContent = feed.last_frame
     ? `last closed minute of ${feed.last_frame.slice(0, 10)}, ${number(Math.max(feed.bar_delay_ms, 0) / 1000, 1)} s after its end` : "no minute has closed yet";
-  const values = feed.history.map((p) => p[1]).concat([feed.rate]);
+  const values = feed.history.length > 1 ? feed.history : [feed.rate, feed.rate];
   const top = Math.max(...values, 1);
   const points = values.map((v, i) => `${(i * 240) / Math.max(values.length - 1, 1)},${34 - (v / top) * 31}`).join(" L");
   $("spark").querySelector(".line").setAttribute("d", `M${points}`);
@@ -65,15 +65,18 @@ function drawFeed(feed, now) {
 }
 
 function drawMinute(minute) {
-  const flowing = Number(minute.flowing), expected = Number(minute.expected);
-  $("minute-frame").textContent = minute.frame;
+  const flowing = Number(minute.flowing), flowed = Number(minute.flowed), expected = Number(minute.expected);
+  $("minute-frame").textContent = minute.frame || "–";
   $("flowing").textContent = number(flowing);
   $("expected").textContent = `of ${number(expected)} symbols`;
   $("minute-bar").value = expected ? flowing / expected : 0;
-  $("minute-bar").className = expected && flowing / expected < 0.9 ? "low" : "";
-  const missing = expected - flowing;
-  $("missing").hidden = missing <= 0;
-  $("missing").querySelector("summary").textContent = `${number(missing)} not yet in this minute` + (Number(minute.never) ? `, ${number(minute.never)} not at all today` : "");
+  // a minute fills as it goes; the one before tells whether something is missing
+  const thin = expected && flowed && flowed / expected < 0.9;
+  $("minute-bar").className = thin ? "low" : "";
+  $("minute-sub").className = thin ? "sub warn" : "sub";
+  $("minute-sub").textContent = flowed ? `minute before: ${number((100 * flowed) / expected, 1)} %` : "";
+  $("missing").hidden = !minute.missing.length;
+  $("missing").querySelector("summary").textContent = `${number(expected - Math.max(flowing, flowed))} quiet` + (Number(minute.never) ? `, ${number(minute.never)} not seen today` : "");
   fill($("missing").querySelector("ul"), minute.missing.map((m) =>
     el("li", {}, el("span", { class: "mono" }, m.symbol), ` ${m.name} · ${m.last}`)));
 }
@@ -142,7 +145,7 @@ function drawFailed(checks) {
   if (!checks.length) return fill($("failed"), [el("li", {}, el("span", { class: "sub" }, "None in the last 14 days."))]);
   fill($("failed"), checks.slice(0, 12).map((c) => el("li", {},
     el("div", { class: "name" }, `${c.asset} · ${c.check.replaceAll("_", " ")}`, el("span", { class: `chip ${c.severity === "ERROR" ? "bad" : "warn"}` }, c.severity)),
-    el("div", { class: "sub" }, `${c.day} · expected ${c.expected}, found ${c.found}`),
+    el("div", { class: "sub" }, `${c.day_text} · expected ${c.expected}, found ${c.found}`),
     el("div", { class: "actions" },
       el("a", { href: `${about.dagster}/assets/${c.asset}?view=checks&checkDetail=${encodeURIComponent(c.check)}`, target: "_blank", rel: "noreferrer" }, "Check ↗"),
       c.run_id ? el("a", { href: `${about.dagster}/runs/${c.run_id}`, target: "_blank", rel: "noreferrer" }, "Run ↗") : ""))));

@@ -1,0 +1,1 @@
+"""Tests of the console: real engines, a real server, a real browser."""
