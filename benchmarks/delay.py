@@ -1,79 +1,57 @@
-"""End to end at real speed: the whole simulated market through the real processes, callback → row visible in ClickHouse.
-
-A poller asks ClickHouse every 20 ms which batches it has not seen; a batch's delay is the moment it was seen minus the
-callback time of its oldest tick (``received_at``), so the poll's own time is inside the figure.
-"""
+"""End to end at real speed with the whole market: callback → Redis → ClickHouse, and minute → minute_bar_stream."""
 
 from __future__ import annotations
 
-import statistics
-import subprocess
-import time
-from pathlib import Path
-
-import psutil
-
+from benchmarks.common import fresh, percentile
+from benchmarks.live import Seen, at_real_speed, observe, services, whole_minutes
 from benchmarks.report import Figure
-from qmt_orchestration.services.replay import spawn_service
-from qmt_orchestration.settings import Settings
-from qmt_orchestration.warehouse.client import connect
 
-SEEN = Path(__file__).with_name("seen_batches.sql")
+SERVICES = ("writer", "publisher", "subscriber")
 
 
-def run(settings: Settings, *, seconds: float = 150, symbols: int = 5150) -> list[Figure]:
-    """Delay percentiles, parts, and memory of the services over *seconds* of wall time at speed 1."""
-    chosen = settings.model_copy(
-        update={
-            "feed": "simulator",
-            "sim_symbols": symbols,
-            "sim_speed": 1.0,
-            "sim_start_time": "09:59:30",
-            "sim_anchor_ms": int(time.time() * 1000) + 4000,
-        }
-    )
-    services = {name: spawn_service(chosen, name) for name in ("writer", "subscriber")}
-    try:
-        return _watch(chosen, services, seconds)
-    finally:
-        for process in services.values():
-            process.terminate()
-        for process in services.values():
-            process.wait(15)
+def run(quick: bool) -> list[Figure]:
+    """From 09:59:40 market time; at least two minutes close while everything is warm."""
+    with fresh() as engines:
+        settings = at_real_speed(engines, "09:59:40" if not quick else "09:59:20")
+        with services(settings, SERVICES) as running:
+            seen = observe(settings, running, 30 if quick else 150)
+        return [*ticks(seen), *minutes(whole_minutes(seen, settings)), *memory(seen)]
 
 
-def _watch(settings: Settings, services: dict[str, subprocess.Popen[bytes]], seconds: float) -> list[Figure]:
-    client = connect(settings)
-    query = SEEN.read_text()
-    delays: list[float] = []
-    memory: dict[str, float] = {}
-    rows = last_seq = 0
-    warm_until = time.time() + 15  # the first full snapshot and the caches of both services
-    end = warm_until + seconds
-    last_seq = -1
-    while time.time() < end:
-        seen = client.query(query, parameters={"after": last_seq}).result_rows
-        now_ms = time.time() * 1000
-        for seq, oldest_ms, count in seen:
-            last_seq = max(last_seq, int(seq))
-            if time.time() > warm_until:
-                delays.append(now_ms - oldest_ms)
-                rows += count
-        for name, process in services.items():
-            resident = psutil.Process(process.pid).memory_info().rss / 2**20
-            memory[name] = max(memory.get(name, 0.0), resident)
-        time.sleep(0.02)
-    parts = client.query("SELECT count() FROM system.parts WHERE active AND table = 'ticks'").first_row[0]
-    delays.sort()
-    p99 = delays[int(len(delays) * 0.99)]
+def ticks(seen: Seen) -> list[Figure]:
+    """Delays of batches: each counts from the callback of its oldest tick."""
+    stream, visible = percentile(seen.on_stream, 0.99), percentile(seen.visible, 0.99)
     return [
-        Figure("end to end, whole market at real speed", rows / seconds, "ticks/s"),
-        Figure("  callback → visible in ClickHouse, p50", statistics.median(delays), "ms"),
-        Figure("  callback → visible in ClickHouse, p99", p99, "ms", "≤ 300 ms", p99 <= 300),
-        Figure("  callback → visible in ClickHouse, max", delays[-1], "ms"),
-        Figure("  active parts of `ticks` at the end", float(parts), "parts"),
-        *(
-            Figure(f"  memory of the {name}, peak", peak, "MB", "≤ 500 MB", peak <= 500)
-            for name, peak in sorted(memory.items())
-        ),
+        Figure("ticks of the whole market at real speed", seen.rows / seen.seconds, "ticks/s"),
+        Figure("callback → read from Redis, p50", percentile(seen.on_stream, 0.5), "ms"),
+        Figure("callback → read from Redis, p99", stream, "ms", "≤ 50 ms", stream <= 50),
+        Figure("callback → visible in ClickHouse, p50", percentile(seen.visible, 0.5), "ms"),
+        Figure("callback → visible in ClickHouse, p99", visible, "ms", "≤ 300 ms", visible <= 300),
+        Figure("callback → visible in ClickHouse, max", max(seen.visible), "ms"),
+        Figure("active parts of `ticks`, most", float(max(seen.parts)), "parts"),
+        Figure("active parts of `ticks`, at the end", float(seen.parts[-1]), "parts"),
     ]
+
+
+def minutes(delays: list[float]) -> list[Figure]:
+    """Delays of bars: each counts from the end of its minute on the market's clock."""
+    if not delays:
+        raise RuntimeError("expected closed minutes on minute_bar_stream, found none")
+    p99 = percentile(delays, 0.99)
+    return [
+        Figure("bars read from minute_bar_stream", float(len(delays)), "bars"),
+        Figure("minute's end → its bars read, p50", percentile(delays, 0.5), "ms"),
+        Figure("minute's end → its bars read, p99", p99, "ms", "≤ 1,500 ms", p99 <= 1500),
+    ]
+
+
+def memory(seen: Seen) -> list[Figure]:
+    """Memory and processor time; the targets are those of subscriber and writer."""
+    figures = []
+    for name, used in seen.processes.items():
+        limited = name in ("subscriber", "writer")
+        target, met = ("≤ 500 MB", used.peak <= 500) if limited else ("", None)
+        figures.append(Figure(f"memory of {name}, most", used.peak, "MB", target, met))
+        figures.append(Figure("  grown since it was warm", used.last - used.warm, "MB"))
+        figures.append(Figure("  processor time", used.cores * 100, "% of a core"))
+    return figures

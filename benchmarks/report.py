@@ -1,31 +1,35 @@
-"""What a measurement is, and how it is printed: the machine, then one row a figure with target and baseline."""
+"""What a measurement is, how it is printed (the machine, one row a figure with target and ratio) and kept."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import psutil
 from rich.console import Console
 from rich.table import Table
 
+RESULTS = Path(__file__).with_name("results.json")
+
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number; ``target`` is DESIGN's, ``ratio`` is against the baseline named in ``against``."""
+    """One measured number. *against*: the rate of the baseline it is divided by (a key of `baseline.run`)."""
 
     name: str
     value: float
     unit: str
     target: str = ""
     met: bool | None = None
-    ratio: float | None = None
     against: str = ""
+    ratio: float | None = None
 
 
 def machine() -> dict[str, object]:
@@ -38,9 +42,8 @@ def machine() -> dict[str, object]:
         "cpu": cpu,
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
-        "system": platform.platform(),
+        "system": platform.system(),
         "python": platform.python_version(),
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "packages": {p: version(p) for p in ("redis", "clickhouse-connect", "chdb", "pyarrow", "dagster")},
     }
 
@@ -52,19 +55,46 @@ def _cpuinfo() -> list[str]:
         return []
 
 
-def show(figures: list[Figure]) -> None:
-    """Print the table, and keep it as JSON in benchmarks/results.json."""
-    console = Console()
-    about = machine()
-    console.print(f"{about['cpu']} · {about['cores']} cores · {about['memory_gb']} GB · Python {about['python']}")
-    table = Table("figure", "value", "target", "met", "against the baseline")
+def with_ratios(figures: Sequence[Figure], rates: Mapping[str, float]) -> list[Figure]:
+    """*figures*, those with a baseline divided by its rate."""
+    return [replace(f, ratio=f.value / rates[f.against]) if f.against in rates else f for f in figures]
+
+
+def load() -> float:
+    """Processes that wanted a processor during the last minute, on average (the machine's, not only ours)."""
+    return round(os.getloadavg()[0], 2)
+
+
+def show(title: str, figures: Sequence[Figure], note: str) -> None:
+    """Print one benchmark's figures."""
+    table = Table("figure", "value", "target", "met", "against the present design", title=title, title_justify="left")
     for figure in figures:
         met = {True: "yes", False: "NO", None: ""}[figure.met]
-        ratio = f"{figure.ratio:,.1f}× {figure.against}" if figure.ratio is not None else ""
-        table.add_row(figure.name, f"{figure.value:,.4g} {figure.unit}", figure.target, met, ratio)
+        ratio = f"{figure.ratio:,.1f} ×" if figure.ratio is not None else ""
+        table.add_row(figure.name, f"{number(figure.value)} {figure.unit}", figure.target, met, ratio)
+    console = Console()
+    console = Console(width=max(console.width, 120))
     console.print(table)
-    path = Path(__file__).with_name("results.json")
-    path.write_text(
-        json.dumps({"machine": about, "figures": [asdict(f) for f in figures]}, indent=1, ensure_ascii=False)
-    )
-    console.print(f"kept in {path}")
+    console.print(note, style="dim")
+
+
+def number(value: float) -> str:
+    """Three significant digits, thousands separated."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def keep(name: str, figures: Sequence[Figure], *, seconds: float, load_before: float) -> None:
+    """Put the benchmark's figures into results.json, beside those of the other benchmarks."""
+    try:
+        kept: dict[str, Any] = json.loads(RESULTS.read_text())
+    except (OSError, ValueError):
+        kept = {"benchmarks": {}}
+    kept["machine"] = machine()
+    kept["benchmarks"][name] = {
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 1),
+        "load_before": load_before,
+        "load_after": load(),
+        "figures": [asdict(figure) for figure in figures],
+    }
+    RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")

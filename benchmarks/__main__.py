@@ -1,0 +1,74 @@
+"""``python -m benchmarks [NAME…] [--quick] [--list]``: run benchmarks, print them, keep them in results.json.
+
+``--quick`` runs everything small, to see that it runs: its figures mean little and are not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from importlib import import_module
+
+from benchmarks import baseline, report
+from benchmarks.common import fresh
+
+#: Name -> what it measures; each is a module with ``run(quick) -> list[Figure]``, in the order in which they run.
+BENCHMARKS = {
+    "throughput": "subscriber and writer, ticks a second",
+    "insert": "one snapshot of the market into ClickHouse",
+    "delay": "end to end at real speed, and minutes onto minute_bar_stream",
+    "session_ends": "11:30 and 15:00 onto minute_bar_stream",
+    "final": "minutes made final by Dagster's daemon",
+    "clients": "50 broadcast clients at real speed",
+    "rebuild": "a day of 24 M ticks to bars and rollups",
+    "month": "20 days of the whole market through Dagster's backfill",
+    "day": "a whole session as fast as it goes: loss, parts, memory",
+}
+
+
+def main() -> int:
+    """Run the chosen benchmarks; 1 when one of them failed to run (a missed target is no failure)."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; none: all")
+    parser.add_argument("--quick", action="store_true", help="small sizes, nothing kept")
+    parser.add_argument("--list", action="store_true", help="name the benchmarks and what they measure")
+    args = parser.parse_args()
+    if args.list:
+        for name, meaning in BENCHMARKS.items():
+            print(f"{name:14} {meaning}")
+        return 0
+    unknown = [name for name in args.names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"expected names of {', '.join(BENCHMARKS)}; found {', '.join(unknown)}")
+    about = report.machine()
+    print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB, Python {about['python']}")
+    with fresh() as settings:
+        rates = baseline.run(settings, 2000 if args.quick else 20_000)
+    _tell("baseline", baseline.figures(rates), 0.0, report.load(), args.quick)
+    failed = [name for name in args.names or BENCHMARKS if not _run(name, args.quick, rates)]
+    if failed:
+        print(f"did not run to their end: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _run(name: str, quick: bool, rates: dict[str, float]) -> bool:
+    load, started = report.load(), time.perf_counter()
+    try:
+        figures = import_module(f"benchmarks.{name}").run(quick)
+    except Exception as error:
+        print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+        return False
+    _tell(name, report.with_ratios(figures, rates), time.perf_counter() - started, load, quick)
+    return True
+
+
+def _tell(name: str, figures: list[report.Figure], seconds: float, load: float, quick: bool) -> None:
+    note = f"load of the machine before {load:g}, after {report.load():g}; {seconds:.0f} s"
+    report.show(name, figures, note + (" (quick: not kept)" if quick else ""))
+    if not quick:
+        report.keep(name, figures, seconds=seconds, load_before=load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

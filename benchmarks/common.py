@@ -1,0 +1,80 @@
+"""What several benchmarks share: engines of their own, ticks of the simulated market, processor time, percentiles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+
+from qmt_orchestration.embedded import engines
+from qmt_orchestration.market.sessions import at, to_ms
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.simulator.source import MarketSource, Push
+from qmt_orchestration.warehouse.migrate import migrate
+
+DAY = date(2025, 6, 5)
+WHOLE_MARKET = 5150
+
+
+@contextmanager
+def fresh(**chosen: Any) -> Iterator[Settings]:
+    """Settings with empty embedded engines in a temporary folder. Configured servers are never touched."""
+    with TemporaryDirectory(prefix="qmt-benchmark-", ignore_cleanup_errors=True) as folder:
+        values = {"data_dir": Path(folder), "redis_url": "", "clickhouse_url": "", "feed": "simulator", **chosen}
+        with engines.ensure(Settings(**values)) as settings:
+            migrate(settings)
+            yield settings
+
+
+def engine_process(settings: Settings, name: engines.Name) -> psutil.Process:
+    """The process of an embedded engine of *settings*."""
+    engine = engines.find(settings, name)
+    if engine is None:
+        raise RuntimeError(f"expected a running {name} of {settings.data_dir}, found none; see its folder logs/")
+    return psutil.Process(engine.pid)
+
+
+def pushes(symbols: int, start_minute: int, ticks: int) -> Iterator[tuple[int, Push]]:
+    """(market time in epoch ms, whole-quote push) of the simulated market from *start_minute* on, over *ticks* ticks."""
+    source = MarketSource(Settings(feed="simulator", sim_symbols=symbols, sim_date=DAY.isoformat()))
+    source.seek(to_ms(at(DAY, start_minute)))
+    given = 0
+    for moment, push in source.pushes(to_ms(at(DAY, 900))):
+        yield moment, push
+        given += len(push)
+        if given >= ticks:
+            return
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time of *process* so far (user and system)."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def resident_mb(process: psutil.Process) -> float:
+    """Resident memory, MB; 0 when the process is gone."""
+    with suppress(psutil.NoSuchProcess):
+        return float(process.memory_info().rss) / 2**20
+    return 0.0
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that *share* (0 … 1) of *values* do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.02) -> None:
+    """Return when *condition* holds. RuntimeError, naming *what*, when it does not in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"waited {seconds:g} s for: {what}")
+        time.sleep(every)
