@@ -74,13 +74,14 @@ def _stand_by(settings: Settings, outbox: Outbox, client: Any, stop: threading.E
     announced = False
     while not stop.is_set():
         try:
-            outbox.keep_lease()
-            return True
-        except NotOwner as error:
-            if not announced:
-                log.info("standing by: %s", error)
-            announced = True
-            heartbeat.beat({"standby": 1})
+            try:
+                outbox.keep_lease()
+                return True
+            except NotOwner as error:
+                if not announced:
+                    log.info("standing by: %s", error)
+                announced = True
+                heartbeat.beat({"standby": 1})
         except redis.RedisError as error:
             log.warning("Redis is away at the start (%s): spooling until it answers", error)
             return True

@@ -25,7 +25,7 @@ log = logging.getLogger("feed.subscription")
 #: Minutes of the day in which a whole market is never silent. Not 09:25–09:30 and the closing call from 14:57.
 LOUD: Final[tuple[tuple[int, int], ...]] = ((555, 565), (570, 690), (780, 897))
 _FIRST_RETRY: Final = 1.0
-_LAST_RETRY: Final = 30.0
+_LAST_RETRY: Final = 5.0
 
 
 class Subscription:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from qmt_orchestration.feed.edge import Edge, Outcome, Received, rejected_table
 from qmt_orchestration.feed.memory import Memory, trading_ms_between
 from qmt_orchestration.feed.universe import Universe
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag, check_schema
+from qmt_orchestration_tests.helpers import recordings
 
 MIDNIGHT = 1_749_052_800_000  # 2025-06-05 00:00 in Shanghai
 SYMBOL = "000001.SZ"
@@ -188,6 +190,22 @@ def test_rejected_ticks_keep_their_payload_and_the_schema() -> None:
     check_schema(table.schema, REJECTED_SCHEMA)
     payload = table.column("payload")[0].as_py()
     assert '"lastClose": 11.38' in payload or len(payload) == 4096
+
+
+def test_published_payloads_with_their_traps() -> None:
+    """Every line of payloads.jsonl: accepted with the right flags, or set aside for the right reason."""
+    for line in (recordings() / "payloads.jsonl").read_text().splitlines():
+        sample = json.loads(line)
+        to = edge(*sample["payload"], recording=True)
+        outcome = feed(to, sample["payload"], recording=True)
+        if "period='1m'" in sample["api"]:
+            assert reasons(outcome) == ["missing_field"]
+            continue
+        assert reasons(outcome) == [], sample["api"]
+        assert len(column(outcome, "symbol")) == len(sample["payload"]) == outcome.received
+        guarded = "pvolume is 0" in sample["api"] or "pvolume == volume" in sample["api"]
+        assert all(bool(flag & TickFlag.LOTS_GUARD) is guarded for flag in column(outcome, "flags")), sample["api"]
+        assert {f"{time:%Y-%m-%d %H:%M:%S}" for time in column(outcome, "time")} == {sample["cst"]}
 
 
 # -- order -------------------------------------------------------------------------------------------------------
