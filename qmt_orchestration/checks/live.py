@@ -162,6 +162,6 @@ def build_live_checks(days: dg.DailyPartitionsDefinition) -> dg.AssetChecksDefin
         trading_day = days.has_partition_key(today)
         outcomes = live_outcomes(redis.settings, server, services.beats(), services.desired(), trading_day=trading_day)
         record(clickhouse.connect(), outcomes, context.run.run_id)
-        return tuple(results(outcomes))
+        yield from results(outcomes)
 
     return tick_stream_checks

@@ -32,6 +32,6 @@ def build_reconciliation(days: dg.DailyPartitionsDefinition) -> dg.AssetChecksDe
             found = run_checks(checks, client, settings, Window.whole(day))
             record(client, found, context.run.run_id)
             outcomes += found
-        return tuple(results(outcomes))
+        yield from results(outcomes)
 
     return qmt_reconciliation

@@ -147,16 +147,23 @@ def gateway(settings: Settings) -> Iterator[None]:
 
     stop = Event()
     client = connect(settings)
-    Heartbeat(client, settings, "gateway").beat({})
-    server = Thread(
-        target=Server(client, settings, {"history": history, "instruments": instruments}).serve, args=(stop,)
-    )
-    server.start()
+    heartbeat = Heartbeat(client, settings, "gateway")
+    heartbeat.beat({})
+
+    def beat() -> None:
+        while not stop.wait(1):
+            heartbeat.beat({})
+
+    server = Server(client, settings, {"history": history, "instruments": instruments})
+    threads = [Thread(target=beat), Thread(target=server.serve, args=(stop,))]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         stop.set()
-        server.join(10)
+        for thread in threads:
+            thread.join(10)
 
 
 def keep_truth(client: Any) -> None:
