@@ -152,3 +152,9 @@ def test_subscriptions_fail_while_the_fault_lasts() -> None:
     assert sim.subscribe(["SH", "SZ"], "whole", print) == -1
     assert sim.subscribe(["000001.SZ"], "tick", lambda _: None) > 0
     sim.close()
+
+
+def test_no_connection_is_made_while_the_line_is_down() -> None:
+    down = Settings(sim_symbols=5, sim_speed=1, sim_start_time="10:14:00", sim_faults=("drop-connection@10:14-10:20",))
+    assert Simulation(down).connect() is None
+    assert Simulation(down.model_copy(update={"sim_start_time": "10:21:00"})).connect() is not None
