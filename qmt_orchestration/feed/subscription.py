@@ -78,8 +78,6 @@ class Subscription:
         xtdata, settings = self.terminal.xtdata, self.settings
         try:
             self._client = xtdata.get_client()
-            if self.mode == "fallback":
-                self.memory.exempt = np.isin(np.arange(len(self.memory.universe.symbols)), list(self._covered))
             generation = self.intake.new_generation()
             callback = self.intake.callback(generation, None if settings.feed == "replay" else self._clock)
             number = xtdata.subscribe_whole_quote(list(settings.feed_markets), callback)
@@ -88,6 +86,8 @@ class Subscription:
             number = 0
         if number > 0:  # the documented success; anything else is a failure
             self.intake.only(generation)
+            fed = list(self._covered) if self.mode == "fallback" else []
+            self.memory.exempt = np.isin(np.arange(len(self.memory.universe.symbols)), fed) if fed else None
             old, self._ids = self._ids, [number]
             self._forget(old)
             self.mode, self.left_out, self._retry_seconds = "whole", 0, _FIRST_RETRY
