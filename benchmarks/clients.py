@@ -10,9 +10,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from collections.abc import Iterator
 from typing import Any
 
 from benchmarks.common import WHOLE_MARKET, fresh, percentile

@@ -41,7 +41,7 @@ def engine_process(settings: Settings, name: engines.Name) -> psutil.Process:
 
 
 def pushes(symbols: int, start_minute: int, ticks: int) -> Iterator[tuple[int, Push]]:
-    """(market time in epoch ms, whole-quote push) of the simulated market from *start_minute* on, over *ticks* ticks."""
+    """(market time in epoch ms, whole-quote push) of the simulated market from *start_minute* on."""
     source = MarketSource(Settings(feed="simulator", sim_symbols=symbols, sim_date=DAY.isoformat()))
     source.seek(to_ms(at(DAY, start_minute)))
     given = 0
