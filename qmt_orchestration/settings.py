@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     feed_sector: str = Field("沪深京A股", description="Sector whose members are the universe (edge filter)")
     feed_gather_ms: int = Field(100, ge=1, description="Longest time ticks are gathered into one batch")
     feed_gather_rows: int = Field(5000, ge=1, description="A batch is published at the latest at this size")
-    feed_queue_rows: int = Field(500_000, ge=1000, description="Bound of the queue between callback and publisher")
+    feed_queue_rows: int = Field(100_000, ge=1000, description="Bound of the queue between callback and publisher")
     feed_stats_seconds: float = 30.0
     feed_silence_seconds: float = Field(15.0, description="No tick of the whole market in a session: re-subscribe")
     feed_gap_seconds: float = Field(60.0, description="An outage longer than this makes the next snapshots baselines")
