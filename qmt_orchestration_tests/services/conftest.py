@@ -68,9 +68,9 @@ def calm(server: RedisServer, tmp_path: Path) -> Settings:
         data_dir=tmp_path / "data",
         host_name="h1",
         redis_url=f"redis://127.0.0.1:{server.port}/0",
-        service_stale_seconds=2.0,
-        service_start_seconds=20.0,
-        service_stop_seconds=3.0,
+        service_stale_seconds=4.0,
+        service_start_seconds=90.0,
+        service_stop_seconds=8.0,
         service_backoff_max_seconds=2.0,
     )
 
@@ -125,7 +125,7 @@ class AgentProcess:
     def stop(self) -> int:
         """SIGTERM, and its exit code."""
         self.processes[-1].terminate()
-        return self.processes[-1].wait(20)
+        return self.processes[-1].wait(90)
 
     def events(self, kind: str) -> list[int]:
         """Pids of this kind of event (start, flush) in the service's log, in order."""
