@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 STRIP_DAYS: Final = 30
 _HISTORY: Final = 240  # seconds of the sparkline
-_INTERVAL: Final = {"minute": 1.0, "minutes": 4.0, "days": 20.0, "failed": 5.0}  # seconds between queries
+_DAYS_AT_ONCE: Final = 3
+_INTERVAL: Final = {"minute": 1.0, "minutes": 4.0, "days": 4.0, "failed": 5.0}  # seconds between queries
 
 
 @cache
@@ -225,17 +226,21 @@ class Live:
 
     def _days(self, today: date) -> list[dict[str, Any]]:
         verdicts = {row["day_text"]: row for row in self.rows("verdicts", day=today)}
+        days = trading_days(today - timedelta(days=2 * STRIP_DAYS), today)[-STRIP_DAYS:]
+        stale = [day for day in days if time.monotonic() > self._past_days.get(day, (0.0, {}))[0]]
+        for day in stale[-1 : -1 - _DAYS_AT_ONCE : -1]:  # newest first, few at once: the page must not become the load
+            (row,) = self.rows("day", day=day)
+            share = int(row["bars"]) / (int(row["symbols"]) * FRAMES_PER_DAY) if row["symbols"] else 0.0
+            # an old day changes only by a backfill: look again in ten minutes, at today every time
+            self._past_days[day] = (
+                time.monotonic() + (0 if day == today else 600),
+                {**row, "share": round(share, 4), "known": True},
+            )
         out = []
-        for day in trading_days(today - timedelta(days=2 * STRIP_DAYS), today)[-STRIP_DAYS:]:
-            known = self._past_days.get(day)
-            if known is None or time.monotonic() > known[0]:
-                (row,) = self.rows("day", day=day)
-                share = int(row["bars"]) / (int(row["symbols"]) * FRAMES_PER_DAY) if row["symbols"] else 0.0
-                # an old day changes only by a backfill: look again in ten minutes, at today every time
-                known = (time.monotonic() + (0 if day == today else 600), {**row, "share": round(share, 4)})
-                self._past_days[day] = known
+        for day in days:
             told = verdicts.get(day.isoformat(), {})
-            out.append({"day": day.isoformat(), **known[1], **{k: told.get(k, 0) for k in _VERDICT}})
+            known = self._past_days.get(day, (0.0, {}))[1]
+            out.append({"day": day.isoformat(), **known, **{k: told.get(k, 0) for k in _VERDICT}})
         return out
 
 

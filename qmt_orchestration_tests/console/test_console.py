@@ -1,0 +1,282 @@
+"""The console as a service on real engines: what it shows, what it refuses, and the page in a real browser."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from qmt_orchestration.client import BarConsumer, registry
+from qmt_orchestration.console import service
+from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.sessions import SHANGHAI, to_ms
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration_tests.client.market import DAY, FRAMES, SYMBOLS, bar, minute, publish, store
+from qmt_orchestration_tests.console.browser import chromium
+from qmt_orchestration_tests.helpers import free_port, wait_until
+
+TOKEN = "open sesame"
+NOW = FRAMES[40]  # the market's time in these tests
+
+
+@dataclass
+class Console:
+    """A running console, asked over HTTP as a browser would."""
+
+    settings: Settings
+
+    def ask(
+        self, path: str, *, method: str = "GET", token: str = "", body: Any = None, host: str = ""
+    ) -> tuple[int, Any, http.client.HTTPMessage]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.settings.console_port, timeout=20)
+        headers = {"Content-Type": "application/json"} | ({"X-Console-Token": token} if token else {})
+        headers |= {"Host": host} if host else {}
+        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+        reply = connection.getresponse()
+        raw = reply.read().decode()
+        connection.close()
+        is_json = "json" in (reply.getheader("Content-Type") or "")
+        return reply.status, json.loads(raw) if is_json else raw, reply.headers
+
+    def state(self) -> dict[str, Any]:
+        return dict(self.ask("/api/state")[1])
+
+
+def fill_market(client: Any, clickhouse: Any) -> None:
+    """A market in mid-session: an instrument list, ticks of the day, final bars, a failed check."""
+    publish_clock(client, to_ms(NOW) - 20_000, 1.0)
+    names = {"000001.SZ": "平安银行", "600000.SH": "浦发银行"}
+    listed = [[DAY, s, names.get(s, f"Name {s[:6]}"), "main", 10.0, 11.0, 9.0, 0, 1] for s in [*SYMBOLS, "000099.SZ"]]
+    columns = ["day", "symbol", "name", "board", "pre_close", "up_stop", "down_stop", "suspended", "listed"]
+    clickhouse.insert("instruments", listed, column_names=columns)
+    store(clickhouse, [b for frame in FRAMES[:38] for b in minute(frame)])
+    tell_ticks(clickhouse, NOW - timedelta(seconds=70))
+    tell_ticks(clickhouse, NOW - timedelta(seconds=30))
+    check = [
+        DAY,
+        "bars_1m",
+        "no_missing_frames",
+        "run-1",
+        0,
+        "ERROR",
+        "241 frames",
+        "38 frames",
+        "[]",
+        datetime.now(SHANGHAI),
+    ]
+    clickhouse.insert(
+        "quality_results", [check],
+        column_names=["day", "asset", "check", "run_id", "passed", "severity", "expected", "found", "evidence", "at"],
+    )  # fmt: skip
+
+
+def tell_ticks(clickhouse: Any, moment: datetime, price: float = 10.5) -> None:
+    """One tick per symbol, received now (ticks live by their arrival)."""
+    volume = to_ms(moment) % 1_000_000_000 // 100
+    rows = [
+        [s, moment, price, 10.0, max(price, 10.8), 9.9, 10.0, volume * price, volume // 100, volume, 0, 13, 1,
+         [price + 0.01], [price], [5], [7], datetime.now(SHANGHAI), "s", 1, 0, 1.0]
+        for s in SYMBOLS
+    ]  # fmt: skip
+    clickhouse.insert("ticks", rows, column_names=TICK_SCHEMA.names)
+
+
+@pytest.fixture
+def console(settings: Settings, redis_client: Any, clickhouse: Any) -> Iterator[Console]:
+    fill_market(redis_client, clickhouse)
+    own = settings.model_copy(update={"console_port": free_port(), "console_token": SecretStr(TOKEN)})
+    yield from serve(own)
+
+
+@pytest.fixture
+def read_only(settings: Settings, redis_client: Any, clickhouse: Any) -> Iterator[Console]:
+    yield from serve(settings.model_copy(update={"console_port": free_port()}))
+
+
+def serve(settings: Settings) -> Iterator[Console]:
+    stop = threading.Event()
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(service.run(settings, stop)))
+    thread.start()
+    made = Console(settings)
+
+    def ready() -> bool:
+        try:
+            return "days" in made.state()
+        except OSError:
+            return False
+
+    wait_until(ready, 30, "the console answers")
+    yield made
+    stop.set()
+    thread.join(15)
+    assert codes == [0], "the console ends in order, and in time"
+
+
+def test_the_state_says_what_flows_and_what_does_not(console: Console, redis_client: Any) -> None:
+    Heartbeat(redis_client, console.settings, "subscriber").beat({"rate": 8123.0, "symbols": 26, "delay_p99_ms": 40})
+    Heartbeat(redis_client, console.settings, "writer").beat({"delay_p99_ms": 180.0, "delay_p50_ms": 60.0})
+    state = wait_until(lambda: (s := console.state())["feed"]["rate"] == 8123.0 and s, 10)
+    assert state["clock"]["simulated"]
+    assert state["clock"]["phase"].startswith("continuous")
+    assert (state["feed"]["stored_p99_ms"], state["feed"]["symbols"]) == (180.0, 26)
+    assert (int(state["minute"]["flowing"]), int(state["minute"]["expected"])) == (len(SYMBOLS), len(SYMBOLS) + 1)
+    assert [(m["symbol"], m["last"]) for m in state["minute"]["missing"]] == [("000099.SZ", "never")]
+    assert state["minute"]["frame"] == f"{NOW:%H:%M}"
+    assert state["minutes"]["full"] == len(SYMBOLS)
+    assert [c[1] for c in state["minutes"]["cells"]] == [len(SYMBOLS)] * 38 + [0] * 203
+    assert [(c["asset"], c["check"], c["found"]) for c in state["failed"]] == [
+        ("bars_1m", "no_missing_frames", "38 frames")
+    ]
+    today = state["days"][-1]
+    assert (today["day"], today["share"], int(today["errors"])) == ("2025-06-05", round(38 / 241, 4), 1)
+    services = {s["name"]: s["state"] for s in state["services"]}
+    assert services["writer"] == "running"
+    assert services["publisher"] == "silent"
+
+
+def test_a_quote_without_a_symbol_is_ping_an_bank(console: Console) -> None:
+    status, quote, _ = console.ask("/api/quote")
+    assert status == 200, quote
+    assert (status, quote["symbol"], quote["name"], quote["price"]) == (200, "000001.SZ", "平安银行", 10.5)
+    assert quote["change_percent"] == 5.0
+    assert [b[0] for b in quote["bars"]][:38] == [int(f.timestamp()) for f in FRAMES[:38]]
+    assert quote["bars"][0][1:5] == [getattr(bar("000001.SZ", FRAMES[0]), n) for n in ("open", "high", "low", "close")]
+    assert quote["bars"][-1][0] == int(NOW.timestamp()), "the forming minute is there"
+    assert console.ask("/api/quote?symbol=600000.sh")[1]["name"] == "浦发银行"
+    assert console.ask("/api/quote?symbol=999999.SZ")[0] == 404
+    assert console.ask("/api/quote?symbol=';DROP")[0] == 404
+    assert [i["symbol"] for i in console.ask("/api/search?q=6000")[1]][:2] == ["600000.SH", "600001.SH"]
+    assert [i["symbol"] for i in console.ask("/api/search?q=%E5%B9%B3%E5%AE%89")[1]] == ["000001.SZ"]
+
+
+def test_changes_need_the_token(console: Console, redis_client: Any) -> None:
+    registry.publish(redis_client, "c1", {"mode": "broadcast", "group": "c1", "seen_ms": int(time.time() * 1000)})
+    for path in ("/api/services/writer", "/api/clients/c1", "/api/login"):
+        for token in ("", "open sesamE", "open sesame ?"):
+            status, reply, _ = console.ask(path, method="POST", token=token, body={"action": "stop"})
+            assert (status, "token" in reply["error"]) == (401, True), (path, token)
+    assert redis_client.hgetall(keys.DESIRED) == {}
+    assert redis_client.get(keys.CLIENT_COMMAND.format(client_id="c1")) is None
+
+    assert console.ask("/api/login", method="POST", token=TOKEN)[0] == 204
+    assert console.ask("/api/services/writer", method="POST", token=TOKEN, body={"action": "stop"})[0] == 204
+    assert redis_client.hget(keys.DESIRED, "writer") == b"stopped"
+    assert console.ask("/api/services/writer", method="POST", token=TOKEN, body={"action": "restart"})[0] == 204
+    assert redis_client.hget(keys.DESIRED, "writer") == b"running"
+    assert console.ask("/api/clients/c1", method="POST", token=TOKEN, body={"action": "stop"})[0] == 204
+    assert redis_client.get(keys.CLIENT_COMMAND.format(client_id="c1")) == b"stop"
+    assert console.ask("/api/services/nonsense", method="POST", token=TOKEN, body={"action": "stop"})[0] == 404
+    assert console.ask("/api/clients/nobody", method="POST", token=TOKEN, body={"action": "stop"})[0] == 404
+    assert console.ask("/api/services/writer", method="POST", token=TOKEN, body={"action": "explode"})[0] == 400
+    assert console.ask("/api/services/writer", method="POST", token=TOKEN, body=["stop"])[0] == 400
+
+
+def test_without_a_configured_token_nobody_changes_anything(read_only: Console, redis_client: Any) -> None:
+    for token in ("", "None", "anything"):
+        status, reply, _ = read_only.ask("/api/services/writer", method="POST", token=token, body={"action": "stop"})
+        assert (status, "QMT_CONSOLE_TOKEN" in reply["error"]) == (403, True)
+    assert read_only.ask("/api/about")[1]["changes"] is False
+
+
+def test_foreign_hosts_are_refused_and_every_answer_carries_the_headers(read_only: Console) -> None:
+    port = read_only.settings.console_port
+    for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
+        assert read_only.ask("/api/state", host=host or "0.0.0.0")[0] == 421, host
+    for path in ("/", "/api/state", "/static/console.js", "/nothing", "/static/../guard.py"):
+        _, _, headers = read_only.ask(path, host=f"localhost:{port}")
+        assert "script-src 'self'" in headers["Content-Security-Policy"], path
+        assert "unsafe" not in headers["Content-Security-Policy"]
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert (headers["X-Content-Type-Options"], headers["Referrer-Policy"]) == ("nosniff", "no-referrer")
+        assert headers["Cache-Control"] == "no-store"
+    assert read_only.ask("/static/../guard.py")[0] == 404
+
+
+def test_a_missing_engine_is_said_not_hidden(console: Console, clickhouse: Any) -> None:
+    clickhouse.command("RENAME TABLE quality_results TO quality_results_away")
+    state = wait_until(lambda: "failed_error" in (s := console.state()) and s, 15)
+    assert "quality_results" in state["failed_error"]
+    assert state["clients"] == []
+    clickhouse.command("RENAME TABLE quality_results_away TO quality_results")
+    wait_until(lambda: "failed_error" not in console.state(), 15)
+
+
+@pytest.mark.browser
+def test_the_page_finds_a_symbol_shows_its_chart_move_and_stops_a_client_by_token(
+    console: Console, redis_client: Any, clickhouse: Any
+) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("client_mac_001", settings=console.settings) as consumer, chromium() as page:
+        reader = threading.Thread(target=lambda: list(consumer))
+        reader.start()
+        page.size(1400, 900)
+        page.open(f"http://127.0.0.1:{console.settings.console_port}/")
+        page.until("document.querySelector('#chart').dataset.symbol === '000001.SZ'")
+        page.run("document.querySelector('#symbol').focus()")
+        page.type("600003")
+        page.until("document.querySelectorAll('#found li').length === 1")
+        page.press("Enter")
+        page.until("document.querySelector('#chart').dataset.symbol === '600003.SH'")
+        page.until("document.querySelectorAll('#chart canvas').length > 0")
+        before = int(page.run("document.querySelector('#chart').dataset.bars"))
+        tell_ticks(clickhouse, NOW + timedelta(seconds=30), price=10.66)
+        page.until("document.querySelector('#q-price').textContent === '10.66'")
+        assert int(page.run("document.querySelector('#chart').dataset.bars")) == before + 1, "the chart has moved"
+
+        # without the token: the click asks for it, a wrong one is refused, nothing has happened
+        stop = "document.querySelector('[data-client=client_mac_001] button')"
+        page.until(f"{stop} !== null")
+        page.run(f"{stop}.click()")
+        page.until("document.querySelector('#login').open")
+        page.type("wrong")
+        page.press("Enter")
+        page.until("document.querySelector('#login-error').textContent.includes('wrong')")
+        assert registry.read_client(redis_client, "client_mac_001").command == "run"
+
+        page.run("document.querySelector('#token').value = ''; document.querySelector('#token').focus()")
+        page.type(TOKEN)
+        page.press("Enter")
+        page.until("!document.querySelector('#login').open")
+        page.run(f"{stop}.click()")
+        page.until("document.querySelector('#confirm').open")
+        page.run("document.querySelector('#confirm-yes').click()")
+        page.until("document.querySelector('[data-client=client_mac_001]').textContent.includes('paused')")
+        assert registry.read_client(redis_client, "client_mac_001").state == "paused"
+        refused = [m for m in page.messages if "401" not in m]
+        assert refused == [], "no script error, nothing that the security policy refuses"
+        consumer.stop()
+        reader.join(10)
+
+
+def test_the_page_speaks_to_many_at_once(console: Console) -> None:
+    def listen(out: list[str]) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", console.settings.console_port, timeout=20)
+        connection.request("GET", "/api/events")
+        reply = connection.getresponse()
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and sum(line.startswith("data:") for line in out) < 3:
+            out.append(reply.readline().decode())
+        connection.close()
+
+    heard: list[list[str]] = [[] for _ in range(10)]
+    threads = [threading.Thread(target=listen, args=(out,)) for out in heard]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(15)
+    for out in heard:
+        events = [json.loads(line[5:]) for line in out if line.startswith("data:")]
+        assert len(events) == 3
+        assert events[-1]["clock"]["ms"] > events[0]["clock"]["ms"]
