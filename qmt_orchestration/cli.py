@@ -10,9 +10,11 @@ from typing import Annotated, Any
 
 import typer
 
+from qmt_orchestration.alerts.commands import alerts_app
 from qmt_orchestration.backfill_commands import backfill
 from qmt_orchestration.checks.commands import quality
 from qmt_orchestration.services import commands as services
+from qmt_orchestration.stream.commands import dead_letters_app
 from qmt_orchestration.warehouse import commands as warehouse
 
 app = typer.Typer(
@@ -106,6 +108,8 @@ app.command()(backfill)
 app.command()(quality)
 for _command in (services.agent, services.status, services.start, services.stop, services.restart):
     app.command()(_command)
+app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(alerts_app, name="alerts")
 
 
 def main() -> None:

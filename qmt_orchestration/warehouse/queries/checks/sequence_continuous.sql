@@ -1,5 +1,6 @@
 -- The loss of the feed, exact: each session numbers its batches per shard without gaps, so what is missing between the lowest and
--- the highest number of the day was lost. A session that began on an earlier day is taken from its first number of this day. Reads
+-- the highest number of the day was lost. A session's name ends in the
+-- moment it began: one that began on this day counts from 0, any other (an earlier day, a replay) from its first number here. Reads
 -- what is stored (final=0), so that equal ticks of two batches do not hide one of them.
 -- measure: share of batches lost
 WITH s AS (
@@ -9,13 +10,9 @@ WITH s AS (
   WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')
   GROUP BY session, shard
 ),
-began_earlier AS (
-  SELECT DISTINCT session FROM ticks
-  WHERE time < toDateTime({day:Date}, 'Asia/Shanghai') AND time >= toDateTime({day:Date} - 15, 'Asia/Shanghai')
-    AND session IN (SELECT session FROM s WHERE lowest > 0)
-),
 lost AS (
-  SELECT session, shard, seen, if(session IN (SELECT session FROM began_earlier), lowest, toUInt64(0)) AS since,
+  SELECT session, shard, seen, fromUnixTimestamp64Milli(toInt64OrZero(splitByChar('-', toString(session))[-1]), 'Asia/Shanghai') AS begun,
+         if(toDate(begun, 'Asia/Shanghai') = {day:Date}, toUInt64(0), lowest) AS since,
          highest - since + 1 AS wanted, wanted - seen AS gaps,
          arrayFirst(n -> NOT has(numbers, n), range(since, highest + 1)) AS first_missing
   FROM s
