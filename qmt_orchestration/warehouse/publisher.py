@@ -4,8 +4,10 @@ It asks ClickHouse for the market's time (the newest tick) and, when a frame has
 rule's view; nothing of the rule is repeated here. What has been published is written in the same Redis transaction as
 the entries (`keys.PUBLISHED`: trading day -> last frame, epoch ms), so a restart neither repeats nor skips a frame.
 
-A bar of the last few frames that changed since (late ticks) is published again with ``revision`` one higher. Ids are
-``<frame epoch ms>-<n>``; a revision takes the next ``n`` of the newest frame, because ids of a stream only rise.
+A bar of the last few frames that changed since (late ticks) is published again with ``revision`` one higher, with the
+next frame that closes. After 11:30 and 15:00, where none closes for long, it is looked for every few seconds, and a
+last time after 15:05, when no tick can belong to the day's frames any more. Ids are ``<frame epoch ms>-<n>``; a
+revision takes the next ``n`` of the newest frame, because ids of a stream only rise.
 """
 
 from __future__ import annotations
@@ -36,9 +38,13 @@ log = logging.getLogger("publisher")
 _POLL_SECONDS: Final = 0.15
 _FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
 _DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
+_REVISE_SECONDS: Final = 5.0  # wall clock, between looks for late ticks while no frame closes
+_ENDS: Final = (690, 900)  # frames after which none closes for long: 11:30, 15:00
+_DAY_DONE: Final = 905  # progress of a day whose last revisions are published: 15:05
 
 _COLUMNS: Final = ("frame", "symbol", "open", "high", "low", "close", "vol", "amount", "source", "quality_score")
 Row = tuple[int, str, float, float, float, float, int, float, str, float]
+Fresh = tuple[Row, tuple[str, ...], int]  # a bar to publish: its row, its values as text, its revision
 
 
 def run(settings: Settings, stop: threading.Event) -> int:
@@ -82,7 +88,7 @@ class Publisher:
         self._clickhouse: Any = None
         self._state: _Day | None = None
         self._forming: dict[str, tuple[str, ...]] = {}
-        self._next_forming = 0.0
+        self._next_forming = self._next_revision = 0.0
         self.bars = self.revisions = self.frames = 0
         self.last_frame_ms = 0
         self.delay_ms = -1.0
@@ -129,6 +135,8 @@ class Publisher:
         for start in range(0, len(due), _FRAMES_AT_ONCE):
             count += self._publish(day, closed, due[start : start + _FRAMES_AT_ONCE], done, clock)
             done = due[start : start + _FRAMES_AT_ONCE][-1]
+        if not due and done in (to_ms(at(day, minutes)) for minutes in _ENDS):
+            count += self._revise(day, closed, done, now_ms)
         if self._settings.publish_forming and day == clock.today() and time.monotonic() >= self._next_forming:
             self._next_forming = time.monotonic() + 1
             self._publish_forming(day, len(closed), now_ms)
@@ -137,27 +145,19 @@ class Publisher:
     # -- closed frames --------------------------------------------------------------------------------------
 
     def _publish(self, day: date, closed: Sequence[int], due: Sequence[int], done: int, clock: MarketClock) -> int:
-        state = self._state
-        if state is None or state.day != day or state.frame != done:
-            state = self._state = self._recall(day, closed, done)
+        state = self._state_of(day, closed, done)
         first = closed[max(closed.index(due[0]) - self._settings.publish_revision_frames, 0)]
-        fresh: dict[int, list[tuple[Row, tuple[str, ...], int]]] = {frame: [] for frame in due}
-        for row in self._read(day, first, due[-1]):
-            frame, values = row[0] * 1000, _values(row)
-            known = state.bars.get((frame, row[1]))
-            if known is not None and known[0] == values:
-                continue
+        fresh: dict[int, list[Fresh]] = {frame: [] for frame in due}
+        for row, values, revision in self._changed(state, first, due[-1]):
             # a bar that changed, or came too late for its own frame, goes with the first frame that is due
-            fresh[frame if frame in fresh else due[0]].append((row, values, 0 if known is None else known[1] + 1))
+            fresh[row[0] * 1000 if row[0] * 1000 in fresh else due[0]].append((row, values, revision))
         count = 0
         for frame in due:
             if not self._send(day, state.frame, frame, fresh[frame]):
                 self._state = None  # another instance, or a server that lost its last moments: read it all again
                 return count
             state.frame = self.last_frame_ms = frame
-            for row, values, revision in fresh[frame]:
-                state.bars[(row[0] * 1000, row[1])] = (values, revision)
-                self.revisions += revision > 0
+            self._note(state, fresh[frame])
             count += len(fresh[frame])
         self.bars += count
         self.frames += len(due)
@@ -166,14 +166,55 @@ class Publisher:
         state.bars = {key: bar for key, bar in state.bars.items() if key[0] >= keep}
         return count
 
+    def _revise(self, day: date, closed: Sequence[int], done: int, now_ms: int) -> int:
+        """Publish what late ticks have changed since *done*, the last frame before a long pause."""
+        last = self._settings.close_fallback_seconds * 1000 + to_ms(at(day, _DAY_DONE)) <= now_ms
+        over = last and done == closed[-1] == to_ms(at(day, MINUTE_LABELS[-1]))
+        if not over and time.monotonic() < self._next_revision:
+            return 0
+        self._next_revision = time.monotonic() + _REVISE_SECONDS
+        state = self._state_of(day, closed, done)
+        first = closed[max(closed.index(done) - self._settings.publish_revision_frames, 0)]
+        fresh = self._changed(state, first, done)
+        if not fresh and not over:
+            return 0
+        if not self._send(day, done, done, fresh, progress=to_ms(at(day, _DAY_DONE)) if over else done):
+            self._state = None
+            return 0
+        self._note(state, fresh)
+        self.bars += len(fresh)
+        return len(fresh)
+
+    def _state_of(self, day: date, closed: Sequence[int], done: int) -> _Day:
+        if self._state is None or self._state.day != day or self._state.frame != done:
+            self._state = self._recall(day, closed, done)
+        return self._state
+
+    def _changed(self, state: _Day, first: int, last: int) -> list[Fresh]:
+        """Bars of the frames first … last that are not published as they are now, with their next revision."""
+        out: list[Fresh] = []
+        for row in self._read(state.day, first, last):
+            values, known = _values(row), state.bars.get((row[0] * 1000, row[1]))
+            if known is None or known[0] != values:
+                out.append((row, values, 0 if known is None else known[1] + 1))
+        return out
+
+    def _note(self, state: _Day, fresh: Sequence[Fresh]) -> None:
+        for row, values, revision in fresh:
+            state.bars[(row[0] * 1000, row[1])] = (values, revision)
+            self.revisions += revision > 0
+
     def _read(self, day: date, first: int, last: int) -> list[Row]:
         table = bars.live_bars(self._clickhouse, day, from_ms(first), from_ms(last))
         columns = [table.column(name) for name in _COLUMNS]
         columns[0] = columns[0].cast(pa.int64())
         return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
-    def _send(self, day: date, before: int, frame: int, rows: Sequence[tuple[Row, tuple[str, ...], int]]) -> bool:
-        """Entries and progress in one transaction; False if the progress in Redis is not *before* (nothing is sent)."""
+    def _send(self, day: date, before: int, frame: int, rows: Sequence[Fresh], *, progress: int = 0) -> bool:
+        """Entries and progress (*frame* unless given) in one transaction.
+
+        False if the progress in Redis is not *before*: nothing is sent.
+        """
         with self._client.pipeline(transaction=True) as pipe:
             try:
                 pipe.watch(keys.PUBLISHED)
@@ -184,7 +225,7 @@ class Publisher:
                 pipe.multi()
                 for i, (row, values, revision) in enumerate(rows):
                     pipe.xadd(keys.BARS, _entry(row, values, revision), id=f"{ms}-{n + i}")
-                pipe.hset(keys.PUBLISHED, day.isoformat(), frame)
+                pipe.hset(keys.PUBLISHED, day.isoformat(), progress or frame)
                 pipe.execute()
             except redis.WatchError:  # also when the reply was lost: what happened stands in Redis
                 return False
@@ -257,7 +298,7 @@ def _unfinished_days(published: Mapping[str, int], today: date) -> list[date]:
     days = [today]
     if begun:
         last = date.fromisoformat(begun[-1])
-        if published[begun[-1]] < to_ms(at(last, MINUTE_LABELS[-1])):
+        if published[begun[-1]] < to_ms(at(last, _DAY_DONE)):
             days.insert(0, last)
     return days
 

@@ -149,6 +149,28 @@ def test_a_day_left_unfinished_is_finished_before_the_next_begins(
     assert publisher.step() == 0
 
 
+def test_late_ticks_of_the_last_frame_are_published_after_the_close(
+    settings: Settings, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
+    clickhouse.insert_arrow("ticks", ticks(range(780, 901)))
+    clock(redis_client, 900, 10)
+    Publisher(settings, redis_client).step()
+    before = len(stamps(redis_client))
+    clickhouse.insert_arrow("ticks", ticks(range(900, 901), second=4, price=11.0, shares=900).slice(1, 1))
+    clock(redis_client, 901)
+    publisher = Publisher(settings, redis_client)
+    assert publisher.step() == 1  # the closing call came late: nobody waits for the end of the day
+    assert stamps(redis_client)[before:] == [("15:00", SYMBOLS[1], 1)]
+    clickhouse.insert_arrow("ticks", ticks(range(900, 901), second=5, price=12.0, shares=950).slice(2, 1))
+    clock(redis_client, 905, 31)
+    assert publisher.step() == 1
+    assert stamps(redis_client)[-1] == ("15:00", SYMBOLS[2], 1)
+    assert float(bars(redis_client)[-1]["close"]) == 12.0
+    assert Publisher(settings, redis_client).step() == 0  # the day is done, also for the next process
+    assert int(redis_client.hget(keys.PUBLISHED, DAY.isoformat())) == to_ms(at(DAY, 905))
+
+
 def test_forming_bars_are_streamed_when_asked_for(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
     clickhouse.insert_arrow("ticks", ticks(range(OPEN, OPEN + 2)))
     clock(redis_client, OPEN + 1, 10)
