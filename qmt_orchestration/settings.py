@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     # -- closing minutes ----------------------------------------------------------------------------------------
     close_grace_ms: int = Field(1000, description="A minute closes when market time is this far past its end")
     close_fallback_seconds: float = Field(30.0, description="… or this long after its end on the wall clock")
+    rollup_periods: tuple[str, ...] = Field(
+        ("5m", "30m", "1d"), description="Tables of bars besides 1m; also any Nm, 1w, 1mo (created by `qmt migrate`)"
+    )
     publish_forming: bool = Field(False, description="Also stream the bars of the minute that is not closed yet")
     publish_revision_frames: int = Field(5, ge=0, description="Late ticks re-publish the bars of this many last frames")
 

@@ -53,8 +53,20 @@ def migrate(settings: Settings) -> list[str]:
         _record(client, name, digest)
         applied.append(name)
         log.info("schema: applied %s", name)
+    for period in settings.rollup_periods:
+        client.command(Template(_period_table(period)).substitute(words))
     client.close()
     return applied
+
+
+def _period_table(period: str) -> str:
+    """The table of one more period of bars. The period is checked, not quoted: letters and digits of a known form."""
+    if not re.fullmatch(r"\d{1,3}m|1d|1w|1mo", period):
+        raise ValueError(f"expected a period like 15m, 60m, 1d, 1w, 1mo, found {period!r} (QMT_ROLLUP_PERIODS)")
+    return (
+        f"CREATE TABLE IF NOT EXISTS bars_{period} $on_cluster AS bars_1m ENGINE = $replacing_merge_tree(version)"
+        " PARTITION BY toYYYYMM(frame) ORDER BY (toDate(frame), symbol, frame)"
+    )
 
 
 def _record(client: Any, name: str, digest: str) -> None:

@@ -1,4 +1,4 @@
-"""Hand-made ticks for the tests of bars: a tick at a clock time, a table of the wire's schema, rows out of the warehouse."""
+"""Hand-made ticks for the tests of bars: a tick at a clock time, a table of the schema, rows out again."""
 
 from __future__ import annotations
 

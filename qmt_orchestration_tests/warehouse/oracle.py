@@ -1,7 +1,7 @@
 """An independent derivation of minute bars in plain Python, tick by tick: what the SQL must agree with.
 
-Written from the words of docs/bars.md, in the order of events, with none of the SQL's ideas (no states, no differences of
-maxima): it walks a symbol's ticks in time order and keeps what a person at the screen would keep.
+Written from the words of docs/bars.md, in the order of events, with none of the SQL's ideas (no states, no differences
+of maxima): it walks a symbol's ticks in time order and keeps what a person at the screen would keep.
 """
 
 from __future__ import annotations
