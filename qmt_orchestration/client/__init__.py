@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qmt_orchestration.client.bar import Bar, Start
-    from qmt_orchestration.client.bars import BarConsumer
+    from qmt_orchestration.client.bar_consumer import BarConsumer
     from qmt_orchestration.client.consumer import ClientInUse, Evicted, RetryLater
     from qmt_orchestration.client.leases import LeaseLost
     from qmt_orchestration.client.rules import ShardRule, by_board, by_hash, by_list, by_market
-    from qmt_orchestration.client.ticks import TickBatch, TickConsumer
+    from qmt_orchestration.client.tick_consumer import TickBatch, TickConsumer
     from qmt_orchestration.warehouse.analyst import bars
 
 _HOME = {
     "Bar": "client.bar",
-    "BarConsumer": "client.bars",
+    "BarConsumer": "client.bar_consumer",
     "ClientInUse": "client.consumer",
     "Evicted": "client.consumer",
     "LeaseLost": "client.leases",
     "RetryLater": "client.consumer",
     "ShardRule": "client.rules",
     "Start": "client.bar",
-    "TickBatch": "client.ticks",
-    "TickConsumer": "client.ticks",
+    "TickBatch": "client.tick_consumer",
+    "TickConsumer": "client.tick_consumer",
     "bars": "warehouse.analyst",
     "by_board": "client.rules",
     "by_hash": "client.rules",

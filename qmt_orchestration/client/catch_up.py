@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
 from typing import Any, Final
 
 from qmt_orchestration.client.bar import Bar, Origin, Start, frame_of
+from qmt_orchestration.client.quotes import load_sql
 from qmt_orchestration.market.calendar import trading_days
 from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.stream import keys
@@ -108,7 +108,7 @@ class CatchUp:
         floor = max([base, *done.values()]) - _ORDER_SECONDS
         done = {symbol: max(stamp, floor) for symbol, stamp in done.items()}
         after = min([base, *done.values()] if base > floor else [floor, *done.values()])
-        sql = files("qmt_orchestration.client").joinpath("queries/bars_between.sql").read_text("utf-8")
+        sql = load_sql("bars_between")
         client = self._warehouse()
         first, last = datetime.fromtimestamp(after, SHANGHAI).date(), datetime.fromtimestamp(until, SHANGHAI).date()
         for day in trading_days(first, last):

@@ -7,11 +7,11 @@ import time
 from datetime import date
 from typing import Any, Final
 
+from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, frame_label, from_ms
 from qmt_orchestration.market.symbols import is_symbol
 
-DEFAULT_SYMBOL: Final = "000001.SZ"  # 平安银行, as the user's own page answers
 _KEEP_SECONDS: Final = 0.8  # many viewers of one symbol cost one query
 _LIST_SECONDS: Final = 300.0
 
@@ -37,19 +37,15 @@ class Quotes:
             kept = self._kept.get(symbol)
         if kept and time.monotonic() < kept[0]:
             return kept[1]
-        rows = self._live.rows("quote", symbol=symbol)
-        if not rows:
+        tick = newest_tick(self._live.warehouse(), symbol)
+        if tick is None:
             raise NoSuchSymbol(f"{symbol} has not sent a tick: is it listed, and inside the feed's universe?")
-        tick = rows[0]
         moment = from_ms(int(tick["time_ms"]))
         label = frame_label(moment.hour * 60 + moment.minute)
         bars = self._bars(symbol, moment.date(), label or MINUTE_LABELS[-1])
-        change = tick["price"] - tick["pre_close"] if tick["price"] and tick["pre_close"] else 0.0
         out = {
             **tick,
             "name": self._name(symbol),
-            "change": round(change, 4),
-            "change_percent": round(100 * change / tick["pre_close"], 3) if tick["pre_close"] else 0.0,
             "day": moment.date().isoformat(),
             "bars": bars,
         }

@@ -24,7 +24,7 @@ from qmt_orchestration.client import (
     by_market,
     registry,
 )
-from qmt_orchestration.client.bars import RuleMismatch
+from qmt_orchestration.client.bar_consumer import RuleMismatch
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, keys
