@@ -1,0 +1,65 @@
+"""Negative controls: writers with the mistakes that the account must find.
+
+``ack-first`` acknowledges before it inserts: killed in between, it loses. ``no-token`` inserts without a lasting token,
+looks up nothing, and lets time pass before it acknowledges: killed in between, it doubles.
+
+    python -m benchmarks.chaos.careless MISTAKE      an agent whose writer makes it
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+from qmt_orchestration.services.agent import run_agent
+from qmt_orchestration.services.logs import set_up_logging
+from qmt_orchestration.services.registry import SERVICES, Service
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse import lane, writer
+
+MISTAKES = ("ack-first", "no-token")
+_VARIABLE = "CHAOS_MISTAKE"
+_WINDOW_SECONDS = 0.4  # how long each insert stays vulnerable
+
+
+class _AckFirst(lane.Lane):
+    def _store(self, group: list[lane.Part], token: str) -> None:
+        super()._commit(group, stored=True)
+        self._stop_event.wait(_WINDOW_SECONDS)
+        super()._store(group, token)
+
+    def _commit(self, group: list[lane.Part], *, stored: bool) -> None:
+        if not stored:
+            super()._commit(group, stored=stored)
+
+
+class _NoToken(lane.Lane):
+    def _already_stored(self, parts: list[lane.Part]) -> tuple[list[lane.Part], list[lane.Part]]:
+        return [], parts
+
+    def _insert(self, payload: bytes, token: str) -> None:
+        super()._insert(payload, f"{token}:{os.getpid()}")
+        self._stop_event.wait(_WINDOW_SECONDS)
+
+
+def run(settings: Settings, stop: threading.Event) -> int:
+    """The writer, with the mistake named in the environment."""
+    replaced: Any = {"ack-first": _AckFirst, "no-token": _NoToken}[os.environ[_VARIABLE]]
+    setattr(writer, "Lane", replaced)  # noqa: B010 - the module does not export it
+    return writer.run(settings, stop)
+
+
+def main() -> int:
+    os.environ[_VARIABLE] = sys.argv[1]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    settings = Settings()
+    set_up_logging(settings, "agent")
+    return run_agent(settings, [Service("writer", "benchmarks.chaos.careless"), SERVICES["publisher"]], stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

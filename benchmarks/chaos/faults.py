@@ -1,0 +1,183 @@
+"""The faults: how each strikes, how it is lifted, which services must be back, and how we know that it struck."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.chaos.proxy import UNAVAILABLE, Proxy
+from benchmarks.chaos.world import FEED, WAREHOUSE, World
+from qmt_orchestration.stream import dead_letters, keys
+from qmt_orchestration.stream.batch import encode
+
+STREAM = keys.ticks(0)
+POISON = 4  # entries that one strike of the poison fault adds
+REPEATS = 5
+_DROPS = 3
+_OUTAGE = 3.0
+
+
+def _nothing(world: World) -> None:
+    """The fault heals without us."""
+
+
+def _always(world: World) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault by *name*. After *strike* it *lasts* seconds and until *struck* says that it was felt; then *lift*.
+
+    *back*: services that must beat again after it; *fresh*: as new processes.
+    """
+
+    name: str
+    strike: Callable[[World], Any]
+    lift: Callable[[World], Any] = _nothing
+    lasts: float = 0.0
+    struck: Callable[[World], bool] = _always
+    back: tuple[str, ...] = ()
+    fresh: bool = False
+
+
+def _kill(name: str, *back: str) -> Fault:
+    back = back or ((name,) if name in ("subscriber", "writer", "publisher") else ())
+    label = name.replace("agent:", "agent of the ")
+    return Fault(f"SIGKILL {label}", lambda w: w.signal(name, signal.SIGKILL), back=back, fresh=bool(back))
+
+
+def _stop(name: str) -> Fault:
+    """A service that hangs is killed by its agent; an engine or an agent wakes up again."""
+    label = f"SIGSTOP {name.replace('agent:', 'agent of the ')}"
+    if name in ("subscriber", "writer", "publisher"):
+        return Fault(label, lambda w: w.signal(name, signal.SIGSTOP), back=(name,), fresh=True)
+    return Fault(
+        label, lambda w: w.signal(name, signal.SIGSTOP), lambda w: w.signal(name, signal.SIGCONT), lasts=_OUTAGE
+    )
+
+
+def _drop(label: str, proxy: Callable[[World], Proxy], needle: bytes) -> Fault:
+    return Fault(
+        f"reply dropped, {label}",
+        lambda w: proxy(w).drop_replies(needle, _DROPS),
+        lambda w: proxy(w).pass_on(),
+        struck=lambda w: proxy(w).struck >= _DROPS,
+    )
+
+
+def _memory_limit(world: World, value: str) -> None:
+    world.redis.config_set("maxmemory", value)
+
+
+def _out_of_memory_errors(world: World) -> bool:
+    return int(world.redis.info("errorstats").get("errorstat_OOM", {}).get("count", 0)) > 0
+
+
+def _fill_disk(world: World) -> None:
+    """Redis is away for the feed, and there is no room for what it spools meanwhile."""
+    world.feed_redis.refuse()
+    if world.own_disk:
+        with (_spool(world) / "filler").open("wb") as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 16))
+                    file.flush()
+            except OSError:
+                return
+
+
+def _free_disk(world: World) -> None:
+    (_spool(world) / "filler").unlink(missing_ok=True)
+    world.feed_redis.pass_on()
+
+
+def _spool(world: World) -> Path:
+    return world.folder / FEED / "feed" / "spool"
+
+
+def _spool_was_full(world: World) -> bool:
+    return "Callbacks wait meanwhile" in world.logs(FEED, "subscriber")
+
+
+def _poison(world: World) -> None:
+    """What is no Arrow, of another schema, without payload, and a batch that lies about its rows."""
+    [(_, fields)] = world.redis.xrevrange(STREAM, count=1)
+    other = encode(pa.table({"time": pa.array([0], pa.timestamp("ms"))}))
+    for wrong in ({"payload": b"no arrow"}, {"payload": other}, {"nothing": "here"}, {**fields, b"rows": b"7"}):
+        world.redis.xadd(STREAM, wrong)
+
+
+def _poison_buried(world: World) -> bool:
+    return int(world.redis.xlen(dead_letters.key_of(STREAM))) >= POISON
+
+
+def _twice(world: World) -> None:
+    for _, fields in reversed(world.redis.xrevrange(STREAM, count=REPEATS)):
+        world.redis.xadd(STREAM, fields)
+
+
+def _repeats_seen(world: World) -> bool:
+    texts = world.redis.hvals(keys.WRITER_SEQUENCES.format(stream=STREAM))
+    return sum(int(json.loads(text)["repeats"]) for text in texts) >= REPEATS
+
+
+def _second_writer(world: World) -> None:
+    """Two writers read the stream for a while, then one dies with what it had in hand."""
+    process = world.second_writer()
+    deadline = time.monotonic() + 60
+    while not any(row["name"] == b"warehouse2" for row in world.redis.xinfo_consumers(STREAM, keys.WRITER_GROUP)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the second writer does not read; see {world.folder}/warehouse2/logs")
+        time.sleep(0.05)
+    time.sleep(2.0)
+    process.kill()
+    process.wait()
+
+
+FAULTS: tuple[Fault, ...] = (
+    _kill("subscriber"),
+    _kill("writer"),
+    _kill("publisher"),
+    _kill(f"agent:{FEED}", "subscriber"),
+    _kill(f"agent:{WAREHOUSE}", "writer", "publisher"),
+    _kill("redis"),
+    _kill("clickhouse"),
+    _stop("subscriber"),
+    _stop("writer"),
+    _stop("publisher"),
+    _stop(f"agent:{FEED}"),
+    _stop(f"agent:{WAREHOUSE}"),
+    _stop("redis"),
+    _stop("clickhouse"),
+    _drop("Redis to subscriber", lambda w: w.feed_redis, b"XADD"),
+    _drop("Redis to writer", lambda w: w.warehouse_redis, b"XACK"),
+    _drop("Redis to publisher", lambda w: w.warehouse_redis, b"minute_bar_stream"),
+    _drop("ClickHouse to writer", lambda w: w.clickhouse_proxy, b"INSERT"),
+    Fault(
+        "Redis out of memory",
+        lambda w: _memory_limit(w, "1mb"),
+        lambda w: _memory_limit(w, "1024mb"),
+        lasts=_OUTAGE,
+        struck=_out_of_memory_errors,
+    ),
+    Fault(
+        "ClickHouse answers 503",
+        lambda w: w.clickhouse_proxy.answer(UNAVAILABLE),
+        lambda w: w.clickhouse_proxy.pass_on(),
+        lasts=_OUTAGE,
+        struck=lambda w: w.clickhouse_proxy.struck > 0,
+    ),
+    Fault("disk of the spool full", _fill_disk, _free_disk, lasts=_OUTAGE, struck=_spool_was_full),
+    Fault("poison batches", _poison, struck=_poison_buried),
+    Fault("batches published twice", _twice, struck=_repeats_seen),
+    Fault("two writers, one killed", _second_writer),
+)
+BY_NAME = {fault.name: fault for fault in FAULTS}

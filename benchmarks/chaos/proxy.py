@@ -1,0 +1,123 @@
+"""A TCP proxy on loopback that can refuse, answer for the server, or lose a reply after the server has acted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+_CHUNK = 1 << 16
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(eq=False)
+class _Line:
+    """One connection through the proxy. *doomed*: its next reply is lost, and the connection with it."""
+
+    inner: asyncio.StreamWriter
+    outer: asyncio.StreamWriter
+    doomed: bool = False
+
+    def cut(self) -> None:
+        for side in (self.inner, self.outer):
+            side.transport.abort()
+
+
+class Proxy:
+    """Forwards a free port of its own (``port``) to *target*; all connections live in one thread.
+
+    ``struck`` counts what was done to the traffic since the last change of behaviour.
+    """
+
+    def __init__(self, target: int) -> None:
+        self.target, self.port, self.struck = target, 0, 0
+        self._lines: set[_Line] = set()
+        self._answer: bytes | None = None
+        self._refusing = False
+        self._needle, self._drops = b"", 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
+        self._thread.start()
+        self._server = self._do(asyncio.start_server(self._accept, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """End all connections and the thread."""
+        self._do(self._set(refusing=True))
+        self._server.close()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+
+    def pass_on(self) -> None:
+        """Forward everything (how it begins)."""
+        self._do(self._set())
+
+    def refuse(self) -> None:
+        """Cut every connection, and each new one at once."""
+        self._do(self._set(refusing=True))
+
+    def answer(self, reply: bytes) -> None:
+        """Give *reply* to every request instead of forwarding it."""
+        self._do(self._set(answer=reply))
+
+    def drop_replies(self, needle: bytes, times: int) -> None:
+        """Of the next *times* requests that contain *needle*, lose the reply: the server has acted, nobody knows."""
+        self._do(self._set(needle=needle, drops=times))
+
+    def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    async def _set(
+        self, *, refusing: bool = False, answer: bytes | None = None, needle: bytes = b"", drops: int = 0
+    ) -> None:
+        self._refusing, self._answer, self._needle, self._drops, self.struck = refusing, answer, needle, drops, 0
+        for line in list(self._lines) if refusing else []:
+            line.cut()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._refusing:
+            self.struck += 1
+            writer.transport.abort()
+            return
+        try:
+            back, onward = await asyncio.open_connection("127.0.0.1", self.target)
+        except OSError:
+            writer.transport.abort()
+            return
+        line = _Line(writer, onward)
+        self._lines.add(line)
+        with contextlib.suppress(OSError):
+            await asyncio.gather(self._requests(line, reader), self._replies(line, back))
+        line.cut()
+        self._lines.discard(line)
+
+    async def _requests(self, line: _Line, reader: asyncio.StreamReader) -> None:
+        while data := await reader.read(_CHUNK):
+            if self._answer is not None:
+                with contextlib.suppress(asyncio.TimeoutError):  # the rest of the request
+                    while await asyncio.wait_for(reader.read(_CHUNK), 0.02):
+                        pass
+                self.struck += 1
+                line.inner.write(self._answer)
+                await line.inner.drain()
+                line.inner.close()
+                await asyncio.sleep(0.2)
+                break
+            if self._drops and self._needle in data:
+                self._drops -= 1
+                line.doomed = True
+            line.outer.write(data)
+            await line.outer.drain()
+        line.cut()
+
+    async def _replies(self, line: _Line, back: asyncio.StreamReader) -> None:
+        while data := await back.read(_CHUNK):
+            if line.doomed:
+                self.struck += 1
+                break
+            line.inner.write(data)
+            await line.inner.drain()
+        line.cut()
