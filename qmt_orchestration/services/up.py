@@ -178,7 +178,11 @@ def dagster_home(settings: Settings) -> Path:
 
 def resume_market(settings: Settings, redis: Any, chosen_date: str | None) -> Settings:
     """Where the simulated market starts: the chosen date, else where an earlier start stopped, else the default."""
-    update: dict[str, Any] = {"sim_anchor_ms": int(time.time() * 1000)}
+    update: dict[str, Any] = {
+        "sim_anchor_ms": int(time.time() * 1000),
+        # an hour of the market's time: at 25 times its speed an hour of ours would not fit into Redis
+        "stream_retention_seconds": settings.stream_retention_seconds / max(settings.sim_speed, 1.0),
+    }
     if chosen_date is not None:
         update["sim_date"] = str(calendar.require_trading_day(chosen_date))
     else:

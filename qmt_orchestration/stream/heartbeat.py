@@ -2,11 +2,16 @@
 
 `keys.HEARTBEAT` is a hash that expires 15 s after the last beat: absent means dead. About every 30 s the numbers also
 go to the stream `keys.STATS` of the service, about a day of them, for plots.
+
+A thread keeps the beat going while the service is busy with one long step (a slow query), for at most a minute: a
+service that hangs, or a process that is stopped, falls silent all the same.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any, Final
@@ -19,6 +24,10 @@ from qmt_orchestration.stream import keys
 TTL_SECONDS: Final = 15
 STATS_SECONDS: Final = 30.0
 STATS_MAXLEN: Final = 4000
+PULSE_SECONDS: Final = 2.0
+BUSY_SECONDS: Final = 60.0
+
+log = logging.getLogger("heartbeat")
 
 Number = int | float | str
 
@@ -37,6 +46,9 @@ class Heartbeat:
             "started_ms": int(time.time() * 1000),
         }
         self._next_stats = 0.0
+        self._last_beat = 0.0
+        self._stopped = threading.Event()
+        self._pulse: threading.Thread | None = None
 
     def beat(self, numbers: Mapping[str, Number] | None = None) -> None:
         """Publish the numbers (text or numbers; times in epoch ms, units in the names)."""
@@ -48,9 +60,26 @@ class Heartbeat:
             self._next_stats = time.monotonic() + STATS_SECONDS
             pipe.xadd(keys.STATS.format(service=self._service), fields, maxlen=STATS_MAXLEN, approximate=True)
         pipe.execute()
+        self._last_beat = time.monotonic()
+        if self._pulse is None:
+            self._pulse = threading.Thread(target=self._keep_beating, name="pulse", daemon=True)
+            self._pulse.start()
+
+    def _keep_beating(self) -> None:
+        while not self._stopped.wait(PULSE_SECONDS):
+            if not PULSE_SECONDS / 2 < time.monotonic() - self._last_beat < BUSY_SECONDS:
+                continue
+            try:
+                if self._client.hset(self._key, "beat_ms", int(time.time() * 1000)) == 0:
+                    self._client.expire(self._key, TTL_SECONDS)
+                else:  # it had expired: half a heartbeat would mislead
+                    self._client.delete(self._key)
+            except redis.RedisError as error:
+                log.debug("no pulse while Redis is away: %s", error)
 
     def stop(self) -> None:
         """Mark a clean stop: the heartbeat says ``state=stopped`` until it expires. Never raises for a dead server."""
+        self._stopped.set()
         try:
             self._client.hset(self._key, mapping={"state": "stopped", "beat_ms": int(time.time() * 1000)})
             self._client.expire(self._key, TTL_SECONDS)
