@@ -12,6 +12,7 @@ import os
 import random
 import sys
 import time
+from pathlib import Path
 
 from benchmarks import report
 from benchmarks.chaos import session, soak
@@ -27,6 +28,7 @@ def main() -> int:
     parser.add_argument("--symbols", type=int, default=0, help="of the market (2000; soak 1000; controls 500)")
     parser.add_argument("--speed", type=float, default=0.0, help="market seconds per second (10; soak 40)")
     parser.add_argument("--only", default="", metavar="TEXT", help="faults whose names contain one of a|b|c")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep data and logs there")
     parser.add_argument("--list", action="store_true", help="name the faults")
     parser.add_argument("--control", action="store_true", help="the negative controls")
     parser.add_argument("--soak", action="store_true", help="a trading day without faults")
@@ -44,9 +46,8 @@ def main() -> int:
         return _controls(args.symbols or 500, args.speed or 10.0, args.seed)
     chosen = [f for f in FAULTS if any(part in f.name for part in args.only.split("|"))]
     random.Random(args.seed).shuffle(chosen)
-    outcome = session.run(
-        Market(args.symbols or 2000, args.speed or 10.0), chosen, seed=args.seed, ticks=args.ticks, say=_say
-    )
+    market = Market(args.symbols or 2000, args.speed or 10.0)
+    outcome = session.run(market, chosen, seed=args.seed, ticks=args.ticks, say=_say, keep=args.keep)
     _tell(outcome)
     print("PASSED" if outcome.good else "FAILED")
     return 0 if outcome.good else 1
@@ -72,7 +73,8 @@ def _tell(outcome: session.Outcome) -> None:
     print(
         f"\n{verdict.produced:,} ticks produced, {outcome.lost} lost, {outcome.doubled} doubled; "
         f"{verdict.bars_compared:,} bars compared with the plan, {verdict.published_compared:,} published ones with "
-        f"ClickHouse; {verdict.unseen:,} ticks of the market while no subscriber ran; {outcome.seconds:.0f} s, "
+        f"ClickHouse; {verdict.unseen:,} ticks of the market while no subscriber ran; "
+        f"{verdict.trimmed:,} entries trimmed under the writer; {outcome.seconds:.0f} s, "
         f"load {report.load():g}"
     )
     for text in [*outcome.problems, *verdict.examples]:

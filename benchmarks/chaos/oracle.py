@@ -123,6 +123,7 @@ class Verdict:
     published_compared: int = 0
     unseen: int = 0  # ticks of the market while no subscriber listened: nobody could have them
     dead_letters: int = 0
+    trimmed: int = 0  # entries that the writer trimmed while the session ran
     examples: list[str] = field(default_factory=list)
 
     def complain(self, text: str) -> None:
@@ -134,6 +135,7 @@ def judge(world: World, ledger: Ledger) -> Verdict:
     """Everything, after the session has ended and the writer has nothing left to do."""
     verdict = Verdict(produced=ledger.ticks)
     verdict.dead_letters = int(world.redis.xlen(keys.DEAD_LETTERS.format(stream=STREAM)))
+    verdict.trimmed = len(ledger.batches) - int(world.redis.xlen(STREAM))
     _batches(world, ledger, verdict)
     blind = _blind_times(ledger)
     _feed(world, ledger, blind, verdict)

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import redis
 
@@ -64,11 +65,21 @@ class Outcome:
 
 
 def run(
-    market: Market, faults: Sequence[Fault], *, seed: int, ticks: int, pause: tuple[float, float] = (2.5, 4.0), say: Say
+    market: Market,
+    faults: Sequence[Fault],
+    *,
+    seed: int,
+    ticks: int,
+    say: Say,
+    pause: tuple[float, float] = (2.5, 4.0),
+    keep: Path | None = None,
 ) -> Outcome:
-    """Break the pipeline with *faults*, in this order, then let it run until *ticks* are produced; account for all."""
+    """Break the pipeline with *faults*, in this order, then let it run until *ticks* are produced; account for all.
+
+    *keep*: an empty folder for data and logs, kept afterwards.
+    """
     chance, began = random.Random(seed), time.monotonic()
-    with world(market) as there:
+    with world(market, keep=keep) as there:
         ledger = Ledger(there)
         ledger.start()
         wait_until(lambda: there.newest_received_ms() > 0 and _beating(there, 0, tuple(HOST_OF)), 120, "the start")

@@ -1,7 +1,8 @@
 """The soak: one simulated trading day at high speed without faults, and what grows in it.
 
 Sampled all the time: resident memory of each service and engine, active parts of `ticks`, keys of Redis, entries of the
-tick stream. Flat means: the last third is not above the second by more than a tenth and a small amount. The first third is left out: caches and stream retention fill.
+tick stream. Flat means: the last third is not above the second by more than a tenth and a small amount. The first third
+is left out: caches and stream retention fill.
 """
 
 from __future__ import annotations

@@ -224,10 +224,14 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[bool]:
 
 
 @contextmanager
-def world(market: Market, *, redis_mb: int = 1024) -> Iterator[World]:
-    """A world in a temporary folder, started and, at the end, taken down."""
+def world(market: Market, *, keep: Path | None = None, redis_mb: int = 1024) -> Iterator[World]:
+    """A world in a temporary folder (or in *keep*, which stays), started and, at the end, taken down."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="qmt-chaos-", ignore_cleanup_errors=True)))
+        if keep is None:
+            keep = Path(stack.enter_context(TemporaryDirectory(prefix="qmt-chaos-", ignore_cleanup_errors=True)))
+        elif keep.exists() and any(keep.iterdir()):
+            raise ValueError(f"expected a new or empty folder, found {keep} with something in it")
+        folder = keep.resolve()
         own = Settings(
             data_dir=folder / "engines",
             redis_url="",

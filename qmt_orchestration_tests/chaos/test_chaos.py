@@ -1,0 +1,52 @@
+"""Faults strike the whole pipeline: nothing is lost, nothing doubled, no bar wrong; and the account can fail.
+
+How fast it recovers depends on the machine: `make chaos` judges that, here it is only shown (``pytest -s``).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.chaos import session
+from benchmarks.chaos.faults import BY_NAME
+from benchmarks.chaos.world import Market
+
+pytestmark = pytest.mark.timeout(900)
+
+#: One of each kind: every process that keeps something, a reply lost after the deed, and bad or repeated input.
+TELLING = (
+    "reply dropped, ClickHouse to writer",
+    "SIGKILL writer",
+    "SIGKILL redis",
+    "batches published twice",
+    "SIGKILL subscriber",
+    "poison batches",
+    "SIGKILL clickhouse",
+    "SIGKILL publisher",
+)
+
+
+def run(names: tuple[str, ...], careless: str = "") -> session.Outcome:
+    market = Market(symbols=300, speed=15.0, retention_seconds=5.0, careless=careless)
+    outcome = session.run(market, [BY_NAME[name] for name in names], seed=5, ticks=0, pause=(0.5, 1.5), say=print)
+    print(session.table(outcome))  # noqa: T201
+    return outcome
+
+
+def test_faults_lose_nothing_and_double_nothing() -> None:
+    outcome = run(TELLING)
+    told = "\n".join([session.table(outcome), *outcome.problems, *outcome.verdict.examples])
+    assert (outcome.lost, outcome.doubled, sum(outcome.verdict.bars_wrong.values())) == (0, 0, 0), told
+    assert not outcome.problems, told
+    assert all(line.struck and line.seconds >= 0 for line in outcome.lines), told
+    assert outcome.verdict.produced > 10_000
+    assert outcome.verdict.trimmed > 0  # the stream was trimmed under the living writer
+    assert outcome.verdict.bars_compared > 300
+    assert outcome.verdict.published_compared > 300
+
+
+@pytest.mark.parametrize(("mistake", "number"), [("ack-first", "lost"), ("no-token", "doubled")])
+def test_the_account_finds_a_careless_writer(mistake: str, number: str) -> None:
+    outcome = run(("SIGKILL writer", "SIGKILL writer"), careless=mistake)
+    assert getattr(outcome, number) > 0, session.table(outcome)
+    assert not outcome.good
