@@ -30,7 +30,8 @@ def bars(
     *start*, *end*: dates (the whole day), or times (without zone: Asia/Shanghai), or ISO text of either. *period*: 1m,
     5m, 30m, 1d, 1w, 1mo or another one of ``QMT_ROLLUP_PERIODS``. *adjust*: front or back, daily bars only. Columns:
     symbol, frame (end label, Asia/Shanghai), open, high, low, close, vol (shares), amount (yuan), source and, as
-    stored, ticks and quality_score, or for adjusted bars the factor applied. Raises `NoSuchBars`; an unknown symbol: no rows.
+    stored, ticks and quality_score, or for adjusted bars the factor applied. Raises
+    `NoSuchBars`; an unknown symbol has no rows.
     """
     if adjust and period != "1d":
         raise NoSuchBars(f"adjusted prices are made for 1d only, asked for {period}: drop adjust, or take period 1d")

@@ -2,8 +2,8 @@
 
 Files of a folder are told apart by name: ``ticks_*.parquet|csv`` (columns of `market.schema.RECORDED_COLUMNS`) and a
 vendor's bars ``bars_{1m,5m,30m,1d}_*.parquet|csv`` (symbol, frame, open, high, low, close, vol in shares, amount).
-Ticks go through states and the rule of a bar; a vendor's minutes through the rollups. All of it happens in a database of its
-own that is dropped afterwards, on a private engine unless a server is configured.
+Ticks go through states and the rule of a bar; a vendor's minutes through the rollups. All of it happens in databases
+that are dropped afterwards, on a private engine unless a server is configured.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ SELECT symbol, frame, open, high, low, close, vol, amount, source, ticks, qualit
 
 -- The 240-row day of other vendors: the opening call is part of 09:31. A symbol without a trade in 09:31 has the call there alone.
 CREATE OR REPLACE VIEW minute_bars_240 $on_cluster AS
-SELECT symbol, if(toHour(frame) * 60 + toMinute(frame) = 570, frame + 60, frame) AS frame_240,
-       argMin(b.open, b.frame) AS open, max(b.high) AS high, min(b.low) AS low, argMax(b.close, b.frame) AS close,
-       sum(b.vol) AS vol, round(sum(b.amount), 4) AS amount, min(b.source) AS source, toUInt32(sum(b.ticks)) AS ticks,
-       min(b.quality_score) AS quality_score, max(b.version) AS version
-FROM (SELECT * FROM bars_1m FINAL) AS b
-GROUP BY symbol, frame_240;
+SELECT symbol, label AS frame, argMin(b.open, b.frame) AS open, max(b.high) AS high, min(b.low) AS low, argMax(b.close, b.frame) AS close,
+       sum(b.vol) AS vol, round(sum(b.amount), 4) AS amount,
+       CAST(multiIf(countIf(b.source = 'history') > 0, 'history', countIf(b.source = 'live') > 0, 'live', 'filled'),
+            'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source,
+       toUInt32(sum(b.ticks)) AS ticks, min(b.quality_score) AS quality_score, max(b.version) AS version
+FROM (SELECT *, if(toHour(frame) * 60 + toMinute(frame) = 570, frame + 60, frame) AS label FROM bars_1m FINAL) AS b
+GROUP BY symbol, label;
 
 -- QMT's own minute bars, vol in shares.
 CREATE OR REPLACE VIEW qmt_bars_1m $on_cluster AS

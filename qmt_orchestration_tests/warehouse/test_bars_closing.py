@@ -1,0 +1,118 @@
+"""What is pending when: closing on market time and by the clock, lost runs, days apart."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from qmt_orchestration.market.sessions import at
+from qmt_orchestration.warehouse import bars
+from qmt_orchestration_tests.warehouse.market_day import DAY, clock, made, rows, store, tick
+
+OPENING = [tick("09:25:00", 10.0, 1000), tick("09:29:57", 10.0, 1000)]
+
+
+def last_closed(client: Any, settings: Any, now: str, day: date = DAY) -> str | None:
+    found = bars.closed_watermark(client, settings, day, clock(now))
+    return f"{found:%H:%M}" if found else None
+
+
+def test_a_minute_closes_when_any_tick_is_the_grace_past_its_end(clickhouse: Any, settings: Any) -> None:
+    store(clickhouse, [*OPENING, tick("09:31:00.9", 10.0, 1000)])
+    assert last_closed(clickhouse, settings, "09:31:01") == "09:30"
+    store(clickhouse, [tick("09:31:01", 10.0, 1000, symbol="600000.SH")])
+    assert last_closed(clickhouse, settings, "09:31:02") == "09:31"
+
+
+@pytest.mark.parametrize(
+    ("newest", "now", "closed"), [("11:29:59", "11:30:30", "11:30"), ("14:59:59", "15:00:30", "15:00")]
+)
+def test_the_ends_of_the_sessions_close_without_a_later_tick(
+    clickhouse: Any, settings: Any, newest: str, now: str, closed: str
+) -> None:
+    store(clickhouse, [*OPENING, tick(newest, 10.0, 1000)])
+    before = {"11:30": "11:29", "15:00": "14:59"}[closed]
+    assert last_closed(clickhouse, settings, now[:-2] + "29") == before
+    assert last_closed(clickhouse, settings, now) == closed
+
+
+def test_the_clock_closes_nothing_of_another_day(clickhouse: Any, settings: Any) -> None:
+    store(clickhouse, [*OPENING, tick("10:29:58", 10.0, 1000)])
+    other_day = clock("16:00:00", date(2025, 6, 6))
+    (found,) = bars.pending(clickhouse, settings, other_day)
+    assert (found.day, found.last_frame) == (DAY, at(DAY, 629))
+
+
+def test_nothing_is_pending_before_the_first_minute_has_closed_or_without_ticks(clickhouse: Any, settings: Any) -> None:
+    assert bars.pending(clickhouse, settings, clock("10:00:00")) == []
+    store(clickhouse, [tick("09:20:00", 10.0, 0)])
+    assert bars.pending(clickhouse, settings, clock("09:20:01")) == []
+
+
+def test_a_lost_run_is_pending_again_and_so_is_a_run_that_died_before_the_rollups(
+    clickhouse: Any, settings: Any
+) -> None:
+    store(clickhouse, [*OPENING, tick("09:40:02", 10.0, 2000)])
+    now = clock("09:40:03")
+    (found,) = bars.pending(clickhouse, settings, now)
+    assert (found.first_frame, found.last_frame, found.frames) == (at(DAY, 570), at(DAY, 580), 11)
+    bars.finalize(clickhouse, DAY, found.first_frame, found.last_frame)
+    assert bars.pending(clickhouse, settings, now), "the 5m and 30m bars have not followed"
+    bars.roll_up(clickhouse, DAY, "5m", found.first_frame, found.last_frame)
+    bars.roll_up(clickhouse, DAY, "30m", found.first_frame, found.last_frame)
+    assert bars.pending(clickhouse, settings, now) == []
+    assert [f"{r[1]:%H:%M}" for r in rows(clickhouse, "bars_5m")] == ["09:35", "09:40"]
+    assert rows(clickhouse, "bars_30m") == [], "10:00 has not closed"
+
+
+def test_a_rollup_catches_up_with_minutes_that_an_earlier_run_left(clickhouse: Any, settings: Any) -> None:
+    store(clickhouse, [*OPENING, tick("09:40:02", 10.0, 2000)])
+    bars.finalize(clickhouse, DAY, at(DAY, 570), at(DAY, 580))
+    store(clickhouse, [tick("09:46:02", 10.0, 2100)])
+    bars.finalize(clickhouse, DAY, at(DAY, 581), at(DAY, 585))
+    bars.roll_up(clickhouse, DAY, "5m", at(DAY, 581), at(DAY, 585))
+    assert [f"{r[1]:%H:%M}" for r in rows(clickhouse, "bars_5m")] == ["09:35", "09:40", "09:45"]
+
+
+def test_days_are_pending_oldest_first_and_a_late_tick_reopens_an_old_day(clickhouse: Any, settings: Any) -> None:
+    old = date(2025, 6, 4)
+    for day in (DAY, old):
+        ticks = [tick("09:25:00", 10.0, 1000, day=day), tick("15:00:03", 10.0, 2000, day=day)]
+        store(clickhouse, ticks)
+    now = clock("15:10:00")
+    assert [p.day for p in bars.pending(clickhouse, settings, now)] == [old, DAY]
+    for day in (old, DAY):
+        bars.finalize(clickhouse, day)
+        for period in bars.INTRADAY_ROLLUPS:
+            bars.roll_up(clickhouse, day, period)
+    assert bars.pending(clickhouse, settings, now) == []
+    store(clickhouse, [tick("10:00:03", 10.0, 1500, day=old)])
+    assert [(p.day, p.first_frame) for p in bars.pending(clickhouse, settings, now)] == [(old, at(old, 601))]
+
+
+def test_repeating_a_run_writes_nothing(clickhouse: Any) -> None:
+    made(clickhouse, [*OPENING, tick("15:00:03", 10.0, 2000)])
+    before = clickhouse.query("SELECT max(version) FROM bars_1m").first_row
+    assert bars.finalize(clickhouse, DAY).rows == 0
+    assert clickhouse.query("SELECT max(version) FROM bars_1m").first_row == before
+
+
+def test_a_rebuild_mends_damaged_states_and_keeps_ticks_that_come_meanwhile(clickhouse: Any) -> None:
+    made(clickhouse, [*OPENING, tick("10:00:20", 10.2, 3000), tick("15:00:03", 10.0, 4000)])
+    whole = rows(clickhouse)
+    clickhouse.command("ALTER TABLE bar_states_1m DROP PARTITION '20250605'")
+    assert bars.live_bars(clickhouse, DAY, at(DAY, 570), at(DAY, 900)).num_rows == 0
+    assert bars.rebuild_states(clickhouse, DAY) == 3
+    assert (
+        rows(clickhouse, "bars_1m_live(day='2025-06-05', first='2025-06-05 09:30:00', last='2025-06-05 15:00:00')")
+        == whole
+    )
+
+
+def test_a_day_without_ticks_is_empty_not_an_error(clickhouse: Any) -> None:
+    assert bars.rebuild_states(clickhouse, DAY) == 0
+    assert bars.finalize(clickhouse, DAY).rows == 0
+    assert [bars.roll_up(clickhouse, DAY, p).rows for p in ("5m", "30m", "1d")] == [0, 0, 0]
+    assert bars.fill_from_history(clickhouse, DAY).rows == 0

@@ -1,0 +1,162 @@
+"""Rollups and their sources, repairs from QMT's history, adjusted bars, the user's names, the analyst's door."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import pytest
+
+from qmt_orchestration.market.sessions import at
+from qmt_orchestration.warehouse import bars
+from qmt_orchestration.warehouse.analyst import NoSuchBars
+from qmt_orchestration.warehouse.analyst import bars as analyst_bars
+from qmt_orchestration.warehouse.migrate import migrate
+from qmt_orchestration_tests.warehouse.market_day import DAY, SYMBOL, bar, baseline, made, ohlcv, rows, tick
+
+ACCEPTANCE = (
+    "SELECT count() AS total_records, count(DISTINCT symbol) AS unique_symbols, min(frame) AS earliest_time, "
+    "max(frame) AS latest_time, round(avg(vol), 0) AS avg_volume FROM minute_bars "
+    "WHERE frame >= now() - INTERVAL 3 MINUTE;"
+)
+FULL = [tick("09:25:00", 10.0, 1000), tick("09:30:30", 10.2, 1500), tick("15:00:03", 10.1, 9000)]
+
+
+def history(client: Any, found: list[tuple[str, int]], period: str = "1m", symbol: str = SYMBOL) -> None:
+    """QMT's bars: (HH:MM, shares) at 10 … 10.1 yuan."""
+    data = [
+        [period, symbol, at(DAY, int(t[:2]) * 60 + int(t[3:])), 10.0, 10.1, 10.0, 10.1, vol, vol * 10.0]
+        for t, vol in found
+    ]
+    columns = ["period", "symbol", "frame", "open", "high", "low", "close", "vol", "amount"]
+    client.insert("qmt_bars", data, column_names=columns)
+
+
+def labels(client: Any, table: str) -> list[str]:
+    return [f"{r[1]:%H:%M}" for r in rows(client, table)]
+
+
+def test_48_bars_of_5m_and_8_of_30m_with_the_opening_in_the_first(clickhouse: Any) -> None:
+    made(clickhouse, FULL)
+    bars.roll_up(clickhouse, DAY, "5m")
+    bars.roll_up(clickhouse, DAY, "30m")
+    assert len(labels(clickhouse, "bars_5m")) == 48
+    assert labels(clickhouse, "bars_30m") == ["10:00", "10:30", "11:00", "11:30", "13:30", "14:00", "14:30", "15:00"]
+    assert ohlcv(bar(clickhouse, "09:35", source="bars_5m")) == (10.0, 10.2, 10.0, 10.2, 1500)
+    assert [r[8] for r in rows(clickhouse, "bars_30m")] == ["live", *["filled"] * 6, "live"]
+
+
+def test_other_periods_are_one_setting_away(clickhouse: Any, settings: Any) -> None:
+    migrate(settings.model_copy(update={"rollup_periods": ("15m", "60m", "1w", "1mo")}))
+    made(clickhouse, FULL)
+    for period in ("15m", "60m"):
+        bars.roll_up(clickhouse, DAY, period)
+    assert len(labels(clickhouse, "bars_15m")) == 16
+    assert labels(clickhouse, "bars_60m") == ["10:30", "11:30", "14:00", "15:00"]
+    made(
+        clickhouse,
+        [
+            tick("09:25:00", 9.5, 100, day=date(2025, 6, 3), low=9.4),
+            tick("15:00:03", 9.8, 700, day=date(2025, 6, 3), low=9.4),
+        ],
+        date(2025, 6, 3),
+    )
+    for day in (date(2025, 6, 3), DAY):
+        bars.roll_up(clickhouse, day, "1d")
+    for period, last in (("1w", date(2025, 6, 6)), ("1mo", date(2025, 6, 30))):
+        bars.roll_up(clickhouse, DAY, period)
+        (found,) = rows(clickhouse, f"bars_{period}")
+        assert found[1] == at(last, 900)
+        assert found[2:7] == (10.0, 10.2, 9.4, 10.1, 9700)
+
+
+def test_an_unknown_period_is_refused_by_name(clickhouse: Any, settings: Any) -> None:
+    with pytest.raises(bars.UnknownPeriod, match="7h"):
+        bars.roll_up(clickhouse, DAY, "7h")
+    with pytest.raises(ValueError, match="QMT_ROLLUP_PERIODS"):
+        migrate(settings.model_copy(update={"rollup_periods": ("5m; DROP TABLE ticks",)}))
+
+
+def test_a_day_without_ticks_comes_from_history_and_says_so(clickhouse: Any) -> None:
+    history(clickhouse, [("09:30", 0), ("09:31", 500), ("09:32", 0), ("15:00", 700)])
+    assert bars.fill_from_history(clickhouse, DAY).rows == 3, "nothing before the first trade"
+    assert {r[8] for r in rows(clickhouse)} == {"history"}
+    for period in ("5m", "1d"):
+        bars.roll_up(clickhouse, DAY, period)
+    assert rows(clickhouse, "bars_1d")[0][2:9] == (10.0, 10.1, 10.0, 10.1, 1200, 12000.0, "history")
+    assert bars.fill_from_history(clickhouse, DAY).rows == 0
+
+
+def test_gaps_are_repaired_from_history_and_differences_never_overwritten(clickhouse: Any) -> None:
+    ticks = [tick("09:25:00", 10.0, 1000), tick("09:30:30", 10.2, 1500), baseline("09:33:20", 10.2, 4000)]
+    made(clickhouse, [*ticks, tick("09:33:40", 10.2, 4100), tick("15:00:03", 10.1, 9000)])
+    history(clickhouse, [("09:31", 555), ("09:32", 900), ("09:33", 0), ("09:34", 1700), ("15:00", 4900)])
+    bars.fill_from_history(clickhouse, DAY)
+    found = {label: bar(clickhouse, label) for label in ("09:31", "09:32", "09:33", "09:34", "15:00")}
+    assert [b["source"] for b in found.values()] == ["live", "history", "filled", "history", "live"]
+    assert [b["vol"] for b in found.values()] == [500, 900, 0, 1700, 4900]
+    again = bars.finalize(clickhouse, DAY)
+    assert again.rows == 0, "a repair stays when our ticks have nothing better"
+
+
+def test_history_gives_the_daily_row_of_a_symbol_that_our_feed_lost_before_the_close(clickhouse: Any) -> None:
+    made(
+        clickhouse,
+        [tick("09:25:00", 10.0, 1000), tick("10:00:30", 10.0, 2000), tick("15:00:03", 5.0, 100, symbol="600000.SH")],
+    )
+    history(clickhouse, [("15:00", 8000)], period="1d")
+    bars.roll_up(clickhouse, DAY, "1d")
+    assert [(r[0], r[6], r[8]) for r in rows(clickhouse, "bars_1d")] == [
+        (SYMBOL, 8000, "history"),
+        ("600000.SH", 100, "live"),
+    ]
+
+
+def test_adjusted_daily_bars_follow_the_dated_ratios(clickhouse: Any, settings: Any) -> None:
+    days = [date(2025, 6, 3), date(2025, 6, 4), DAY]
+    for day, price in zip(days, (20.0, 10.0, 8.0), strict=True):
+        made(clickhouse, [tick("09:25:00", price, 100, day=day), tick("15:00:03", price, 200, day=day)], day)
+        bars.roll_up(clickhouse, day, "1d")
+    factors = [[SYMBOL, days[1], 2.0], [SYMBOL, days[2], 1.25], ["600000.SH", days[0], 3.0]]
+    clickhouse.insert("adjust_factors", factors, column_names=["symbol", "ex_date", "dr"])
+    front = analyst_bars(settings, SYMBOL, days[0], days[2], "1d", adjust="front")
+    back = analyst_bars(settings, SYMBOL, days[0], days[2], "1d", adjust="back")
+    assert front.close.tolist() == pytest.approx([8.0, 8.0, 8.0])
+    assert back.close.tolist() == pytest.approx([20.0, 20.0, 20.0])
+    assert back.factor.tolist() == [1.0, 2.0, 2.5]
+    clickhouse.command("TRUNCATE TABLE adjust_factors")
+    assert analyst_bars(settings, SYMBOL, days[0], days[2], "1d", adjust="front").close.tolist() == [20.0, 10.0, 8.0]
+
+
+def test_the_users_query_runs_as_it_stands(clickhouse: Any) -> None:
+    made(clickhouse, FULL)
+    assert clickhouse.query(ACCEPTANCE).column_names[:2] == ("total_records", "unique_symbols")
+    columns = "symbol, frame, open, high, low, close, vol, amount"
+    assert clickhouse.query(f"SELECT {columns} FROM minute_bars").row_count == 241
+
+
+def test_the_240_row_day_has_the_opening_in_0931_and_the_same_totals(clickhouse: Any) -> None:
+    made(clickhouse, FULL)
+    found = clickhouse.query("SELECT frame, open, vol FROM minute_bars_240 ORDER BY frame").result_rows
+    assert len(found) == 240
+    assert (f"{found[0][0]:%H:%M}", *found[0][1:]) == ("09:31", 10.0, 1500)
+    assert sum(r[2] for r in found) == 9000
+
+
+def test_latest_ticks_tell_the_last_price_of_each_symbol(clickhouse: Any) -> None:
+    made(clickhouse, [*FULL, tick("09:20:00", 0.0, 0, symbol="000002.SZ")])
+    found = clickhouse.query("SELECT symbol, last_price, vol, last_close FROM latest_ticks ORDER BY symbol").result_rows
+    assert found == [(SYMBOL, 10.1, 9000, 10.0), ("000002.SZ", 0.0, 0, 10.0)]
+
+
+def test_the_analysts_door(clickhouse: Any, settings: Any) -> None:
+    made(clickhouse, FULL)
+    whole = analyst_bars(settings, [SYMBOL, "600000.SH"], "2025-06-05", "2025-06-05")
+    assert len(whole) == 241
+    assert str(whole.frame.dt.tz) == "Asia/Shanghai"
+    part = analyst_bars(settings, SYMBOL, "2025-06-05 09:30:00", "2025-06-05T09:31:00")
+    assert part.vol.tolist() == [1000, 500]
+    with pytest.raises(NoSuchBars, match="there are 1d, 1m, 30m, 5m"):
+        analyst_bars(settings, SYMBOL, DAY, DAY, "7m")
+    with pytest.raises(NoSuchBars, match="1d only"):
+        analyst_bars(settings, SYMBOL, DAY, DAY, "5m", adjust="front")
