@@ -13,7 +13,7 @@ from dataclasses import asdict
 from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import redis
 
@@ -28,6 +28,7 @@ from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 STRIP_DAYS: Final = 30
 _HISTORY: Final = 240  # seconds of the sparkline
@@ -73,18 +74,25 @@ class Live:
         self._past_days: dict[date, tuple[float, dict[str, Any]]] = {}
         self._rates: deque[float] = deque(maxlen=_HISTORY)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="console-live", daemon=True)
+        self._market: MarketClock | None = None
+        # ClickHouse has a thread of its own: a busy warehouse must not stop the clock and the services of the page
+        self._threads = [
+            threading.Thread(target=work, name=f"console-{name}", daemon=True)
+            for name, work in (("redis", self._watch_redis), ("clickhouse", self._watch_warehouse))
+        ]
         self.snapshot: dict[str, Any] = {}
         self.version = 0
 
     def start(self) -> None:
         """Begin gathering."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
         """End, and close the connections."""
         self._stop.set()
-        self._thread.join(5)
+        for thread in self._threads:
+            thread.join(3)
         self.redis.close()
         if self._warehouse is not None:
             self._warehouse.close()
@@ -103,17 +111,28 @@ class Live:
         """The rows of ``queries/<name>.sql`` as dictionaries."""
         return list(self.warehouse().query(sql(name), parameters=parameters).named_results())
 
-    def _work(self) -> None:
+    def _watch_redis(self) -> None:
         while not self._stop.is_set():
             began = time.monotonic()
-            self.gather()
+            self._gather()
             self._stop.wait(max(1.0 - (time.monotonic() - began), 0.2))
 
-    def gather(self) -> None:
-        """Read everything that is due and publish a new snapshot."""
+    def _watch_warehouse(self) -> None:
+        while not self._stop.wait(0.2):
+            clock = self._market
+            if clock is None:
+                continue
+            day = clock.today()
+            self._query("minute", self._minute, clock)
+            self._query("minutes", self._minutes, day)
+            self._query("days", self._days, day)
+            self._query("failed", self._failed, day)
+
+    def _gather(self) -> None:
+        """Read Redis and publish a new snapshot, with what ClickHouse said last."""
         now: dict[str, Any] = {"at_ms": int(time.time() * 1000)}
         try:
-            clock = read_clock(self.redis)
+            clock = self._market = read_clock(self.redis)
             beats = heartbeat.read_all(self.redis)
             now |= {"clock": self._clock(clock), "feed": self._feed(beats), "services": self._services(beats)}
             now["clients"] = [_client(info) for info in list_clients(self.redis)]
@@ -122,22 +141,18 @@ class Live:
             log.warning("console: %s", now["error"])
             self.snapshot, self.version = {**self.snapshot, **now}, self.version + 1
             return
-        day = clock.today()
-        self._query("minute", lambda: self._minute(clock))
-        self._query("minutes", lambda: self._minutes(day))
-        self._query("days", lambda: self._days(day))
-        self._query("failed", lambda: self.rows("failed", day=day))
         self.snapshot, self.version = {**now, **self._parts}, self.version + 1
 
-    def _query(self, name: str, read: Callable[[], Any]) -> None:
+    def _query(self, name: str, read: Callable[[T], Any], argument: T) -> None:
         if time.monotonic() < self._due.get(name, 0):
             return
         began = time.monotonic()
         try:
-            self._parts[name] = read()
-            self._parts.pop(f"{name}_error", None)
+            parts = {**self._parts, name: read(argument)}
+            parts.pop(f"{name}_error", None)
+            self._parts = parts
         except Exception as error:  # whatever a database can say is shown on the page, in the part it belongs to
-            self._parts[f"{name}_error"] = f"ClickHouse: {str(error)[:300]}"
+            self._parts = {**self._parts, f"{name}_error": f"ClickHouse: {str(error)[:300]}"}
             log.warning("console: %s cannot be read: %s", name, str(error)[:300])
         # a slow query makes itself rarer: the console must not become the load
         self._due[name] = time.monotonic() + max(_INTERVAL[name], 5 * (time.monotonic() - began))
@@ -223,6 +238,9 @@ class Live:
             bars, filled = (int(row["bars"]), int(row["filled"])) if row else (0, 0)
             cells.append([f"{frame:%H:%M}", bars, filled, int(row["history"]) if row else 0])
         return {"day": day.isoformat(), "full": full, "cells": cells}
+
+    def _failed(self, day: date) -> list[dict[str, Any]]:
+        return self.rows("failed", day=day)
 
     def _days(self, today: date) -> list[dict[str, Any]]:
         verdicts = {row["day_text"]: row for row in self.rows("verdicts", day=today)}

@@ -132,9 +132,10 @@ function drawMinutes(minutes) {
 function drawDays(days) {
   fill($("days"), days.map((d) => {
     const share = Number(d.share || 0), failed = Number(d.errors) > 0;
-    const tone = failed ? "failed" : share >= 0.995 ? "h3" : share >= 0.97 ? "h2" : share > 0 ? "low" : "";
+    const running = clock && d.day === clock.day && clock.ms < Date.parse(`${d.day}T15:05:00+08:00`);
+    const tone = failed ? "failed" : running ? "" : share >= 0.995 ? "h3" : share >= 0.97 ? "h2" : share > 0 ? "low" : "";
     const told = `${d.day}: ${number(d.bars)} bars of ${number(d.symbols)} symbols` + (Number(d.history) ? `, ${number(d.history)} from history` : "") +
-      (Number(d.checks) ? `; ${number(d.checks)} checks, ${number(d.errors)} errors, ${number(d.warnings)} warnings` : "; no checks yet") + ". Open in Dagster to repair.";
+      (Number(d.checks) ? `; ${number(d.checks)} checks, ${number(d.errors)} errors, ${number(d.warnings)} warnings` : "; no checks yet") + ". Open in Dagster to repair." + (running ? " The day is not over." : "");
     return el("a", { class: tone, href: `${about.dagster}/assets/bars_1m?view=partitions&partition=${d.day}`, target: "_blank", rel: "noreferrer", title: told },
       d.day.slice(5), el("b", {}, share > 0 ? `${number(Math.min(share, 1) * 100, share >= 0.9995 ? 0 : 1)} %` : d.known ? "–" : "…"));
   }));

@@ -1,7 +1,7 @@
 // Quote search and today's candles. Frames are end labels; red is up, as on Chinese markets.
 import { $, el, fill, number } from "./dom.js";
 
-let symbol = "", chart, candles, volumes, drawn = { symbol: "", day: "" }, asked = 0, chosen = -1;
+let touched = false, symbol = "", chart, candles, volumes, drawn = { symbol: "", day: "" }, asked = 0, chosen = -1;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const EAST = 8 * 3600; // the chart shows UTC: shift to Shanghai
 
@@ -15,6 +15,8 @@ export function startChart(first) {
   candles = chart.addSeries(CandlestickSeries, { borderVisible: false });
   volumes = chart.addSeries(HistogramSeries, { priceFormat: { type: "volume" }, priceScaleId: "", lastValueVisible: false, priceLineVisible: false });
   volumes.priceScale().applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } });
+  for (const kind of ["wheel", "pointerdown"]) $("chart").addEventListener(kind, () => { touched = true; }, { passive: true });
+  $("chart").addEventListener("dblclick", () => { touched = false; chart.timeScale().fitContent(); });
   paint();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { paint(); drawn.symbol = ""; drawQuote(); });
   startSearch();
@@ -70,7 +72,8 @@ function drawBars(q) {
   const same = drawn.symbol === q.symbol && drawn.day === q.day;
   candles.setData(bars);
   volumes.setData(vols);
-  if (!same) chart.timeScale().fitContent();
+  if (!same) touched = false;
+  if (!touched) chart.timeScale().fitContent(); // the whole day, until the visitor zooms
   drawn = { symbol: q.symbol, day: q.day };
 }
 
