@@ -13,6 +13,7 @@ import typer
 from qmt_orchestration.alerts.commands import alerts_app
 from qmt_orchestration.backfill_commands import backfill
 from qmt_orchestration.checks.commands import quality
+from qmt_orchestration.client import commands as clients
 from qmt_orchestration.services import commands as services
 from qmt_orchestration.stream.commands import dead_letters_app
 from qmt_orchestration.warehouse import commands as warehouse
@@ -104,10 +105,15 @@ def _engine_error() -> type[Exception]:
 
 app.command()(warehouse.sql)
 app.command()(warehouse.migrate)
+app.command()(warehouse.bars)
+app.command()(warehouse.validate)
 app.command()(backfill)
 app.command()(quality)
 for _command in (services.agent, services.status, services.start, services.stop, services.restart):
     app.command()(_command)
+for _command in (clients.quote, clients.top):
+    app.command()(_command)
+app.add_typer(clients.clients_app, name="clients")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(alerts_app, name="alerts")
 

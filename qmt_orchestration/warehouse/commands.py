@@ -109,3 +109,53 @@ def _require_warehouse(settings: Settings) -> None:
 
 def _settings(data_dir: Path | None) -> Settings:
     return Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]
+
+
+def bars(
+    symbols: Annotated[list[str], typer.Argument(help="000001.SZ 600519.SH …")],
+    date: Annotated[str, typer.Option(help="Day, or first day of a range, YYYY-MM-DD")],
+    to: Annotated[str | None, typer.Option(help="Last day of the range; default: the same day")] = None,
+    period: Annotated[str, typer.Option(help="1m, 5m, 30m, 1d, or another one of QMT_ROLLUP_PERIODS")] = "1m",
+    adjust: Annotated[str | None, typer.Option(help="front or back: adjusted daily bars")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write there instead: .csv or .parquet")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook."""
+    from qmt_orchestration.embedded import engines
+    from qmt_orchestration.warehouse import analyst
+
+    settings = _settings(data_dir)
+    try:
+        if output is not None and output.suffix not in (".csv", ".parquet"):
+            raise ValueError(f"expected an --output that ends in .csv or .parquet, found {output.name!r}")
+        if adjust not in (None, "front", "back"):
+            raise ValueError(f"expected --adjust front or back, found {adjust!r}")
+        _require_warehouse(settings)
+        with engines.ensure(settings, names=("clickhouse",)) as ready:
+            found = analyst.bars(ready, symbols, date, to or date, period, adjust)  # type: ignore[arg-type]
+    except (ValueError, SqlError, engines.EngineError) as error:
+        typer.echo(f"qmt bars: {error}", err=True)
+        raise typer.Exit(1) from None
+    if output is None:
+        typer.echo(
+            found.to_string(index=False) if len(found) else f"no {period} bars of {', '.join(symbols)} on {date}"
+        )
+        return
+    if output.suffix == ".csv":
+        found.to_csv(output, index=False)
+    else:
+        found.to_parquet(output, index=False)
+    typer.echo(f"{len(found):,} bars in {output}", err=True)
+
+
+def validate(
+    folder: Annotated[Path | None, typer.Argument(help="Folder of recordings [env QMT_RECORDINGS_DIR]")] = None,
+) -> None:
+    """Hold recorded data against our bars: ticks to bars, and a vendor's minutes to its other periods."""
+    from qmt_orchestration.warehouse.validate import command
+
+    chosen = folder or Settings().recordings_dir
+    if chosen is None:
+        typer.echo("qmt validate: name a folder of recordings, or set QMT_RECORDINGS_DIR", err=True)
+        raise typer.Exit(1)
+    raise typer.Exit(command(chosen))
