@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.common import WHOLE_MARKET, fresh, percentile
 from benchmarks.delay import SERVICES
-from benchmarks.live import WARM_SECONDS, Seen, at_real_speed, observe, services
+from benchmarks.live import Seen, at_real_speed, observe, services
 from benchmarks.report import Figure
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock
@@ -29,8 +29,8 @@ PER_PROCESS = 10
 
 def run(quick: bool) -> list[Figure]:
     """The same minutes without and with the clients."""
-    clients, seconds = (10, 30) if quick else (50, 150)
-    start = "09:59:20" if quick else "09:59:40"
+    clients, seconds = (10, 60) if quick else (50, 150)
+    start = "09:59:40"
     with fresh() as engines:
         settings = at_real_speed(engines, start)
         with services(settings, SERVICES) as running:
@@ -75,9 +75,8 @@ def _figures(
     settings: Settings, alone: Seen, seen: Seen, told: list[dict[str, Any]], clients: int, stream_mb: float
 ) -> list[Figure]:
     clock = SimClock(settings)
-    warm_ms = settings.sim_anchor_ms + WARM_SECONDS * 1000
     counts = {frame: len(delays) for frame, delays in seen.minutes.items()}
-    frames = [f for f, n in counts.items() if clock.wall_ms_of(f) > warm_ms and n > WHOLE_MARKET // 2]
+    frames = [f for f, n in counts.items() if clock.wall_ms_of(f) > seen.warm_at * 1000 and n > WHOLE_MARKET // 2]
     if len(told) != clients or not frames:
         raise RuntimeError(f"expected {clients} clients and closed minutes, found {len(told)} and {len(frames)}")
     worst = []  # per client: the last bar of its slowest minute

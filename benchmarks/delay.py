@@ -12,9 +12,9 @@ SERVICES = ("writer", "publisher", "subscriber")
 def run(quick: bool) -> list[Figure]:
     """From 09:59:40 market time; at least two minutes close while everything is warm."""
     with fresh() as engines:
-        settings = at_real_speed(engines, "09:59:40" if not quick else "09:59:20")
+        settings = at_real_speed(engines, "09:59:40")
         with services(settings, SERVICES) as running:
-            seen = observe(settings, running, 30 if quick else 150)
+            seen = observe(settings, running, 60 if quick else 150)
         return [*ticks(seen), *minutes(whole_minutes(seen, settings)), *memory(seen)]
 
 

@@ -6,6 +6,7 @@ delay is one wall time minus another. The observer polls; the pause between its 
 
 from __future__ import annotations
 
+import math
 import subprocess
 import threading
 import time
@@ -28,8 +29,9 @@ from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 
 SEEN = Path(__file__).with_name("seen_batches.sql")
-LEAD_SECONDS = 6.0  # services start within this time; then the market begins to move
-WARM_SECONDS = 15.0  # the first full snapshot and the caches of all services
+LEAD_SECONDS = 6.0  # services start within this time on an idle machine; then the market begins to move
+START_SECONDS = 120.0  # the first ticks must be in ClickHouse by then
+WARM_SECONDS = 15.0  # after them: the first full snapshot and the caches of all services
 _LOOK_SECONDS = 0.025
 
 
@@ -87,6 +89,7 @@ class Seen:
     minutes: dict[int, list[float]] = field(default_factory=dict)  # market's end of the minute -> bar read
     processes: dict[str, Process] = field(default_factory=dict)
     parts: list[int] = field(default_factory=list)  # active parts of `ticks`, once a second
+    warm_at: float = math.inf  # wall time (epoch s) from which everything counts
 
 
 def observe(settings: Settings, running: dict[str, subprocess.Popen[bytes]], seconds: float) -> Seen:
@@ -101,7 +104,7 @@ def observe(settings: Settings, running: dict[str, subprocess.Popen[bytes]], sec
     for reader in readers:
         reader.start()
     try:
-        _look(settings, seen, time.time() + LEAD_SECONDS + WARM_SECONDS, seconds)
+        _look(settings, seen, seconds)
     finally:
         stop.set()
         for reader in readers:
@@ -112,17 +115,20 @@ def observe(settings: Settings, running: dict[str, subprocess.Popen[bytes]], sec
     return seen
 
 
-def _look(settings: Settings, seen: Seen, warm: float, seconds: float) -> None:
-    """Ask ClickHouse again and again which batches it has."""
+def _look(settings: Settings, seen: Seen, seconds: float) -> None:
+    """Ask ClickHouse again and again which batches it has, until *seconds* after everything was warm."""
     client = connect_clickhouse(settings)
     query, last_seq, next_parts = SEEN.read_text(), -1, 0.0
-    while (now := time.time()) < warm + seconds:
+    limit = time.time() + START_SECONDS
+    while (now := time.time()) < min(seen.warm_at + seconds, limit):
         for seq, oldest_ms, count in client.query(query, parameters={"after": last_seq}).result_rows:
+            if last_seq < 0:
+                seen.warm_at, limit = now + WARM_SECONDS, math.inf
             last_seq = max(last_seq, int(seq))
-            if now > warm:
+            if now > seen.warm_at:
                 seen.visible.append(time.time() * 1000 - oldest_ms)
                 seen.rows += count
-        if now > max(warm, next_parts):
+        if now > max(seen.warm_at, next_parts):
             next_parts = now + 1
             sql = "SELECT count() FROM system.parts WHERE active AND database = currentDatabase() AND table = 'ticks'"
             seen.parts.append(int(client.query(sql).first_row[0]))
@@ -133,13 +139,12 @@ def _read_ticks(settings: Settings, seen: Seen, stop: threading.Event) -> None:
     """Read the tick stream as a second consumer would; payloads are looked at when the clocks no longer matter."""
     client: Any = connect(settings)
     entries: list[tuple[float, bytes]] = []
-    last: Any = "$"
-    begin = time.time() + LEAD_SECONDS + WARM_SECONDS
+    last: Any = "0"
     while not stop.is_set():
         for _, found in client.xread({keys.ticks(0): last}, block=500, count=200) or []:
             now = time.time()
             last = found[-1][0]
-            entries += [(now * 1000, fields[b"payload"]) for _, fields in found if now > begin]
+            entries += [(now * 1000, fields[b"payload"]) for _, fields in found if now > seen.warm_at]
     client.close()
     for arrived, payload in entries:
         received = decode(payload, max_bytes=64 << 20).column("received_at").cast(pa.int64()).to_numpy()
@@ -150,7 +155,7 @@ def _read_bars(settings: Settings, seen: Seen, stop: threading.Event) -> None:
     """Read minute_bar_stream with plain XREAD."""
     client: Any = connect(settings)
     clock = SimClock(settings)
-    last: Any = "$"
+    last: Any = "0"
     while not stop.is_set():
         for _, found in client.xread({keys.BARS: last}, block=500, count=1000) or []:
             now = time.time() * 1000
@@ -167,8 +172,9 @@ def _sample(settings: Settings, running: dict[str, subprocess.Popen[bytes]], see
     processes = {name: psutil.Process(process.pid) for name, process in running.items()}
     processes |= {name: engine_process(settings, name) for name in ("redis", "clickhouse")}
     seen.processes = {name: Process() for name in processes}
-    if stop.wait(LEAD_SECONDS + WARM_SECONDS):
-        return
+    while time.time() < seen.warm_at:
+        if stop.wait(0.2):
+            return
     begun, used = time.monotonic(), {name: cpu_seconds(process) for name, process in processes.items()}
     while not stop.wait(1.0):
         for name, process in processes.items():
@@ -180,11 +186,10 @@ def _sample(settings: Settings, running: dict[str, subprocess.Popen[bytes]], see
 
 def whole_minutes(seen: Seen, settings: Settings, symbols: int = WHOLE_MARKET) -> list[float]:
     """Delays of the bars of minutes that ended while everything was warm, most of the market in each."""
-    warm_ms = settings.sim_anchor_ms + WARM_SECONDS * 1000
     clock = SimClock(settings)
     chosen = [
         delays
         for frame, delays in seen.minutes.items()
-        if clock.wall_ms_of(frame) > warm_ms and len(delays) > symbols // 2
+        if clock.wall_ms_of(frame) > seen.warm_at * 1000 and len(delays) > symbols // 2
     ]
     return [delay for delays in chosen for delay in delays]
