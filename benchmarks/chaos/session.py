@@ -198,10 +198,10 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 def table(outcome: Outcome) -> str:
     """The table: fault x (lost, doubled, seconds to recover, bars wrong)."""
-    rows = [f"{'fault':32} {'lost':>8} {'doubled':>8} {'seconds':>8} {'bars wrong':>11}"]
+    rows = [f"{'fault':36} {'lost':>8} {'doubled':>8} {'seconds':>8} {'bars wrong':>11}"]
     for line in outcome.lines:
         seconds = f"{line.seconds:.1f}" if line.seconds >= 0 else f"> {_PATIENCE:g}"
         note = "" if line.struck else "  did not strike"
         bad = "" if line.good or note else "  <-"
-        rows.append(f"{line.name:32} {line.lost:8} {line.doubled:8} {seconds:>8} {line.bars_wrong:11}{note}{bad}")
+        rows.append(f"{line.name:36} {line.lost:8} {line.doubled:8} {seconds:>8} {line.bars_wrong:11}{note}{bad}")
     return "\n".join(rows)

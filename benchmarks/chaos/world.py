@@ -8,6 +8,7 @@ kept by `engines.supervised`, as `qmt up` does.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -65,6 +66,8 @@ class Market:
             "feed_gap_seconds": 60 * self.speed,
             "feed_silence_seconds": 15 * self.speed,
             "close_fallback_seconds": 30 * self.speed,
+            # what a dead writer had in hand is claimed after 60 s of the wall clock; its bars must still be revised
+            "publish_revision_frames": max(math.ceil(90 * self.speed / 60), 5),
             "stream_retention_seconds": self.retention_seconds,
         }
 
