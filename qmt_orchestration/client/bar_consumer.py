@@ -127,7 +127,7 @@ class BarConsumer(Consumer[Bar]):
         for label in labels:
             if len(held) >= share:
                 break
-            if self._lane(label) is not None:
+            if any(lane.label == label for lane in self._lanes):
                 continue
             lease = Lease(self.redis, keys.SHARD_LEASE.format(group=self.group, shard=label), self._membership.token)
             if lease.acquire():

@@ -140,7 +140,9 @@ class Consumer(Generic[ItemT]):
             lane = self._lane(name)
             if lane is None:
                 self.counters.handed_over += len(part)
-                raise LeaseLost(f"shard {name} of group {self.group} is no longer held by {self.client_id}")
+                raise LeaseLost(
+                    f"{self.client_id} no longer holds the shard of these {len(part)} items (group {self.group})"
+                )
             lane.acknowledge(part)
             self.counters.handled += len(part)
 
@@ -325,7 +327,7 @@ class Consumer(Generic[ItemT]):
             "group": self.group,
             "kind": self.kind,
             "state": "paused" if self._command == "stop" else "running",
-            "shards": ",".join(lane.name for lane in lanes),
+            "shards": ",".join(lane.label for lane in lanes),
             "groups": ",".join(f"{stream}|{group}" for stream, group in self._groups()),
             **self._lag,
             "pending": sum(len(lane.in_flight) for lane in lanes),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Generic, Protocol, TypeVar
 
 from qmt_orchestration.client.bar import Origin
@@ -20,6 +21,7 @@ from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.groups import Entry, GroupReader
 
 CONSUMER = "owner"
+_NUMBERS = count(1)
 
 
 class Item(Protocol):
@@ -52,9 +54,13 @@ class Counters:
 
 @dataclass
 class Lane(Generic[ItemT]):
-    """See the module. *name* is the shard's label; *draining* lanes are not read, only finished."""
+    """See the module. *label* is the shard; *draining* lanes are not read, only finished.
 
-    name: str
+    *name* is new for every holding of the shard: items of an earlier holding (a lease that was lost and taken again)
+    come anew from the server, so the copies still in a buffer must not pass for ours.
+    """
+
+    label: str
     reader: GroupReader
     lease: Lease
     decode: Decode[ItemT]
@@ -62,6 +68,7 @@ class Lane(Generic[ItemT]):
     catch_up: CatchUp | None = None
     draining: bool = False
     in_flight: dict[str, ItemT] = field(default_factory=dict)
+    name: str = field(default_factory=lambda: f"lane-{next(_NUMBERS)}")
 
     @property
     def group(self) -> str:

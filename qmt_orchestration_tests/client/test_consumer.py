@@ -269,6 +269,20 @@ def test_an_acknowledgement_after_the_shard_moved_is_refused(settings: Settings,
         assert not old.holds(items[0])
 
 
+def test_a_lease_lost_and_taken_again_gives_no_bar_twice(settings: Settings, redis_client: Any) -> None:
+    """A renewal that came too late: the bars in the buffer and those read again are the same ones."""
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("late", mode="shard", rule=by_hash(1), settings=settings) as consumer:
+        held = take(consumer, len(SYMBOLS))
+        iterator = iter(consumer)
+        consumer._lanes[0].lease._valid_until = 0.0  # as after five seconds without a renewal
+        again = [next(iterator).symbol for _ in SYMBOLS]
+        assert again == SYMBOLS
+        assert not any(consumer.holds(b) for b in held)
+        with pytest.raises(LeaseLost, match="no longer holds"):
+            consumer.ack(held)
+
+
 def test_members_of_a_group_must_agree_on_the_rule(settings: Settings, redis_client: Any) -> None:
     with (
         BarConsumer("m1", mode="shard", rule=by_hash(4), settings=settings),
