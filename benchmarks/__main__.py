@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME…] [--quick] [--list]``: run benchmarks, print them, keep them in results.json.
+"""``python -m benchmarks [NAME…] [--quick | --list | --markdown]``: measure, print, keep in results.json.
 
 ``--quick`` runs everything small, to see that it runs: its figures mean little and are not kept.
 """
@@ -33,7 +33,11 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHMARKS)}; none: all")
     parser.add_argument("--quick", action="store_true", help="small sizes, nothing kept")
     parser.add_argument("--list", action="store_true", help="name the benchmarks and what they measure")
+    parser.add_argument("--markdown", action="store_true", help="print the kept results as a table, run nothing")
     args = parser.parse_args()
+    if args.markdown:
+        print(report.markdown())
+        return 0
     if args.list:
         for name, meaning in BENCHMARKS.items():
             print(f"{name:14} {meaning}")
@@ -45,7 +49,7 @@ def main() -> int:
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB, Python {about['python']}")
     with fresh() as settings:
         rates = baseline.run(settings, 2000 if args.quick else 20_000)
-    _tell("baseline", baseline.figures(rates), 0.0, report.load(), args.quick)
+    report.show("baseline", baseline.figures(rates), f"load of the machine {report.load():g}")
     failed = [name for name in args.names or BENCHMARKS if not _run(name, args.quick, rates)]
     if failed:
         print(f"did not run to their end: {', '.join(failed)}", file=sys.stderr)
@@ -59,15 +63,12 @@ def _run(name: str, quick: bool, rates: dict[str, float]) -> bool:
     except Exception as error:
         print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
         return False
-    _tell(name, report.with_ratios(figures, rates), time.perf_counter() - started, load, quick)
-    return True
-
-
-def _tell(name: str, figures: list[report.Figure], seconds: float, load: float, quick: bool) -> None:
+    figures, seconds = report.with_ratios(figures, rates), time.perf_counter() - started
     note = f"load of the machine before {load:g}, after {report.load():g}; {seconds:.0f} s"
     report.show(name, figures, note + (" (quick: not kept)" if quick else ""))
     if not quick:
-        report.keep(name, figures, seconds=seconds, load_before=load)
+        report.keep(name, figures, rates=rates, seconds=seconds, load_before=load)
+    return True
 
 
 if __name__ == "__main__":

@@ -83,8 +83,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def keep(name: str, figures: Sequence[Figure], *, seconds: float, load_before: float) -> None:
-    """Put the benchmark's figures into results.json, beside those of the other benchmarks."""
+def keep(
+    name: str, figures: Sequence[Figure], *, rates: Mapping[str, float], seconds: float, load_before: float
+) -> None:
+    """Put the benchmark's figures into results.json, with the baseline of the same run."""
     try:
         kept: dict[str, Any] = json.loads(RESULTS.read_text())
     except (OSError, ValueError):
@@ -95,6 +97,25 @@ def keep(name: str, figures: Sequence[Figure], *, seconds: float, load_before: f
         "seconds": round(seconds, 1),
         "load_before": load_before,
         "load_after": load(),
+        "baseline": dict(rates),
         "figures": [asdict(figure) for figure in figures],
     }
     RESULTS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+
+
+def markdown() -> str:
+    """The kept results as the table of docs/performance.md."""
+    kept = json.loads(RESULTS.read_text())
+    lines = ["| figure | value | target | met | against the present design |", "| --- | --- | --- | --- | --- |"]
+    for name, result in kept["benchmarks"].items():
+        about = f"load {result['load_before']:g} before, {result['load_after']:g} after"
+        if any(values["ratio"] for values in result["figures"]):
+            rates = result["baseline"]
+            about += f"; present design {number(rates['publish'])} and {number(rates['store'])} rows/s"
+        lines.append(f"| **{name}** ({about}) | | | | |")
+        for figure in (Figure(**values) for values in result["figures"]):
+            met = {True: "yes", False: "**no**", None: ""}[figure.met]
+            ratio = f"{number(figure.ratio)} ×" if figure.ratio is not None else ""
+            value = f"{number(figure.value)} {figure.unit}"
+            lines.append(f"| {figure.name.strip()} | {value} | {figure.target} | {met} | {ratio} |")
+    return "\n".join(lines)
