@@ -50,25 +50,39 @@ Fresh = tuple[Row, tuple[str, ...], int]  # a bar to publish: its row, its value
 def run(settings: Settings, stop: threading.Event) -> int:
     """Publish until *stop*. Survives the absence of Redis and of ClickHouse."""
     client: Any = connect(settings)
-    heartbeat = Heartbeat(client, settings, "publisher")
     publisher = Publisher(settings, client)
-    next_beat = 0.0
-    while not stop.wait(_POLL_SECONDS):
-        try:
-            publisher.step()
-            if time.monotonic() >= next_beat:
-                next_beat = time.monotonic() + 1
-                heartbeat.beat(publisher.numbers())
-        except (redis.RedisError, ClickHouseError, OSError) as error:
-            publisher.failed(error)
-            stop.wait(0.5)
+    done = threading.Event()
+    beats = threading.Thread(target=_beat, args=(settings, publisher, done), name="heartbeat", daemon=True)
+    beats.start()
+    try:
+        while not stop.wait(_POLL_SECONDS):
             try:
-                heartbeat.beat(publisher.numbers())
-            except redis.RedisError as gone:
-                log.debug("no heartbeat while Redis is away: %s", gone)
-    heartbeat.stop()
+                publisher.step()
+            except (redis.RedisError, ClickHouseError, OSError) as error:
+                publisher.failed(error)
+                stop.wait(0.5)
+    finally:
+        done.set()
+        beats.join(3.0)
     client.close()
     return 0
+
+
+def _beat(settings: Settings, publisher: Publisher, done: threading.Event) -> None:
+    """Beat once a second, in a thread of its own: a ClickHouse that is slow to answer is no dead publisher.
+
+    Its client's time-outs end every query, so the loop cannot hang for ever behind these beats; ``step_seconds`` shows
+    how long it has waited.
+    """
+    client = connect(settings)
+    heartbeat = Heartbeat(client, settings, "publisher")
+    while not done.wait(1.0):
+        try:
+            heartbeat.beat(publisher.numbers())
+        except redis.RedisError as gone:
+            log.debug("no heartbeat while Redis is away: %s", gone)
+    heartbeat.stop()
+    client.close()
 
 
 @dataclass
@@ -89,13 +103,17 @@ class Publisher:
         self._state: _Day | None = None
         self._forming: dict[str, tuple[str, ...]] = {}
         self._next_forming = self._next_revision = 0.0
+        self._step_began = 0.0
         self.bars = self.revisions = self.frames = 0
         self.last_frame_ms = 0
         self.delay_ms = -1.0
         self.error = ""
 
     def numbers(self) -> dict[str, int | float | str]:
-        """Numbers of the heartbeat. ``delay_ms``: market clock at publishing minus the end of the newest frame."""
+        """Numbers of the heartbeat. ``delay_ms``: market clock at publishing minus the end of the newest frame.
+
+        ``step_seconds``: how long the present look at ClickHouse and Redis has lasted.
+        """
         return {
             "bars": self.bars,
             "revisions": self.revisions,
@@ -103,6 +121,7 @@ class Publisher:
             "last_frame": f"{from_ms(self.last_frame_ms):%Y-%m-%d %H:%M}" if self.last_frame_ms else "",
             "last_frame_ms": self.last_frame_ms,
             "delay_ms": round(self.delay_ms, 1),
+            "step_seconds": round(time.monotonic() - self._step_began, 1) if self._step_began else 0.0,
             "error": self.error,
         }
 
@@ -113,9 +132,11 @@ class Publisher:
             log.warning("trying again: %s", text)
         self.error = text
         self._state = self._clickhouse = None
+        self._step_began = 0.0
 
     def step(self) -> int:
         """Publish every frame that has closed and is not published; returns the bars published."""
+        self._step_began = time.monotonic()
         if self._clickhouse is None:
             self._clickhouse = connect_clickhouse(self._settings)
         clock = read_clock(self._client)
@@ -123,7 +144,7 @@ class Publisher:
         count = 0
         for day in _unfinished_days(published, clock.today()):
             count += self._step_day(day, published.get(day.isoformat(), 0), clock)
-        self.error = ""
+        self.error, self._step_began = "", 0.0
         return count
 
     def _step_day(self, day: date, done: int, clock: MarketClock) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from datetime import date
 from typing import Any
 
@@ -14,7 +16,9 @@ from qmt_orchestration.market.sessions import at, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.warehouse import publisher as publisher_module
 from qmt_orchestration.warehouse.publisher import Publisher
+from qmt_orchestration_tests.helpers import wait_until
 
 DAY = date(2025, 6, 5)
 SYMBOLS = ["000001.SZ", "300750.SZ", "600000.SH"]
@@ -169,6 +173,27 @@ def test_late_ticks_of_the_last_frame_are_published_after_the_close(
     assert float(bars(redis_client)[-1]["close"]) == 12.0
     assert Publisher(settings, redis_client).step() == 0  # the day is done, also for the next process
     assert int(redis_client.hget(keys.PUBLISHED, DAY.isoformat())) == to_ms(at(DAY, 905))
+
+
+def test_it_beats_while_clickhouse_does_not_answer(settings: Settings, redis_client: Any) -> None:
+    """A query of more than 6 s once made the agent kill a publisher that was only waiting, again and again."""
+    stop = threading.Event()
+    key = keys.HEARTBEAT.format(host=settings.host, service="publisher")
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts, never answers
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        one = threading.Thread(
+            target=publisher_module.run,
+            args=(settings.model_copy(update={"clickhouse_url": url}), stop),
+            daemon=True,
+        )
+        one.start()
+        line, _ = deaf.accept()
+        with line:
+            wait_until(lambda: float(redis_client.hget(key, "step_seconds") or 0) >= 2, 30, "beats in a long step")
+            stop.set()
+    one.join(30)
+    assert not one.is_alive()
+    assert redis_client.hget(key, "state") == b"stopped"
 
 
 def test_forming_bars_are_streamed_when_asked_for(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
