@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     sim_symbols: int = Field(5150, ge=1, le=6000)
     sim_seed: int = 7
     sim_date: str = Field("2025-06-05", description="First simulated trading day")
-    sim_speed: float = Field(25.0, ge=0, description="Market seconds per wall second; 0 = as fast as it goes")
+    sim_speed: float = Field(20.0, ge=0, description="Market seconds per wall second; 0 = as fast as it goes")
     sim_start_time: str = Field("09:24:00", description="Market time at the start of the first simulated day")
     sim_anchor_ms: int = Field(0, description="Wall clock (epoch ms) of that start; set by `qmt up` for all processes")
     sim_faults: tuple[str, ...] = Field((), description="Planted faults, e.g. drop-symbols=20@10:15")
