@@ -94,7 +94,7 @@ class Settings(BaseSettings):
 
     # -- services and their agent ---------------------------------------------------------------------------------
     service_start_seconds: float = Field(60.0, gt=0, description="No heartbeat this long after a start: killed")
-    service_stale_seconds: float = Field(6.0, gt=0, description="A heartbeat older than this: killed and started again")
+    service_stale_seconds: float = Field(5.0, gt=0, description="A heartbeat older than this: killed and started again")
     service_stop_seconds: float = Field(10.0, gt=0, description="Time to flush after a stop, before it is killed")
     service_stable_seconds: float = Field(30.0, gt=0, description="Up this long: the next restart is immediate again")
     service_backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause before a restart")
