@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -64,11 +64,12 @@ def instrument(seed: int, day: date, symbol: str, recorded_closes: dict[str, flo
 
 
 def dividends(seed: int, symbol: str, start: str, end: str, today: date) -> dict[str, dict[str, float]]:
-    """Dividend factors with ex-dates in [start, end] (``YYYYMMDD``, empty = the last five years to today).
+    """Dividend factors with ex-dates in [start, end] (``YYYYMMDD``, empty = the last year to today: deriving
+    one costs milliseconds, and a first start asks for the whole market).
 
     ``interest`` is yuan a share, ``dr`` the factor: close before / (close before - interest).
     """
-    first = date(int(start[:4]), int(start[4:6]), int(start[6:8])) if start else date(today.year - 5, 1, 4)
+    first = date(int(start[:4]), int(start[4:6]), int(start[6:8])) if start else today - timedelta(days=365)
     last = date(int(end[:4]), int(end[4:6]), int(end[6:8])) if end else today
     out: dict[str, dict[str, float]] = {}
     for day in ex_dates(seed, symbol, trading_days(max(first, date(2005, 3, 1)), min(last, today))):

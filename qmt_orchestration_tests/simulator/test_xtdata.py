@@ -122,7 +122,7 @@ def test_reference_data() -> None:
             "dates": xtdata.get_trading_dates("SH", "20250501", "20250605"),
             "holidays": xtdata.get_holidays(), "calendar": xtdata.get_trading_calendar("SH", "20250601", "20251231"),
             "full": full, "factors": len(factors), "periods": xtdata.get_period_list(),
-            "columns": list(xtdata.get_divid_factors(factors[0]).columns)}))
+            "columns": list(xtdata.get_divid_factors(factors[0], "20240101", "20250605").columns)}))
         """,
         sim_symbols=100,
         sim_speed=1,
