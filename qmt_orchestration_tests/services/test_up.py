@@ -1,0 +1,82 @@
+"""`qmt up` as a person runs it: minutes become final, Ctrl-C ends everything, the next start goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from qmt_orchestration_tests.helpers import free_port, wait_until
+
+
+@contextmanager
+def up(data_dir: Path, log: Path, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("QMT_")}
+    for name in ("redis_port", "clickhouse_port"):
+        settings.setdefault(name, free_port())
+    environment |= {f"QMT_{name.upper()}": str(value) for name, value in settings.items()}
+    command = [sys.executable, "-m", "qmt_orchestration.cli", "up", "--no-ui", "--symbols", "40", "--speed", "30"]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [*command, "--data-dir", str(data_dir)], env=environment, stdout=out, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
+
+
+def of_this_system(data_dir: Path) -> list[int]:
+    """Processes that `qmt up` started on *data_dir*, directly or not."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("QMT_UP_DATA_DIR") == str(data_dir.resolve()):
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def market_times(log: Path) -> list[str]:
+    return re.findall(r"market (\S+ \S+) ", log.read_text())
+
+
+def test_minutes_become_final_ctrl_c_ends_everything_and_the_next_start_goes_on(tmp_path: Path) -> None:
+    data_dir, first_log, second_log = tmp_path / "data", tmp_path / "first.log", tmp_path / "second.log"
+    with up(data_dir, first_log) as process:
+        wait_until(lambda: re.search(r"final \d\d:\d\d", first_log.read_text()), 150, "a minute is final")
+        assert len(of_this_system(data_dir)) >= 6
+        refused = tmp_path / "refused.log"
+        with up(data_dir, refused) as second:
+            assert second.wait(60) == 1
+        assert "in use by another `qmt up`" in refused.read_text()
+    assert process.returncode == 0
+    assert of_this_system(data_dir) == []
+    with up(data_dir, second_log) as process:
+        wait_until(lambda: market_times(second_log), 90, "the market flows again")
+    assert process.returncode == 0
+    assert market_times(second_log)[0] >= market_times(first_log)[-1]
+
+
+def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        log = tmp_path / "log"
+        with up(tmp_path / "data", log, redis_port=port) as process:
+            assert process.wait(60) == 1
+    assert str(port) in log.read_text()
+    assert "QMT_REDIS_PORT" in log.read_text()
+    assert "Traceback" not in log.read_text()
