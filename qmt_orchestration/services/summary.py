@@ -61,13 +61,14 @@ class Summary:
         if self.settings.feed == "simulator" and not clock.simulated:
             return "waiting for the simulated market"
         feed, writer, publisher = (beats.get(name, {}) for name in ("subscriber", "writer", "publisher"))
+        delay = number(writer, "delay_p99_ms") if writer else -1.0
         parts = [
             f"market {clock.now():%Y-%m-%d %H:%M:%S}",
             f"symbols {number(feed, 'symbols'):,.0f}",
             f"{number(feed, 'rate'):,.0f} ticks/s",
             f"stored {number(writer, 'stored'):,.0f}",
-            f"delay p99 {number(writer, 'delay_p99_ms'):,.0f} ms",
-            f"published {publisher.get('last_frame', '–')}",
+            f"delay p99 {delay:,.0f} ms" if delay >= 0 else "delay –",
+            f"published {str(publisher.get('last_frame', ''))[-5:] or '–'}",
             f"final {final}",
         ]
         return " · ".join(parts)
