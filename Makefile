@@ -35,7 +35,7 @@ up: install
 	@$(BIN)/qmt up $(UP_OPTIONS)
 
 test: install
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
