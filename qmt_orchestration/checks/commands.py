@@ -58,7 +58,8 @@ def _table(day: Any, found: list[Any]) -> Any:
 
     out = Table(title=f"Data quality of {day}", title_justify="left")
     for column in ("verdict", "table", "check", "expected", "found", "checked"):
-        out.add_column(column, overflow="fold")
+        # names and verdicts stay whole in a narrow terminal; the sentences wrap
+        out.add_column(column, overflow="fold", no_wrap=column in ("verdict", "table", "check"))
     style = {"passed": "green", "WARN": "yellow", "ERROR": "bold red"}
     for v in found:
         cells = (v.asset, v.check, v.expected, v.found, f"{v.checked_at:%m-%d %H:%M}")
