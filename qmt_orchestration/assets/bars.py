@@ -107,7 +107,8 @@ def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *
         if not live:
             context.log.info(f"bars_1m: {window.day}: states of {ticks:,} ticks anew")
             bars.rebuild_states(client, window.day)
-        written = bars.finalize(client, window.day)
+        # a recording may end inside a minute: on a day that is over that minute is whole, too
+        written = bars.finalize(client, window.day, None, None if live else bars.newest_frame(client, window.day))
         rows, facts = written.rows, _facts(written)
     filled = bars.fill_from_history(client, window.day)
     if filled.rows and not rows:

@@ -292,6 +292,8 @@ class Server:
         limit = min(_CHUNK_BYTES, self._settings.stream_max_payload_mb << 20)
         for table in [result] if isinstance(result, pa.Table) else result:
             for payload in _payloads(table, limit):
+                if stop.is_set():
+                    raise _Interrupted
                 while self._client.xlen(reply) >= _AHEAD:  # the caller reads slowly: do not fill Redis
                     if time.time() * 1000 > deadline_ms:
                         raise RpcTimeout("the deadline passed while the caller was not reading")

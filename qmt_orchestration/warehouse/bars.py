@@ -16,7 +16,7 @@ from string import Template
 from typing import Any, Final
 
 from qmt_orchestration.market import calendar
-from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at, from_ms, to_ms
+from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at, frame_label, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import load_sql
 
@@ -82,6 +82,15 @@ def market_time_ms(client: Any, day: date) -> int:
     """Exchange time of the newest tick of the market on *day*, epoch ms; 0 when there is none."""
     rows = client.query(load_sql("market_time"), {"day": day}).result_rows
     return int(rows[0][0]) if rows else 0
+
+
+def newest_frame(client: Any, day: date) -> datetime | None:
+    """The frame of the newest tick of *day*: of a day that is over, its last frame, whether or not a tick closed it."""
+    newest = market_time_ms(client, day)
+    if not newest:
+        return None
+    moment = from_ms(newest)
+    return at(day, frame_label(moment.hour * 60 + moment.minute) or MINUTE_LABELS[-1])
 
 
 def live_bars(client: Any, day: date, first_frame: datetime, last_frame: datetime) -> Any:

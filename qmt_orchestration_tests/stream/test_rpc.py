@@ -91,12 +91,13 @@ def test_the_deadline_ends_the_wait(redis_client: Any, settings: Settings) -> No
 
 
 def test_a_request_survives_the_restart_of_the_gateway(redis_client: Any, settings: Settings) -> None:
-    started, result = threading.Event(), []
+    started, never, result = threading.Event(), threading.Event(), []
 
     def stuck(call: rpc.Call) -> Iterator[pa.Table]:
         yield pa.table({"n": [-1]})  # part of an answer that never becomes whole
         started.set()
         while call.remaining_seconds():
+            never.wait(0.05)  # a slow answer, not a flood
             yield pa.table({"n": [-1]})
 
     def ask() -> None:
