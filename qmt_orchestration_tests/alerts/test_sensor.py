@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 
 from qmt_orchestration.alerts.sensor import build_alert_sensor, look
 from qmt_orchestration.alerts.state import load
+from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration_tests.alerts.conftest import Receiver
 
@@ -75,7 +78,8 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
 
 @pytest.fixture
 def healthy(alerting: Settings, redis_client: Any) -> Settings:
-    """All services beat, so that only Dagster's events speak."""
+    """All services beat and the market's clock stands on a Saturday: only Dagster's events speak, at any hour."""
+    publish_clock(redis_client, to_ms(at(date(2025, 6, 7), 10 * 60)), speed=0)
     for service in ("subscriber", "gateway", "writer", "publisher"):
         Heartbeat(redis_client, alerting, service).beat({"lag_seconds": 0})
     return alerting
