@@ -1,6 +1,6 @@
 # One command per task; each makes the environment first when it is missing or out of date.
 #   make up                      everything on this machine, with a simulated market; Ctrl-C ends it
-#   make up SYMBOLS=300 SPEED=5 DATE=2025-06-05 NO_UI=1 DATA_DIR=/tmp/qmt FAULT=price-spike
+#   make up SYMBOLS=300 SPEED=5 DATE=2025-06-05 NO_UI=1 DATA_DIR=/tmp/qmt FAULT=price-spike@10:15
 #   make test | lint | bench | chaos | validate [RECORDINGS=folder] | lock | clean
 .DEFAULT_GOAL := help
 .PHONY: help install up test lint bench chaos validate lock clean

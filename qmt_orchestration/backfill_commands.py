@@ -35,11 +35,12 @@ def backfill(
 
     started, cpu = time.monotonic(), time.process_time()
     chosen: dict[str, Any] = {"data_dir": data_dir} if data_dir else {}
+    settings = Settings(**chosen)
     try:
         days = calendar.trading_days(_day(first), _day(last))
         if not days:
             raise ValueError(f"no trading day from {first} to {last}")
-        with engines.ensure(Settings(**chosen)) as ready:
+        with engines.ensure(settings) as ready:
             job = RECONCILE_DAY if history else MAKE_DAY
             outcome = materialize_days(ready, days, lambda text: typer.echo(text, err=True), job=job)
     except (ValueError, engines.EngineError) as error:

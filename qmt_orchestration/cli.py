@@ -84,10 +84,9 @@ def replay(
             typer.echo(("\r\x1b[2K" if live else "") + text, err=True, nl=not live)
         last = text
 
+    settings = _settings(data_dir)
     try:
-        account = command.replay(
-            _settings(data_dir), files, speed=speed, materialize=materialize_days, progress=progress
-        )
+        account = command.replay(settings, files, speed=speed, materialize=materialize_days, progress=progress)
     except (command.ReplayError, RecordingError, ValueError, _engine_error()) as error:
         _say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
         raise typer.Exit(1) from None
@@ -122,11 +121,20 @@ app.add_typer(alerts_app, name="alerts")
 
 
 def main() -> None:
-    """Entry point: text streams are UTF-8 everywhere, also on Windows."""
+    """Entry point: text streams are UTF-8 everywhere, also on Windows; a wrong setting is named, not traced."""
     if os.name == "nt":
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-    app()
+    try:
+        app()
+    except ValueError as error:
+        from qmt_orchestration.settings import refusal
+
+        problem = refusal(error)
+        if not problem:
+            raise
+        _say(f"qmt: {problem}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -186,3 +186,17 @@ class Settings(BaseSettings):
 def get_settings() -> Settings:
     """The process's settings, read once."""
     return Settings()
+
+
+def refusal(error: ValueError) -> str:
+    """What is wrong with which setting, when *error* comes from reading the settings, else "". The refused value is
+    not shown: it may be a secret."""
+    from pydantic import ValidationError
+    from pydantic_settings import SettingsError
+
+    if isinstance(error, ValidationError) and error.title == Settings.__name__:
+        found = [(str(e["loc"][0]) if e["loc"] else "", e["msg"]) for e in error.errors(include_input=False)]
+        return "settings refused: " + "; ".join(f"QMT_{name.upper()}: {text}" for name, text in found)
+    if isinstance(error, SettingsError):
+        return f'settings refused: {error} (lists are written as JSON, e.g. \'["5m", "30m"]\')'
+    return ""

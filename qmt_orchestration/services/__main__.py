@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import redis
-from pydantic import ValidationError
 
 from qmt_orchestration.services.lease import Lease, owner_is_dead, process_owner
 from qmt_orchestration.services.registry import (
@@ -31,7 +30,7 @@ from qmt_orchestration.services.registry import (
     Service,
     load_run,
 )
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.settings import Settings, refusal
 from qmt_orchestration.stream.connection import connect
 
 LEASE_TTL_MS = 5000
@@ -58,10 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"expected one of {', '.join(SERVICES)}, found {args.name!r}")
     try:
         settings = Settings()
-    except ValidationError as error:
-        # its own text shows the refused input, which may be a secret
-        problems = "; ".join(f"QMT_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors(include_input=False))
-        sys.stderr.write(f"settings refused: {problems}\n")
+    except ValueError as error:
+        problem = refusal(error)
+        if not problem:
+            raise
+        sys.stderr.write(f"{problem}\n")
         return EXIT_CONFIG
     from qmt_orchestration.services.logs import set_up_logging
 

@@ -19,15 +19,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
+from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.settings import Settings
 
 Progress = Callable[[str], None]
+FEED_LEASE = "feed"  # as feed.subscriber.LEASE; importing that would import xtquant's world
 #: `backfill.materialize_days`; given from outside, because services never import Dagster.
 Materialize = Callable[[Settings, Sequence[date], Progress], dict[str, Any]]
 
@@ -79,10 +81,13 @@ def replay(
     recording = load_recording(files)
     read = recording.num_rows
     symbols = recording.column("symbol").unique()
-    days = [_known_day(settings, day) for day in _dates(recording)]
-    progress(f"{read:,} ticks of {len(symbols)} symbols on {len(days)} trading days, all valid")
+    days, closed = _partitions(settings, _dates(recording))
+    progress(f"{read:,} ticks of {len(symbols)} symbols on {len(days)} trading days, the files are valid")
+    if closed:
+        progress(f"no trading on {', '.join(map(str, closed))}: the ticks of such days will be set aside as bad_time")
     del recording
-    with engines.ensure(settings) as ready:
+    with _alone(settings), engines.ensure(settings) as ready:
+        _require_no_feed(ready)
         migrate(ready)
         chosen = ready.model_copy(
             update={"feed": "replay", "replay_files": tuple(f.resolve() for f in files), "replay_speed": speed}
@@ -120,13 +125,52 @@ def _dates(recording: Any) -> list[date]:
     return sorted(pc.unique(pc.local_timestamp(moments).cast(pa.date32(), safe=False)).to_pylist())
 
 
-def _known_day(settings: Settings, day: date) -> date:
-    calendar.require_trading_day(day)
-    if day < date.fromisoformat(settings.first_date):
+def _partitions(settings: Settings, dates: Sequence[date]) -> tuple[list[date], list[date]]:
+    """The trading days among *dates*, and the others. Raises `ReplayError` when a day cannot be made: nothing was
+    played then."""
+    today = datetime.now(SHANGHAI).date()
+    days = [day for day in dates if calendar.is_trading_day(day) or day > today]
+    if not days:
         raise ReplayError(
-            f"{day} lies before the first partition {settings.first_date}: set QMT_FIRST_DATE to {day} or earlier"
+            f"no tick is of a trading day; found {', '.join(map(str, dates[:5]))}{' …' if len(dates) > 5 else ''}"
         )
-    return day
+    early, late = [d for d in days if d < date.fromisoformat(settings.first_date)], [d for d in days if d > today]
+    if early:
+        raise ReplayError(
+            f"{early[0]} lies before the first partition {settings.first_date}: set QMT_FIRST_DATE to {early[0]} or "
+            "earlier"
+        )
+    if late:
+        raise ReplayError(f"{late[0]} lies in the future (today is {today} in Shanghai): expected recorded ticks")
+    return days, sorted(set(dates) - set(days))
+
+
+@contextmanager
+def _alone(settings: Settings) -> Iterator[None]:
+    """One replay at a time into a data directory."""
+    from qmt_orchestration.services.__main__ import only_one
+
+    with only_one(settings.run_dir / "replay.lock") as alone:
+        if not alone:
+            raise ReplayError(
+                f"another replay into {settings.data_dir} runs: wait for it, or choose another --data-dir"
+            )
+        yield
+
+
+def _require_no_feed(settings: Settings) -> None:
+    """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait for ever."""
+    from qmt_orchestration.services.lease import Lease, owner_is_dead
+    from qmt_orchestration.stream.connection import connect
+
+    holder = Lease(connect(settings), FEED_LEASE, "").holder()
+    if not holder or owner_is_dead(holder, settings.host):
+        return
+    host, pid = holder.split("|")[:2]
+    raise ReplayError(
+        f"process {pid} on {host} feeds this system: end it (Ctrl-C in its `qmt up`, or `qmt stop subscriber`), or "
+        "replay into another folder with --data-dir"
+    )
 
 
 def _log_path(settings: Settings, service: str) -> Path:
@@ -138,10 +182,10 @@ def _log_path(settings: Settings, service: str) -> Path:
 def spawn_service(settings: Settings, service: str, **pipes: Any) -> subprocess.Popen[bytes]:
     with _log_path(settings, service).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "qmt_orchestration.services", "run", service],
+            [sys.executable, "-m", "qmt_orchestration.services", "run", service, "--supervised"],
             env={**os.environ, **settings.environment()},
             stderr=log,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # its end, when we are gone for whatever reason, ends the service
             **{"stdout": subprocess.DEVNULL, **pipes},
         )
 

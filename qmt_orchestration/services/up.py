@@ -176,6 +176,19 @@ def dagster_home(settings: Settings) -> Path:
     return home
 
 
+def require_a_market(settings: Settings, chosen_date: str | None) -> None:
+    """Raise ValueError on a date or a fault that makes no market, before anything is started."""
+    from qmt_orchestration.simulator.faults import parse_fault
+
+    if settings.feed != "simulator":
+        if chosen_date is not None or settings.sim_faults:
+            raise UpError(f"--date and --fault belong to the simulated market, and QMT_FEED is {settings.feed}")
+        return
+    calendar.require_trading_day(chosen_date or settings.sim_date)
+    for text in settings.sim_faults:
+        parse_fault(text)
+
+
 def resume_market(settings: Settings, redis: Any, chosen_date: str | None) -> Settings:
     """Where the simulated market starts: the chosen date, else where an earlier start stopped, else the default."""
     update: dict[str, Any] = {
@@ -206,6 +219,7 @@ def up(settings: Settings, *, chosen_date: str | None, ui: bool, say: Callable[[
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    require_a_market(settings, chosen_date)
     with only_one(settings), ExitStack() as stack:
         end_leftovers(settings, say)
         if ui:

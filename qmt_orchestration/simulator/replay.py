@@ -1,8 +1,7 @@
 """Recorded ticks as a source of pushes: every row of the recordings exactly once, in time order.
 
-A recording is a Parquet or CSV file with the columns of `market.schema.RECORDED_COLUMNS` and, where it has them,
-``transactionNum, askPrice, bidPrice, askVol, bidVol``. All files are read and checked completely before the first tick
-is pushed, so a bad file leaves nothing half-written.
+A recording is a Parquet or CSV file with the columns of `recording_columns`. All files are read and checked completely
+before the first tick is pushed, so a bad file leaves nothing half-written.
 """
 
 from __future__ import annotations
@@ -19,19 +18,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from qmt_orchestration.market.schema import RECORDED_COLUMNS
+from qmt_orchestration.simulator import recording_columns
 from qmt_orchestration.simulator.universe import Universe
 
 Push = dict[str, dict[str, Any]]
 
-_OPTIONAL: Final[tuple[tuple[str, str], ...]] = (
-    ("transactionNum", "integer"),
-    ("askPrice", "list of numbers"),
-    ("bidPrice", "list of numbers"),
-    ("askVol", "list of integers"),
-    ("bidVol", "list of integers"),
-)
-_FIRST_MS: Final = 631_152_000_000  # 1990-01-01
-_LAST_MS: Final = 4_102_444_800_000  # 2100-01-01
 _CHUNK_ROWS: Final = 100_000
 _NO_BOOK: Final = {"askPrice": [0.0] * 5, "bidPrice": [0.0] * 5, "askVol": [0] * 5, "bidVol": [0] * 5}
 
@@ -46,7 +37,11 @@ class RecordingError(ValueError):
 
 
 def load_recording(paths: Iterable[Path]) -> pa.Table:
-    """All ticks of the files in global time order (ties in file order); raises `RecordingError`."""
+    """All ticks of the files in global time order; raises `RecordingError`.
+
+    Rows of equal time stand in the order of their cumulative values, else of their files: a file that was shuffled
+    plays like the one it was made from.
+    """
     tables: list[pa.Table] = []
     problems: dict[str, list[str]] = {}
     for path in map(Path, paths):
@@ -55,18 +50,18 @@ def load_recording(paths: Iterable[Path]) -> pa.Table:
         except (OSError, pa.ArrowException) as error:
             problems[str(path)] = [f"cannot be read as {'CSV' if _is_csv(path) else 'Parquet'}: {error}"]
             continue
-        found = _problems(table)
+        normal, found = recording_columns.normal(table)
         if found:
             problems[str(path)] = found
         else:
-            tables.append(_normal(table))
+            tables.append(normal)
     if problems:
         raise RecordingError(problems)
     if not tables:
         raise RecordingError({"QMT_REPLAY_FILES": ["expected at least one Parquet or CSV file, found none"]})
     table = pa.concat_tables(tables, promote_options="default")
-    order = np.argsort(table.column("time").to_numpy(), kind="stable")
-    return table.take(pa.array(order))
+    by = [table.column(name).fill_null(0).to_numpy() for name in ("amount", "pvolume", "volume", "time")]
+    return table.take(pa.array(np.lexsort(by)))
 
 
 def _is_csv(path: Path) -> bool:
@@ -74,79 +69,14 @@ def _is_csv(path: Path) -> bool:
 
 
 def _read(path: Path) -> pa.Table:
-    return pyarrow.csv.read_csv(path) if _is_csv(path) else pq.ParquetFile(path).read()
-
-
-def _fits(kind: str, type_: pa.DataType) -> bool:
-    if kind.startswith("list"):
-        if not (pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)):
-            return False
-        return _fits("integer" if "integers" in kind else "number", type_.value_type)
-    if kind == "string":
-        if pa.types.is_dictionary(type_):
-            type_ = type_.value_type
-        return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
-    if bool(pa.types.is_integer(type_)):
-        return True
-    return not kind.startswith("integer") and bool(pa.types.is_floating(type_))
-
-
-def _problems(table: pa.Table) -> list[str]:
-    """What keeps the table from being played, column by column."""
-    names = table.column_names
-    wanted = (*RECORDED_COLUMNS, *(c for c in _OPTIONAL if c[0] in names))
-    out = []
-    missing = [name for name, _ in RECORDED_COLUMNS if name not in names]
-    if missing:
-        out.append(f"columns missing: {', '.join(missing)}; found: {', '.join(names)}")
-    double = sorted({name for name in names if names.count(name) > 1})
-    if double:
-        return [*out, f"columns that occur more than once: {', '.join(double)}"]
-    for name, kind in wanted:
-        if name in names:
-            out += _column_problems(name, kind, table.column(name))
-    if not table.num_rows:
-        out.append("holds no rows")
-    return out
-
-
-def _column_problems(name: str, kind: str, column: pa.ChunkedArray) -> list[str]:
-    if not _fits(kind, column.type):
-        return [f"column {name}: expected {kind}, found {column.type}"]
-    if column.null_count:
-        return [f"column {name}: {column.null_count} of {len(column)} values are missing (null)"]
-    values = pc.list_flatten(column) if kind.startswith("list") else column
-    if values.null_count:
-        return [f"column {name}: {values.null_count} missing (null) values inside its lists"]
-    if pa.types.is_floating(values.type):
-        bad = pc.sum(pc.invert(pc.is_finite(values))).as_py() or 0
-        return [f"column {name}: {bad} of {len(values)} values are NaN or infinite"] if bad else []
-    if name == "symbol":
-        unique = pc.unique(values.cast(pa.string()))
-        wrong = unique.filter(pc.invert(pc.match_substring_regex(unique, r"^\d{6}\.(SH|SZ|BJ)$"))).to_pylist()
-        return [f"column symbol: expected codes like 000001.SZ, found {wrong[:5]}"] if wrong else []
-    if name == "time":
-        outside = pc.sum(pc.or_(pc.less(values, _FIRST_MS), pc.greater(values, _LAST_MS))).as_py() or 0
-        if outside:
-            example = pc.min(values).as_py()
-            return [f"column time: expected epoch milliseconds of 1990-2100, found {outside} others, e.g. {example}"]
-    return []
-
-
-def _normal(table: pa.Table) -> pa.Table:
-    """The known columns only, in one type each."""
-    types: dict[str, pa.DataType] = {
-        "string": pa.string(),
-        "integer": pa.int64(),
-        "number": pa.float64(),
-        "list of numbers": pa.list_(pa.float64()),
-        "list of integers": pa.list_(pa.int64()),
-    }
-    columns = {}
-    for name, kind in (*RECORDED_COLUMNS, *_OPTIONAL):
-        if name in table.column_names:
-            columns[name] = table.column(name).cast(types[kind.split(",")[0]])
-    return pa.table(columns)
+    """The file's table, without the columns that nobody plays."""
+    if _is_csv(path):
+        return pyarrow.csv.read_csv(path)
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        complete = {name for name, _ in RECORDED_COLUMNS} <= set(names) and len(names) == len(set(names))
+        # what is not complete is refused, and the message names all that was found
+        return file.read([name for name in names if name in recording_columns.KINDS] if complete else None)
 
 
 class ReplaySource:
@@ -182,10 +112,11 @@ class ReplaySource:
 
     @cached_property
     def previous_closes(self) -> dict[str, float]:
-        """Last close per symbol, of the recording's last day."""
-        ends = self._table.select(["symbol", "lastClose"]).group_by("symbol", use_threads=False)
-        rows = ends.aggregate([("lastClose", "last")]).to_pylist()
-        return {row["symbol"]: row["lastClose_last"] for row in rows}
+        """Last close per symbol, of the recording's last day; 0 where it has none."""
+        known = self._table.select(["symbol", "lastClose"])
+        known = known.filter(pc.fill_null(pc.is_finite(known.column("lastClose")), False))
+        rows = known.group_by("symbol", use_threads=False).aggregate([("lastClose", "last")]).to_pylist()
+        return dict.fromkeys(self.members.shares, 0.0) | {row["symbol"]: row["lastClose_last"] for row in rows}
 
     def pushes(self, until_ms: int) -> Iterator[tuple[int, Push]]:
         """Rows played up to *until_ms*, in order: (time of the last row, push); no symbol twice in a push."""
@@ -219,6 +150,6 @@ class ReplaySource:
 
 
 def _python(column: pa.ChunkedArray) -> list[Any]:
-    if pa.types.is_list(column.type):
+    if pa.types.is_list(column.type) or (column.null_count and pa.types.is_integer(column.type)):
         return column.to_pylist()  # type: ignore[no-any-return]
     return column.to_numpy().tolist()  # type: ignore[no-any-return]

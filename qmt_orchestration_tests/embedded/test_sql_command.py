@@ -19,7 +19,7 @@ def qmt_sql(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         env={**os.environ, **environment},
     )

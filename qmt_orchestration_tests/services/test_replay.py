@@ -6,11 +6,22 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
+import redis
+
+from qmt_orchestration.feed import subscriber
+from qmt_orchestration.services.__main__ import only_one
+from qmt_orchestration.services.lease import Lease, process_owner
+from qmt_orchestration.services.replay import ReplayError, replay
+from qmt_orchestration.settings import Settings
+from qmt_orchestration_tests.helpers import wait_until
 
 DAY = pd.Timestamp("2024-03-05", tz="Asia/Shanghai")
 SYMBOLS = ("000001.SZ", "600519.SH")
@@ -48,11 +59,18 @@ def recording() -> pd.DataFrame:
     return pd.concat(frames).sort_values("time", kind="stable", ignore_index=True)
 
 
+def environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("QMT_")}
+
+
+def command(*arguments: str, data_dir: Path) -> list[str]:
+    return [sys.executable, "-m", "qmt_orchestration.cli", *arguments, "--data-dir", str(data_dir)]
+
+
 def qmt(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("QMT_")}
     return subprocess.run(
-        [sys.executable, "-m", "qmt_orchestration.cli", *arguments, "--data-dir", str(data_dir)],
-        env=environment,
+        command(*arguments, data_dir=data_dir),
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=200,
@@ -62,19 +80,20 @@ def qmt(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_tick_of_a_recording_is_stored_once_and_playing_it_again_changes_nothing(tmp_path: Path) -> None:
     ticks = recording()
-    repeated = pd.concat([ticks, ticks.tail(1)], ignore_index=True)  # one snapshot twice, as real recordings have it
-    repeated.to_csv(tmp_path / "ticks.csv", index=False)
+    twice = ticks.tail(1)  # one snapshot twice, as real recordings have it
+    unreadable = ticks.iloc[[50]].assign(lastPrice=np.nan)
+    saturday = ticks.head(2).assign(time=lambda t: t["time"] - 3 * 86_400_000)
+    rows = pd.concat([ticks, twice, unreadable, saturday]).sample(frac=1, random_state=5)
+    rows.to_csv(tmp_path / "ticks.csv", index=False)
     data_dir = tmp_path / "data"
     for _ in range(2):
         done = qmt("replay", str(tmp_path / "ticks.csv"), data_dir=data_dir)
         assert done.returncode == 0, done.stderr
+        assert "no trading on 2024-03-02" in done.stderr
         account = json.loads(done.stdout.strip().splitlines()[-1])
         assert account["complete"]
-        assert (account["read"], account["stored"], account["rejected"]) == (
-            len(ticks) + 1,
-            len(ticks),
-            {"duplicate": 1},
-        )
+        assert (account["read"], account["stored"], account["days"]) == (len(rows), len(ticks), ["2024-03-05"])
+        assert account["rejected"] == {"duplicate": 1, "not_finite": 1, "bad_time": 2}
         assert (account["lost"], account["doubled"], account["runs_failed"]) == (0, 0, 0)
     query = "SELECT symbol, sum(vol), round(sum(amount), 2), max(high), min(low) FROM bars_1m"
     answer = qmt("sql", f"{query} GROUP BY symbol ORDER BY symbol", "--format", "TabSeparated", data_dir=data_dir)
@@ -96,3 +115,65 @@ def test_a_recording_with_wrong_columns_is_refused_by_name_before_anything_is_wr
     assert "amount" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "data" / "clickhouse").exists()
+
+
+@pytest.mark.parametrize(
+    ("shift_days", "words"),
+    [
+        (-3, "no tick is of a trading day; found 2024-03-02"),
+        (-3652, "2014-03-06 lies before the first partition 2015-01-05: set QMT_FIRST_DATE"),
+        (None, "lies in the future"),
+    ],
+)
+def test_a_recording_of_days_that_cannot_be_made_is_refused_before_anything_is_written(
+    tmp_path: Path, shift_days: int | None, words: str
+) -> None:
+    ticks = recording()
+    if shift_days is None:
+        shift_days = (pd.Timestamp.now(tz="Asia/Shanghai") - DAY).days + 2
+    ticks["time"] += shift_days * 86_400_000
+    ticks.to_parquet(tmp_path / "ticks.parquet")
+    settings = Settings(data_dir=tmp_path / "data")
+    with pytest.raises(ReplayError, match=words):
+        play(settings, tmp_path / "ticks.parquet")
+    assert not settings.data_dir.exists()
+
+
+def test_a_replay_beside_a_live_feed_is_refused_by_name_instead_of_waiting_for_ever(
+    settings: Settings, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    recording().to_parquet(tmp_path / "ticks.parquet")
+    live = Lease(redis_client, subscriber.LEASE, process_owner(settings.host), 60_000)
+    assert live.acquire()
+    with pytest.raises(ReplayError, match=rf"process {os.getpid()} on \S+ feeds this system.*--data-dir"):
+        play(settings, tmp_path / "ticks.parquet")
+    with only_one(settings.run_dir / "replay.lock"), pytest.raises(ReplayError, match="another replay into"):
+        play(settings, tmp_path / "ticks.parquet")
+
+
+def play(settings: Settings, file: Path) -> None:
+    def never(*_: object) -> dict[str, Any]:
+        raise AssertionError("nothing is to be made")
+
+    replay(settings, [file], speed=0, materialize=never, progress=lambda _: None)
+
+
+def test_a_replay_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    recording().to_parquet(tmp_path / "ticks.parquet")
+    slow = command("replay", str(tmp_path / "ticks.parquet"), "--speed", "1", data_dir=tmp_path / "data")
+    process = subprocess.Popen(slow, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def running() -> set[str]:
+        found = set()
+        for other in psutil.process_iter():
+            with suppress(psutil.Error):
+                if other.environ().get("QMT_DATA_DIR") == str(tmp_path / "data"):
+                    found.add(other.cmdline()[-2] if "--supervised" in other.cmdline() else "engine")
+        return found
+
+    try:
+        wait_until(lambda: running() >= {"engine", "writer", "subscriber"}, 120, "engines and services run")
+    finally:
+        process.kill()
+        process.wait()
+    wait_until(lambda: not running(), 60, "all of them have ended")

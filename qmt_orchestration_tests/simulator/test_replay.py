@@ -88,6 +88,47 @@ def test_unusual_integer_float_and_string_types_are_welcome(tmp_path: Path) -> N
     assert {type(t["lastPrice"]) for _, t in ticks} == {float}
 
 
+def test_whole_numbers_in_other_types_and_moments_with_a_zone_are_the_same_recording(tmp_path: Path) -> None:
+    table = recording(50)
+    types = {"volume": pa.float64(), "pvolume": pa.decimal128(20, 0), "openInt": pa.float32()}
+    types["time"] = pa.timestamp("ms", "Asia/Shanghai")
+    other = table.cast(pa.schema([(field.name, types.get(field.name, field.type)) for field in table.schema]))
+    plain = load_recording([write(table, tmp_path / "plain.parquet")])
+    assert load_recording([write(other, tmp_path / "other.parquet")]).equals(plain)
+
+
+def test_a_shuffled_recording_plays_like_the_ordered_one(tmp_path: Path) -> None:
+    table = recording(400)
+    mixed = table.take(np.random.default_rng(3).permutation(400))
+    plain = load_recording([write(table, tmp_path / "plain.parquet")])
+    assert load_recording([write(mixed, tmp_path / "mixed.parquet")]).equals(plain)
+
+
+def test_a_row_that_lacks_a_value_is_played_and_left_to_the_edge(tmp_path: Path) -> None:
+    table = swap(recording(20), "amount", pa.array([None, float("nan")] + [1.0] * 18))
+    table = swap(table, "pvolume", pa.array([None, *range(19)]))
+    table = swap(table, "lastClose", pa.array([None] * 19 + [10.0]))
+    ticks = [tick for _, tick in flat(replayed(write(table, tmp_path / "a.parquet")))]
+    assert len(ticks) == 20
+    assert sum(tick["amount"] != tick["amount"] for tick in ticks) == 2
+    assert sorted(tick["pvolume"] for tick in ticks if tick["pvolume"] is not None) == list(range(19))
+    source = ReplaySource(load_recording([tmp_path / "a.parquet"]))
+    assert sorted(source.previous_closes.values())[-1] == 10.0
+    assert set(source.previous_closes) == set(source.members.shares)
+
+
+def test_books_come_as_lists_of_any_kind_and_as_text_from_a_csv(tmp_path: Path) -> None:
+    plain = recording(4)
+    book = plain.append_column("askPrice", pa.array([[1.5, None], None, [float("nan"), 2.0], []]))
+    book = book.append_column("askVol", pa.array([[1.0, 2.0]] * 4, pa.list_(pa.float64(), 2)))
+    text = plain.append_column("askPrice", pa.array(["[1.5, 0]", "", "[0  2.0]", "[]"]))
+    text = text.append_column("askVol", pa.array(["[1, 2]"] * 4))
+    for path in (write(book, tmp_path / "a.parquet"), write(text, tmp_path / "a.csv")):
+        loaded = load_recording([path])
+        assert loaded["askPrice"].to_pylist() == [[1.5, 0], [], [0, 2], []]
+        assert loaded["askVol"].to_pylist() == [[1, 2]] * 4
+
+
 def test_optional_columns_are_passed_on_and_missing_ones_are_empty(tmp_path: Path) -> None:
     plain = recording(5)
     book = plain.append_column("askPrice", pa.array([[1.0, 2.0, 3.0, 4.0, 5.0]] * 5))
@@ -102,13 +143,26 @@ def test_optional_columns_are_passed_on_and_missing_ones_are_empty(tmp_path: Pat
     ("change", "words"),
     [
         (lambda t: t.drop_columns(["pvolume", "openInt"]), ["columns missing: pvolume, openInt", "found: symbol"]),
-        (lambda t: swap(t, "volume", pa.array([1.5] * 20)), ["volume: expected integer, found double"]),
+        (lambda t: swap(t, "volume", pa.array([1.5] * 20)), ["volume: expected integer, found double", "1.5"]),
+        (lambda t: swap(t, "volume", pa.array(["1"] * 20)), ["volume: expected integer, found string"]),
+        (
+            lambda t: swap(t, "pvolume", pa.array([2.0**60] * 20, pa.float32())),
+            ["pvolume: expected integer, found float"],
+        ),
         (lambda t: swap(t, "lastPrice", pa.array(["x"] * 20)), ["lastPrice: expected number, found string"]),
-        (lambda t: swap(t, "amount", pa.array([None] + [1.0] * 19)), ["amount: 1 of 20 values are missing"]),
-        (lambda t: swap(t, "high", pa.array([float("nan")] * 20)), ["high: 20 of 20 values are NaN or infinite"]),
+        (
+            lambda t: swap(t, "amount", pa.nulls(20, pa.float64())),
+            ["amount: expected number, found no value in 20 rows"],
+        ),
+        (lambda t: swap(t, "symbol", pa.array([None] + ["600519.SH"] * 19)), ["symbol: 1 of 20 values are missing"]),
+        (lambda t: swap(t, "time", pa.array([None] + [T0] * 19)), ["time: 1 of 20 values are missing"]),
+        (lambda t: swap(t, "time", t["time"].cast(pa.timestamp("ms"))), ["epoch ms, found timestamp[ms]", "zone"]),
         (lambda t: swap(t, "symbol", pa.array(["600519"] * 20)), ["codes like 000001.SZ, found ['600519']"]),
         (lambda t: swap(t, "time", pa.array([1_654_046_100] * 20)), ["epoch milliseconds", "1654046100"]),
         (lambda t: t.append_column("bidVol", pa.array([1] * 20)), ["bidVol: expected list of integers, found int64"]),
+        (lambda t: t.append_column("bidVol", pa.array([[1.5]] * 20)), ["bidVol: expected list of integers", "1.5"]),
+        (lambda t: t.append_column("askPrice", pa.array(["[1, x]"] * 20)), ["askPrice: expected list of numbers", "x"]),
+        (lambda t: t.append_column("high", t["high"]), ["columns that occur more than once: high"]),
         (lambda t: t.slice(0, 0), ["holds no rows"]),
     ],
 )
