@@ -19,6 +19,8 @@ TIME_ZONE: Final = "Asia/Shanghai"
 MAX_CONCURRENT: Final = 8
 #: The engine encodes each block by itself; only formats without a frame of their own may be sent block by block.
 STREAMED_FORMATS: Final = frozenset(("Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"))
+#: What the engine says of SHOW, DESCRIBE, EXPLAIN, EXISTS, CHECK: they read, but their short answers come whole.
+NOT_STREAMED: Final = "Streaming query is not supported"
 
 
 @dataclass
@@ -117,9 +119,14 @@ def _query(handle: Any, request: Request, statement: str, read_only: bool) -> Re
     if selects and format_name in STREAMED_FORMATS and not request.buffered:
         columns = _described(handle, bare, request.parameters) if format_name == "Native" else []
         blocks = _blocks(handle, bare, format_name, request.parameters)
-        first = next(blocks, b"")  # errors of analysis come here, before the status line
-        first = protocol.name_zones(first, columns)
-        return Reply(format_name, _summary(0, 0, 0, 0, 0, 0), blocks=_chain(first, blocks))
+        try:
+            first = next(blocks, b"")  # errors of analysis come here, before the status line
+        except RuntimeError as error:
+            if NOT_STREAMED not in str(error):
+                raise
+        else:
+            first = protocol.name_zones(first, columns)
+            return Reply(format_name, _summary(0, 0, 0, 0, 0, 0), blocks=_chain(first, blocks))
     result = handle.query(statement, format_name, params=request.parameters)
     body = result.bytes() or b""
     if format_name == "Native" and b"\x08DateTime" in body:  # only such results pay for the description

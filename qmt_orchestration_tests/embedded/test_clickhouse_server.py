@@ -193,6 +193,25 @@ def test_get_reads_only(ticks, http_door):
     assert ticks.command("SELECT count() FROM ticks") == 0
 
 
+@pytest.mark.parametrize("format_name", ["TabSeparated", "CSV", "JSONEachRow", "Native", "CSVWithNames"])
+@pytest.mark.parametrize(
+    ("statement", "word"),
+    [
+        ("SHOW TABLES", b"ticks"),
+        ("DESCRIBE TABLE ticks", b"symbol"),
+        ("SHOW CREATE TABLE ticks", b"CREATE TABLE"),
+        ("EXISTS TABLE ticks", b""),
+        ("EXPLAIN SELECT count() FROM ticks", b""),
+    ],
+)
+def test_what_reads_but_is_no_select_answers_in_every_format(ticks, http_door, statement, word, format_name):
+    target = f"/?database={ticks.database}&default_format={format_name}&query={quote(statement)}"
+    status, body, _ = ask(http_door, "GET", target)
+    assert status == 200, body
+    assert body
+    assert word in body
+
+
 def test_what_only_the_transport_knows_does_not_disturb(http_door):
     target = (
         "/?session_id=a&session_timeout=9&wait_end_of_query=1&client_protocol_version=54405&query_id=mine&buffer_size=1"
