@@ -15,9 +15,9 @@ from typing import Any
 
 import dagster as dg
 
+from qmt_orchestration.market.periods import rollups
 from qmt_orchestration.settings import Settings
 
-PERIODS = ("1m", "5m", "30m", "1d")
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
 
 
@@ -25,7 +25,7 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what 
 class Outcome:
     """What a backfill did: bars now in the warehouse per period, checks, run ids."""
 
-    bars: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PERIODS, 0))
+    bars: dict[str, int] = field(default_factory=dict)
     passed: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ def materialize_days(
     *,
     job: str = "make_day",
 ) -> dict[str, Any]:
-    """Make *days* through Dagster: the account of the ticks, 1m, 5m, 30m and 1d, with their checks.
+    """Make *days* through Dagster: the account of the ticks, bars of every period, and their checks.
 
     Returns ``{"bars": {period: rows}, "checks": {"passed": n, "failed": [{day, asset, check, severity, expected,
     found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``. Raises ValueError when a day is no
@@ -109,10 +109,12 @@ def _root(error: Any) -> str:
 
 
 def _count(settings: Settings, days: Sequence[date], outcome: Outcome) -> None:
+    from qmt_orchestration.warehouse.bars import label_day
     from qmt_orchestration.warehouse.client import connect, load_sql
 
     client = connect(settings)
-    for period in PERIODS:
-        for day in days:
+    for period in ("1m", *rollups(settings.rollup_periods)):
+        outcome.bars[period] = 0
+        for day in sorted({label_day(day, period) for day in days}):
             row = client.query(load_sql("bars_rows"), parameters={"table": f"bars_{period}", "day": day}).first_row
             outcome.bars[period] += int(row[0])

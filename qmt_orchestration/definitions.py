@@ -35,7 +35,7 @@ def build_defs(
     days = trading_day_partitions(chosen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        jobs = build_jobs()
+        jobs = build_jobs(chosen)
         return dg.Definitions(
             assets=build_assets(days, chosen),
             asset_checks=[build_live_checks(days), build_reconciliation(days)],

@@ -11,16 +11,25 @@ from qmt_orchestration.backfill import (
     materialize_days as materialize_days,
 )  # the door of `qmt replay` and `qmt backfill`
 from qmt_orchestration.checks.names import CHECKS, RECONCILIATION, checks_of
+from qmt_orchestration.market.periods import intraday, rollups
 from qmt_orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
-
-MINUTE_ASSETS = ("bars_1m", "bars_5m", "bars_30m")
-DAY_ASSETS = ("ticks", *MINUTE_ASSETS, "bars_1d")
+from qmt_orchestration.settings import Settings
 
 FINALIZE_MINUTES = "finalize_minutes"
 MAKE_DAY = "make_day"
 END_OF_DAY = "end_of_day"
 RECONCILE_DAY = "reconcile_day"
 BEFORE_OPEN = "before_open"
+
+
+def minute_assets(settings: Settings) -> tuple[str, ...]:
+    """What a run of ``finalize_minutes`` makes: the minutes and the rollups that follow them during the session."""
+    return ("bars_1m", *(f"bars_{period}" for period in intraday(settings.rollup_periods)))
+
+
+def bar_assets(settings: Settings) -> tuple[str, ...]:
+    """Every table of bars."""
+    return ("bars_1m", *(f"bars_{period}" for period in rollups(settings.rollup_periods)))
 
 
 def with_own_checks(*assets: str) -> dg.AssetSelection:
@@ -139,30 +148,29 @@ def night() -> None:
     trim_streams()
 
 
-def build_jobs() -> list[Any]:
+def build_jobs(settings: Settings) -> list[Any]:
     """Every job, by name."""
+    minutes, every = minute_assets(settings), bar_assets(settings)
     return [
         dg.define_asset_job(
             FINALIZE_MINUTES,
-            with_own_checks(*MINUTE_ASSETS),
+            with_own_checks(*minutes),
             description="The minutes that have just closed: 1m, the 5m and 30m windows closed with them, checks.",
             tags={"dagster/priority": "10"},
         ),
         dg.define_asset_job(
             MAKE_DAY,
-            with_own_checks(*DAY_ASSETS),
+            with_own_checks("ticks", *every),
             description="A whole day anew, from its ticks or, without any, from QMT's bars; with checks.",
         ),
         dg.define_asset_job(
             END_OF_DAY,
-            with_own_checks(*DAY_ASSETS) | dg.AssetSelection.assets("quality_report"),
+            with_own_checks("ticks", *every) | dg.AssetSelection.assets("quality_report"),
             description="After the close: the account of the ticks, the day's bars, and the quality report.",
         ),
         dg.define_asset_job(
             RECONCILE_DAY,
-            with_own_checks("qmt_bars_1m", *MINUTE_ASSETS, "bars_1d")
-            | dg.AssetSelection.assets("quality_report")
-            | reconciliation(),
+            with_own_checks("qmt_bars_1m", *every) | dg.AssetSelection.assets("quality_report") | reconciliation(),
             description="QMT's own bars of the day: gaps of ours filled from them (marked), differences reported.",
         ),
         dg.define_asset_job(

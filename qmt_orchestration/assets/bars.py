@@ -14,6 +14,7 @@ from qmt_orchestration.assets.columns import OWNER, table_metadata
 from qmt_orchestration.assets.making import Made, Materialized, days_of, make_days
 from qmt_orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.checks.names import checks_of
+from qmt_orchestration.market.periods import minutes_of, rollups
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.settings import Settings
@@ -51,7 +52,8 @@ def _one_day_only(context: dg.AssetExecutionContext, frames: Frames) -> None:
 
 
 def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
-    """``bars_1m``, ``bars_5m``, ``bars_30m`` and ``bars_1d``. *settings*: for what is shown only (names)."""
+    """``bars_1m``, ``bars_5m``, ``bars_30m``, ``bars_1d`` and those of ``settings.rollup_periods``; nothing is
+    connected to."""
 
     @dg.asset(
         partitions_def=days,
@@ -84,8 +86,7 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
 
         return make_days(context, client, clickhouse.settings, "bars_1m", make, "bars_rows")
 
-    rollups = [_rollup(days, settings, period) for period in ("5m", "30m", "1d")]
-    return [bars_1m, *rollups]
+    return [bars_1m, *(_rollup(days, settings, period) for period in rollups(settings.rollup_periods))]
 
 
 def _finalize(client: Any, window: Window) -> Made:
@@ -136,6 +137,7 @@ def _facts(written: Any) -> dict[str, Any]:
 
 def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str) -> dg.AssetsDefinition:
     table = f"bars_{period}"
+    minutes = minutes_of(period)
     meaning = {
         "5m": "Five-minute bars, 48 a day, from the minute bars; the opening call is in the first.",
         "30m": "Thirty-minute bars, 8 a day (10:00 … 11:30, 13:30 … 15:00), from the minute bars.",
@@ -143,19 +145,21 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
             "Daily bars from the day's own values (the last tick): raw prices, after-hours trading in columns of its "
             "own, one row marked `suspended` for a symbol that did not trade."
         ),
-    }[period]
+        "1w": "Weekly bars from the daily ones, label 15:00 of the week's last trading day; the current week so far.",
+        "1mo": "Monthly bars from the daily ones, label 15:00 of the month's last trading day; so far, too.",
+    }.get(period, f"Bars of {minutes} trading minutes, from the minute bars; the opening call is in the first.")
 
     @dg.asset(
         name=table,
         partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
-        deps=["bars_1m"],
+        deps=["bars_1d" if period in ("1w", "1mo") else "bars_1m"],
         check_specs=specs(checks_of(table)),
         group_name="bars",
         kinds={"clickhouse", "table"},
         owners=[OWNER],
         tags={"period": period},
-        metadata=table_metadata(settings, table),
+        metadata=table_metadata(settings, table, columns_of="bars_1d" if period == "1d" else "bars_1m"),
         description=meaning,
     )
     def rollup(
@@ -169,12 +173,14 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
 
         def make(day: date) -> Made:
             window = config.window(day, now)
-            if config.whole_day or period == "1d":
-                written = bars.roll_up(client, day, period)
+            if config.whole_day or not minutes:
+                # a recording may end inside a window: on a day that is over that window is whole, too
+                written = bars.roll_up(client, day, period, day_over=day != now.date())
             else:
                 written = bars.roll_up(client, day, period, window.first, window.last)
             return Made(written.rows, window, _facts(written))
 
-        return make_days(context, client, clickhouse.settings, table, make, "bars_rows")
+        counted = "" if period in ("1w", "1mo") else "bars_rows"  # their rows stand at the end of the period
+        return make_days(context, client, clickhouse.settings, table, make, counted)
 
     return rollup

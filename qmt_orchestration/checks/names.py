@@ -9,9 +9,12 @@ ERROR). Limits are numbers, or names of settings where a deployment may want ano
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+
+from qmt_orchestration.market.periods import minutes_of
 
 # -- names, one word per thing across Dagster, ClickHouse and the docs
 ROWS_PRESENT: Final = "rows_present"
@@ -58,6 +61,7 @@ class Check:
 def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
     """The checks that every table of bars shares; *base* is the table its volumes must add up to."""
     table = {"table": asset}
+    minutes = minutes_of(asset.removeprefix("bars_")) if base else 1
     shared = (
         Check(
             asset,
@@ -66,7 +70,7 @@ def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
             "rows_present",
             "quality_missing_symbols_warn",
             "quality_missing_symbols_error",
-            parameters=table,
+            parameters={**table, "minutes": minutes},
         ),
         Check(
             asset,
@@ -91,7 +95,7 @@ def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
         VOLUME_ADDS_UP,
         f"The {base.removeprefix('bars_')} bars inside each bar add up to it: volume, amount, high and low.",
         "daily_volume_adds_up" if asset == "bars_1d" else "volume_adds_up",
-        parameters={**table, "minutes": {"bars_5m": 5, "bars_30m": 30}.get(asset, 240)},
+        parameters=table if asset == "bars_1d" else {**table, "minutes": minutes},
     )
     return (*shared, conserved)
 
@@ -260,8 +264,12 @@ RECONCILIATION: Final = (QMT_ROWS, QMT_VOLUME, QMT_AMOUNT, QMT_OHLC, QMT_DAILY)
 
 
 def checks_of(asset: str) -> tuple[Check, ...]:
-    """The checks computed together with *asset* (reconciliation stands apart)."""
-    return tuple(c for c in CHECKS if c.asset == asset and c.name not in RECONCILIATION)
+    """The checks computed together with *asset* (reconciliation stands apart). Every further table of N-minute bars
+    has those of ``bars_5m``; weeks and months have none of their own, their daily bars have."""
+    found = tuple(c for c in CHECKS if c.asset == asset and c.name not in RECONCILIATION)
+    if not found and re.fullmatch(r"bars_\d+m", asset):
+        return _of_bars(asset, base="bars_1m")
+    return found
 
 
 def reconciliation_checks() -> tuple[Check, ...]:

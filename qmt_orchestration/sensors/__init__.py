@@ -20,7 +20,7 @@ def build_sensors(
 ) -> list[dg.SensorDefinition]:
     """Every sensor; that of the alerts lives with what it says (`alerts.sensor`)."""
     return [
-        build_minutes_sensor(days),
+        build_minutes_sensor(days, settings),
         build_stream_sensor(days, settings.observe_seconds),
         build_services_sensor(days),
         build_market_day_sensor(days, jobs),

@@ -14,8 +14,9 @@ from typing import Any
 
 import dagster as dg
 
-from qmt_orchestration.jobs import FINALIZE_MINUTES, MINUTE_ASSETS
+from qmt_orchestration.jobs import FINALIZE_MINUTES, minute_assets
 from qmt_orchestration.resources import ClickHouseResource, RedisResource
+from qmt_orchestration.settings import Settings
 
 IN_FLIGHT = (
     dg.DagsterRunStatus.QUEUED,
@@ -54,8 +55,9 @@ class Cursor:
         return max(self.failed_at + min(5.0 * 2.0**self.failures, LONGEST_PAUSE_SECONDS) - now, 0.0)
 
 
-def build_minutes_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
-    """The sensor ``minutes``."""
+def build_minutes_sensor(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.SensorDefinition:
+    """The sensor ``minutes``. *settings*: the periods that follow the minutes."""
+    assets = minute_assets(settings)
 
     @dg.sensor(
         name="minutes",
@@ -75,14 +77,13 @@ def build_minutes_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefinit
         if (left := cursor.pause_left(time.time())) > 0:
             reason = f"{cursor.failures} runs failed in a row, the last was {cursor.run_id}: waiting {left:.0f} s more"
             return dg.SensorResult(skip_reason=reason, cursor=cursor.text())
-        settings = clickhouse.settings
-        found = pending(clickhouse.connect(), settings, read_clock(redis.connect()).now_ms())
+        found = pending(clickhouse.connect(), clickhouse.settings, read_clock(redis.connect()).now_ms())
         chosen = [p for p in found if days.has_partition_key(p.day.isoformat())]
         if not chosen:
-            return dg.SensorResult(skip_reason=_nothing(found, settings.first_date), cursor=cursor.text())
+            return dg.SensorResult(skip_reason=_nothing(found, clickhouse.settings.first_date), cursor=cursor.text())
         generation = cursor.generation + 1
         advanced = Cursor(generation, cursor.run_id, cursor.failures, cursor.failed_at)
-        return dg.SensorResult(run_requests=[request(chosen[0], generation)], cursor=advanced.text())
+        return dg.SensorResult(run_requests=[request(chosen[0], generation, assets)], cursor=advanced.text())
 
     return minutes
 
@@ -105,14 +106,14 @@ def _learn(instance: dg.DagsterInstance, cursor: Cursor) -> "Cursor":
     return Cursor(cursor.generation, run.run_id, cursor.failures + 1, ended[0].end_time or time.time())
 
 
-def request(pending: Any, generation: int) -> dg.RunRequest:
-    """The run for one `warehouse.bars.Pending`. *generation* makes the key new, so that a failed run is tried again."""
+def request(pending: Any, generation: int, assets: Sequence[str]) -> dg.RunRequest:
+    """The run of *assets* for one `warehouse.bars.Pending`. *generation* makes its key a new one."""
     first, last = f"{pending.first_frame:%H:%M}", f"{pending.last_frame:%H:%M}"
     frames = {"config": {"first_frame": first, "last_frame": last}}
     day = pending.day.isoformat()
     return dg.RunRequest(
         run_key=f"{day}/{first}-{last}/{generation}",
         partition_key=day,
-        run_config={"ops": dict.fromkeys(MINUTE_ASSETS, frames)},
+        run_config={"ops": dict.fromkeys(assets, frames)},
         tags={"qmt/frames": f"{first}-{last}", "qmt/minutes": str(pending.frames)},
     )

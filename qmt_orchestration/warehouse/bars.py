@@ -9,20 +9,20 @@ Frames are end labels, aware datetimes in Asia/Shanghai; versions are microsecon
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from string import Template
 from typing import Any, Final
 
 from qmt_orchestration.market import calendar
+from qmt_orchestration.market.periods import UnknownPeriod as UnknownPeriod
+from qmt_orchestration.market.periods import intraday, minutes_of
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at, frame_label, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import load_sql
 
-#: Rollups that follow the minutes during the session; `pending` looks after them.
+#: Rollups that always follow the minutes during the session; `pending` looks after them and those of the settings.
 INTRADAY_ROLLUPS: Final = ("5m", "30m")
-_PERIOD: Final = re.compile(r"^(?:(\d{1,3})m|1d|1w|1mo)$")
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,12 @@ class Pending:
     frames: int
 
 
-class UnknownPeriod(ValueError):
-    """The period is none of 1d, 1w, 1mo or Nm; the message says so."""
-
-
 def pending(client: Any, settings: Settings, now_ms: int) -> list[Pending]:
     """Closed frames to be made final, oldest day first; *now_ms* is the market's now (`stream.clock.read_clock`).
 
     A frame is closed when the market's newest tick is ``close_grace_ms`` past its end, or, on the day of *now_ms* only,
     ``close_fallback_seconds`` after its end. The range of a day reaches to its last closed frame, because a late tick
-    also moves the minutes after its own. Days whose 5m or 30m bars lag behind their minutes are told, too.
+    also moves the minutes after its own. Days whose intraday rollups lag behind their minutes are told, too.
     """
     today = from_ms(now_ms).date()
     days = client.query(load_sql("state_days")).result_rows
@@ -66,7 +62,7 @@ def pending(client: Any, settings: Settings, now_ms: int) -> list[Pending]:
             one = _open_frames(client, settings, day, now_ms)
             if one:
                 found[day] = one
-    for period in INTRADAY_ROLLUPS:
+    for period in intraday(settings.rollup_periods):
         for day, first, last, frames in client.query(load_sql("stale_rollups"), {"period": period}).result_rows:
             found.setdefault(day, Pending(day, _local(first), _local(last), int(frames)))
     return [found[day] for day in sorted(found)]
@@ -132,28 +128,33 @@ def finalize(
 
 
 def roll_up(
-    client: Any, day: date, period: str, first_frame: datetime | None = None, last_frame: datetime | None = None
+    client: Any,
+    day: date,
+    period: str,
+    first_frame: datetime | None = None,
+    last_frame: datetime | None = None,
+    *,
+    day_over: bool = False,
 ) -> Written:
     """Write bars of *period* ('5m', '30m', any 'Nm', '1d', '1w', '1mo') of a day, into ``bars_<period>``.
 
-    Minutes: the closed windows that touch first … last, and those an earlier call has missed. '1d': the daily rows.
-    '1w', '1mo': the week or month that holds *day*, from its daily rows. Raises `UnknownPeriod`.
+    Minutes: the closed windows that touch first … last, and those an earlier call has missed; *day_over*: no minute
+    will come any more, so the window in which the minutes end is closed, too. '1d': the daily rows. '1w', '1mo': the
+    week or month that holds *day*, from its daily rows. Only new and changed rows are written. Raises `UnknownPeriod`.
     """
-    match = _PERIOD.match(period)
-    if not match:
-        raise UnknownPeriod(f"expected a period like 5m, 30m, 1d, 1w, 1mo, found {period!r} (QMT_ROLLUP_PERIODS)")
+    minutes = minutes_of(period)
     version = int(client.query(load_sql("next_version"), {"day": day}).first_row[0])
     table = f"bars_{period}"
     if period == "1d":
         span = _range(day, at(day, 900), at(day, 900))
         client.command(load_sql("roll_up_1d"), {"table": table, "day": day, "version": version})
-    elif match.group(1):
+    elif minutes:
         reached = int(client.query(load_sql("final_version"), {"day": day}).first_row[0])
         for missed_day, first, _, _ in client.query(load_sql("stale_rollups"), {"period": period}).result_rows:
             if missed_day == day and first_frame:
                 first_frame = min(first_frame, _local(first))
         span = _range(day, first_frame or at(day, MINUTE_LABELS[0]), last_frame or at(day, MINUTE_LABELS[-1]))
-        parameters = {**span, "table": table, "minutes": int(match.group(1)), "version": version}
+        parameters = {**span, "table": table, "minutes": minutes, "version": version, "day_over": int(day_over)}
         client.command(load_sql("roll_up_minutes"), parameters)
         client.insert("rolled_up", [[day, period, reached]], column_names=["day", "period", "version"])
         span = {**span, "last": _text(at(day, MINUTE_LABELS[-1]))}
@@ -232,6 +233,11 @@ def _closed(day: date, market_ms: int, grace_ms: int, clock_ms: int) -> list[dat
         return []
     frames = [at(day, minutes) for minutes in MINUTE_LABELS]
     return [frame for frame in frames if to_ms(frame) + grace_ms <= market_ms or to_ms(frame) <= clock_ms]
+
+
+def label_day(day: date, period: str) -> date:
+    """The day whose 15:00 labels the bar of *period* that holds *day*; the day itself for 1d and minutes."""
+    return _calendar_span(day, period)[1] if period in ("1w", "1mo") else day
 
 
 def _calendar_span(day: date, period: str) -> tuple[date, date]:

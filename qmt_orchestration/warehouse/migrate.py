@@ -20,6 +20,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
+from qmt_orchestration.market.periods import minutes_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect, load_sql
 
@@ -61,8 +62,7 @@ def migrate(settings: Settings) -> list[str]:
 
 def _period_table(period: str) -> str:
     """The table of one more period of bars. The period is checked, not quoted: letters and digits of a known form."""
-    if not re.fullmatch(r"\d{1,3}m|1d|1w|1mo", period):
-        raise ValueError(f"expected a period like 15m, 60m, 1d, 1w, 1mo, found {period!r} (QMT_ROLLUP_PERIODS)")
+    minutes_of(period)
     return (
         f"CREATE TABLE IF NOT EXISTS bars_{period} $on_cluster AS bars_1m ENGINE = $replacing_merge_tree(version)"
         " PARTITION BY toYYYYMM(frame) ORDER BY (toDate(frame), symbol, frame)"

@@ -109,6 +109,43 @@ def test_a_range_in_one_run_skips_holidays_and_tells_each_day(
     assert [r[0] for r in checked] == days
 
 
+def test_further_periods_are_one_setting_away(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
+    """15m, 60m, weeks and months: assets, checks and the minute run know them without new code."""
+    from qmt_orchestration.jobs import minute_assets
+    from qmt_orchestration.warehouse.migrate import migrate
+
+    chosen = settings.model_copy(update={"rollup_periods": ("15m", "60m", "1w", "1mo")})
+    migrate(chosen)
+    market.insert_ticks(clickhouse)
+    outcome = materialize_days(chosen, [DAY])
+    assert outcome["errors"] == []
+    per_symbol = {"1m": 241, "5m": 48, "15m": 16, "30m": 8, "60m": 4, "1d": 1, "1w": 1, "1mo": 1}
+    assert outcome["bars"] == {period: 3 * count for period, count in per_symbol.items()}
+    assert [f"{c['asset']}/{c['check']}" for c in outcome["checks"]["failed"]] in ([], ["ticks/storage"])
+    checked = clickhouse.query("SELECT DISTINCT asset FROM quality_results WHERE check = 'volume_adds_up'").result_rows
+    assert {row[0] for row in checked} == {"bars_5m", "bars_15m", "bars_30m", "bars_60m", "bars_1d"}
+    assert minute_assets(chosen) == ("bars_1m", "bars_5m", "bars_15m", "bars_30m", "bars_60m")
+    jobs = build_defs(settings=chosen).get_repository_def()
+    assert dg.AssetKey("bars_60m") in jobs.get_job("finalize_minutes").asset_layer.executable_asset_keys
+
+
+def test_a_recording_that_ends_inside_a_window_loses_none_of_it(
+    settings: Settings, clickhouse: Any, redis_client: Any
+) -> None:
+    """A day that is over will get no further minute: its last 5m and 30m bars hold what there is."""
+    import pyarrow.compute as pc
+
+    table = market.ticks()
+    market.insert_ticks(clickhouse, table.filter(pc.less(table["time"], at(DAY, 632))))  # the last tick is of 10:31:xx
+    outcome = materialize_days(settings, [DAY])
+    sums = [clickhouse.query(f"SELECT sum(vol) FROM bars_{p}").first_row[0] for p in ("1m", "5m", "30m", "1d")]
+    assert sums[0] > 0
+    assert sums == [sums[0]] * 4
+    failed = {(c["asset"], c["check"]) for c in outcome["checks"]["failed"]}
+    assert ("bars_1m", names.NO_MISSING_FRAMES) in failed, "half a day is not a whole one"
+    assert not {check for _, check in failed} & {names.VOLUME_ADDS_UP, names.ROWS_PRESENT}
+
+
 @contextmanager
 def gateway(settings: Settings) -> Iterator[None]:
     """A gateway that answers as the one beside QMT does, from the ticks' own truth."""

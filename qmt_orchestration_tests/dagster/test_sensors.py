@@ -95,6 +95,10 @@ def test_a_closed_minute_asks_for_one_run_that_makes_it_final(
     assert [r[0] for r in wide] == ["09:35"]
     evaluated = {e.check_name for e in result.get_asset_check_evaluations()}
     assert {names.ROWS_PRESENT, names.OHLC_CONSISTENT, names.VOLUME_ADDS_UP} <= evaluated
+    failed = [
+        (e.asset_key.to_user_string(), e.check_name) for e in result.get_asset_check_evaluations() if not e.passed
+    ]
+    assert failed == [], "no bar of 30 minutes is due at 09:36"
     assert not evaluated & {names.QMT_VOLUME}, "the reconciliation is no part of a minute"
     quiet = bench.tick()
     assert not quiet.run_requests

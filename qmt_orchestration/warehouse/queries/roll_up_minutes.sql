@@ -1,5 +1,5 @@
 -- Bars of N minutes from the minute bars of a day, for the windows that touch the frames first … last and are closed (the day's
--- minute bars reach their end). Windows count trading minutes: the label is the end, 09:30 joins the first window, the break does
+-- minute bars reach their end, or none will come any more: day_over). Windows count trading minutes: the label is the end, 09:30 joins the first window, the break does
 -- not count. source: live unless every minute was filled (filled) or any came from QMT's history (history).
 INSERT INTO {table:Identifier} (symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score, version)
 WITH
@@ -14,7 +14,7 @@ WITH
         SELECT *, greatest(toHour(frame) * 60 + toMinute(frame) - if(toHour(frame) < 12, 570, 660), 1) AS i, intDiv(i + n - 1, n) AS window,
                least(window * n, 240) AS end_i
         FROM bars_1m FINAL
-        WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND window >= first_window AND window <= last_window AND end_i <= newest_i
+        WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND window >= first_window AND window <= last_window AND (end_i <= newest_i OR {day_over:UInt8})
     ),
     bar AS (
         SELECT symbol, toDateTime({day:Date}, 'Asia/Shanghai') + (end_i + if(end_i <= 120, 570, 660)) * 60 AS label,

@@ -1,10 +1,13 @@
--- Every symbol that trades this day has bars up to the window's end. Expected are the listed, not suspended instruments of the
--- day; where no instrument list is known, the symbols whose ticks show a trade.
+-- Every symbol that trades this day has bars. Expected are the listed, not suspended instruments of the day; where no
+-- instrument list is known, the symbols whose ticks show a trade. Before the day's first bar of {minutes} trading minutes (0: the
+-- daily one) is due, nothing is expected.
 -- measure: share of the expected symbols without a bar (1 when there is no bar at all)
 WITH
+  toDateTime({day:Date}, 'Asia/Shanghai') + 60 * multiIf({minutes:UInt16} = 0, 900, {minutes:UInt16} <= 120, 570 + {minutes:UInt16}, 660 + {minutes:UInt16}) AS first_bar,
+  {last:DateTime('Asia/Shanghai')} >= first_bar AS due,
   have AS (
     SELECT DISTINCT symbol FROM {table:Identifier}
-    WHERE frame >= toDateTime({day:Date}, 'Asia/Shanghai') AND frame <= {last:DateTime('Asia/Shanghai')}
+    WHERE frame >= toDateTime({day:Date}, 'Asia/Shanghai') AND frame < toDateTime({day:Date} + 1, 'Asia/Shanghai')
   ),
   wanted AS (
     SELECT symbol FROM instruments WHERE day = {day:Date} AND listed AND NOT suspended
@@ -15,7 +18,7 @@ WITH
   ),
   missing AS (SELECT symbol FROM wanted WHERE symbol NOT IN (SELECT symbol FROM have))
 SELECT
-  if((SELECT count() FROM have) = 0, 1., (SELECT count() FROM missing) / greatest((SELECT count() FROM wanted), 1)) AS measure,
-  concat(toString((SELECT count() FROM wanted)), ' symbols') AS expected,
-  concat(toString((SELECT count() FROM have)), ' symbols, ', toString((SELECT count() FROM missing)), ' missing') AS found,
-  (SELECT toJSONString(groupArray(20)(map('symbol', toString(symbol)))) FROM (SELECT symbol FROM missing ORDER BY symbol)) AS worst
+  multiIf(NOT due, 0., (SELECT count() FROM have) = 0, 1., (SELECT count() FROM missing) / greatest((SELECT count() FROM wanted), 1)) AS measure,
+  if(due, concat(toString((SELECT count() FROM wanted)), ' symbols'), concat('nothing before ', formatDateTime(first_bar, '%H:%i', 'Asia/Shanghai'))) AS expected,
+  concat(toString((SELECT count() FROM have)), ' symbols', if(due, concat(', ', toString((SELECT count() FROM missing)), ' missing'), '')) AS found,
+  if(due, (SELECT toJSONString(groupArray(20)(map('symbol', toString(symbol)))) FROM (SELECT symbol FROM missing ORDER BY symbol)), '[]') AS worst

@@ -1,16 +1,16 @@
 -- Each bar of {table} is the sum and the extremes of the one-minute bars inside it. A window's label is its end; the
--- 09:30 row (the opening call) belongs to the first window of the day; the lunch break shifts nothing, because both halves of the
--- session begin and end on whole windows.
+-- 09:30 row (the opening call) belongs to the first window of the day, and the lunch break does not count.
 -- measure: bars that differ (volume by any share, amount by more than a fen, a price at all), or are missing on one side
 WITH
-  {minutes:UInt16} * 60 AS seconds,
+  {minutes:UInt16} AS n,
   minute AS (
-    SELECT symbol,
-           toDateTime(if(toHour(frame) * 60 + toMinute(frame) = 570,
-              toUInt32(frame) + seconds, intDiv(toUInt32(frame) + seconds - 1, seconds) * seconds), 'Asia/Shanghai') AS label,
-           sum(vol) AS vol, sum(amount) AS amount, max(high) AS high, min(low) AS low
-    FROM bars_1m
-    WHERE toDate(frame) = {day:Date} AND frame <= {last:DateTime('Asia/Shanghai')}
+    SELECT symbol, label, sum(b.vol) AS vol, sum(b.amount) AS amount, max(b.high) AS high, min(b.low) AS low
+    FROM (
+      SELECT *, greatest(toHour(frame) * 60 + toMinute(frame) - if(toHour(frame) < 12, 570, 660), 1) AS i,
+             least(intDiv(i + n - 1, n) * n, 240) AS end_i,
+             toDateTime({day:Date}, 'Asia/Shanghai') + (end_i + if(end_i <= 120, 570, 660)) * 60 AS label
+      FROM bars_1m WHERE toDate(frame) = {day:Date} AND frame <= {last:DateTime('Asia/Shanghai')}
+    ) AS b
     GROUP BY symbol, label
     HAVING label >= {first:DateTime('Asia/Shanghai')} AND label <= {last:DateTime('Asia/Shanghai')}
   ),
