@@ -95,7 +95,7 @@ def test_the_servers_clock_is_shanghais_and_final_is_the_default(raw_clickhouse)
     wall = datetime.now(SHANGHAI).replace(tzinfo=None)
     zone, now, final = raw_clickhouse.query("SELECT timezone(), toString(now()), getSetting('final')").first_row
     assert zone == "Asia/Shanghai"
-    assert abs(datetime.fromisoformat(now) - wall) < timedelta(seconds=5)
+    assert abs(datetime.fromisoformat(now) - wall) < timedelta(minutes=5), "no hours apart"
     assert final is True
     raw_clickhouse.command("CREATE TABLE r (k Int8, v Int8) ENGINE = ReplacingMergeTree(v) ORDER BY k")
     raw_clickhouse.command("INSERT INTO r VALUES (1, 1)")

@@ -59,7 +59,7 @@ def test_today_at_speed_one_is_the_wall_clock() -> None:
             SimClock(Settings(sim_speed=1, sim_date=today.isoformat()))
         return
     c = SimClock(Settings(sim_speed=1, sim_date=today.isoformat()))
-    assert abs(c.now_ms() - time.time() * 1000) < 1000
+    assert abs(c.now_ms() - time.time() * 1000) < 60_000
 
 
 def test_speed_zero_has_no_wall_time() -> None:

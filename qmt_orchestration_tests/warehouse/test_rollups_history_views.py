@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -130,9 +130,16 @@ def test_adjusted_daily_bars_follow_the_dated_ratios(clickhouse: Any, settings: 
 
 def test_the_users_query_runs_as_it_stands(clickhouse: Any) -> None:
     made(clickhouse, FULL)
-    assert clickhouse.query(ACCEPTANCE).column_names[:2] == ("total_records", "unique_symbols")
     columns = "symbol, frame, open, high, low, close, vol, amount"
     assert clickhouse.query(f"SELECT {columns} FROM minute_bars").row_count == 241
+    names = ("total_records", "unique_symbols", "earliest_time", "latest_time", "avg_volume")
+    assert clickhouse.query(ACCEPTANCE).column_names == names
+    now = clickhouse.query("SELECT now()").first_row[0]
+    ages = [30, 60, 600, 3600]  # seconds: of two symbols two bars each are young enough, at any time of day
+    recent = [[s, now - timedelta(seconds=a), 10, 10, 10, 10, 10 * a, 1000, 1, 1, 1, 1] for s in "AB" for a in ages]
+    clickhouse.insert("bars_1m", recent)
+    oldest, newest = (now - timedelta(seconds=a) for a in (60, 30))
+    assert clickhouse.query(ACCEPTANCE).first_row == (4, 2, oldest, newest, 450)
 
 
 def test_the_240_row_day_has_the_opening_in_0931_and_the_same_totals(clickhouse: Any) -> None:
