@@ -2,7 +2,7 @@
 
 Each has settings and a data folder of its own and an agent that starts its services; each reaches the engines through
 a proxy of its own. Whoever starts agents on a real host (systemd, the Windows task) is a thread here. The engines are
-kept by `engines.supervised`, as `qmt up` does.
+kept by `supervisor.supervised`, as `qmt up` does.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from redis.retry import Retry
 
 from benchmarks.chaos.proxy import Proxy
 from qmt_orchestration.embedded import engines
+from qmt_orchestration.embedded.supervisor import supervised
 from qmt_orchestration.services.up import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
@@ -102,6 +103,7 @@ class World:
         self.redis: Any = self.connect_redis()
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.extra: list[subprocess.Popen[bytes]] = []
+        self.noted: dict[str, int] = {}  #: what a fault remembers of the moment before it struck
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep_agents, name="keep-agents", daemon=True)
 
@@ -244,7 +246,7 @@ def world(market: Market, *, keep: Path | None = None, redis_mb: int = 1024) -> 
             redis_maxmemory_mb=redis_mb,
         )
         own_disk = stack.enter_context(small_disk(folder / FEED / "feed" / "spool", _SPOOL_MB))
-        ready = stack.enter_context(engines.supervised(own))
+        ready = stack.enter_context(supervised(own))
         made = World(folder, market, ready, own_disk=own_disk)
         stack.callback(made.close)
         made.start()

@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -112,6 +111,11 @@ def start_clickhouse(settings: Settings, port: int | None = None) -> Engine:
     return _start("clickhouse", settings, port, argv)
 
 
+def start(name: Name, settings: Settings, port: int | None = None) -> Engine:
+    """Start the engine of this name and wait until it answers; see :func:`_start`."""
+    return start_redis(settings, port) if name == "redis" else start_clickhouse(settings, port)
+
+
 def warehouse_path(settings: Settings) -> Path:
     """Folder of the embedded ClickHouse's data."""
     return settings.data_dir / "clickhouse"
@@ -144,47 +148,6 @@ def ensure(settings: Settings, names: tuple[Name, ...] = NAMES) -> Iterator[Sett
 
 
 @contextmanager
-def supervised(settings: Settings) -> Iterator[Settings]:
-    """As :func:`ensure`, but the engines are ours, on their preferred ports, and start again when they die."""
-    wanted = [name for name in NAMES if not getattr(settings, f"{name}_url")]
-    stop = threading.Event()
-    engines: dict[Name, Engine] = {}
-    threads: list[threading.Thread] = []
-    try:
-        for name in wanted:
-            engines[name] = _starter(name)(settings, None)
-        for name in wanted:
-            thread = threading.Thread(
-                target=_keep, args=(engines, name, settings, stop), name=f"keep-{name}", daemon=True
-            )
-            thread.start()
-            threads.append(thread)
-        yield settings.model_copy(update={f"{name}_url": engine.url for name, engine in engines.items()})
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-        for engine in engines.values():
-            engine.stop()
-
-
-def _keep(engines: dict[Name, Engine], name: Name, settings: Settings, stop: threading.Event) -> None:
-    """Start the engine again on its port whenever its process has ended, with a growing pause."""
-    pause = 0.2
-    while not stop.wait(pause):
-        engine = engines[name]
-        if engine.process is None or engine.process.poll() is None:
-            pause = 0.2
-            continue
-        log.warning("%s (process %d) ended with %s: starting it again", name, engine.pid, engine.process.returncode)
-        try:
-            engines[name] = _starter(name)(settings, engine.port)
-        except EngineError as error:
-            pause = min(pause * 2, 10.0)
-            log.error("%s", error)
-
-
-@contextmanager
 def _borrowed(settings: Settings, name: Name) -> Iterator[Engine]:
     """A running engine while its owner waits for us, or one of our own for the moment."""
     import fcntl
@@ -200,7 +163,7 @@ def _borrowed(settings: Settings, name: Name) -> Iterator[Engine]:
                 yield engine
                 return
             try:
-                engine = _starter(name)(settings, 0)
+                engine = start(name, settings, 0)
                 break
             except EngineBusy:
                 fcntl.flock(users, fcntl.LOCK_UN)
@@ -221,10 +184,6 @@ def _lock(file: Any) -> bool:
     except OSError:
         return False
     return True
-
-
-def _starter(name: Name) -> Callable[[Settings, int | None], Engine]:
-    return start_redis if name == "redis" else start_clickhouse
 
 
 def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) -> Engine:

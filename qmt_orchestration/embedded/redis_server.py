@@ -70,6 +70,7 @@ def write_config(folder: Path, port: int, maxmemory_mb: int, username: str = "",
         "aof-load-truncated yes",
         f"maxmemory {maxmemory_mb}mb",
         "maxmemory-policy noeviction",
+        "proto-max-bulk-len 64mb",  # twice the default of QMT_STREAM_MAX_PAYLOAD_MB: refused before it is read
         "tcp-keepalive 60",
     ]
     if password and username:

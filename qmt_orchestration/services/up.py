@@ -211,7 +211,7 @@ def resume_market(settings: Settings, redis: Any, chosen_date: str | None) -> Se
 
 def up(settings: Settings, *, chosen_date: str | None, ui: bool, say: Callable[[str], None]) -> int:
     """Run everything until SIGINT or SIGTERM; 0 after an orderly end."""
-    from qmt_orchestration.embedded import engines
+    from qmt_orchestration.embedded.supervisor import supervised
     from qmt_orchestration.services.summary import Summary
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.warehouse.migrate import migrate
@@ -227,7 +227,7 @@ def up(settings: Settings, *, chosen_date: str | None, ui: bool, say: Callable[[
             require_free_port(settings.console_port, "the console", "QMT_CONSOLE_PORT")
         os.environ["QMT_UP_DATA_DIR"] = str(settings.data_dir.resolve())
         say("starting Redis and ClickHouse")
-        ready = stack.enter_context(engines.supervised(settings))
+        ready = stack.enter_context(supervised(settings))
         migrate(ready)
         redis = connect(ready)
         if ready.feed == "simulator":
