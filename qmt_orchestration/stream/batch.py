@@ -21,6 +21,7 @@ from qmt_orchestration.market.schema import TICK_SCHEMA, SchemaError, check_sche
 
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
+_MAX_BATCHES: Final = 1000  # record batches of a payload: each costs memory of its own, however small (ours have one)
 _EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
 
 
@@ -106,7 +107,7 @@ def splice(payloads: list[bytes]) -> bytes | None:
 
 def decoded_size(payload: bytes) -> int:
     """Bytes that the record batches of an Arrow IPC stream will take, from their headers alone."""
-    total = 0
+    total = count = 0
     source = pa.BufferReader(payload)
     while True:
         try:
@@ -114,6 +115,9 @@ def decoded_size(payload: bytes) -> int:
         except EOFError:
             return total
         if message.type == "record batch":
+            count += 1
+            if count > _MAX_BATCHES:
+                raise ValueError(f"more than {_MAX_BATCHES} record batches")
             total += _batch_size(memoryview(message.metadata), memoryview(message.body))
         elif message.type != "schema":
             raise ValueError(f"a message of type {message.type!r}; only record batches are accepted")

@@ -20,6 +20,32 @@ CAP: Final = 10_000
 _MAX_ERROR: Final = 2000
 _MAX_KEPT_BYTES: Final = 1 << 20  # larger values are cut: an oversized payload must not live on in here
 
+#: Ids follow the stream's own newest one: on `keys.BARS` they are market time, which no clock of ours may outrun.
+_REPLAY: Final = """
+local letter = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+if not letter then return 0 end
+local fields = {}
+for i = 1, #letter[2], 2 do
+  if string.sub(letter[2][i], 1, 2) == 'f:' then
+    fields[#fields + 1] = string.sub(letter[2][i], 3)
+    fields[#fields + 1] = letter[2][i + 1]
+  end
+end
+local id = '*'
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  local about = redis.call('XINFO', 'STREAM', KEYS[2])
+  for i = 1, #about, 2 do
+    if about[i] == 'last-generated-id' then
+      local ms, n = string.match(about[i + 1], '(%d+)-(%d+)')
+      id = ms .. '-' .. string.format('%.0f', n + 1)
+    end
+  end
+end
+redis.call('XADD', KEYS[2], id, unpack(fields))
+redis.call('XDEL', KEYS[1], ARGV[1])
+return 1
+"""
+
 
 class NoDeadLetter(LookupError):
     """No such dead letter; the message names stream and id."""
@@ -92,9 +118,9 @@ def show(client: Any, stream: str, id_: str) -> DeadLetter:
 def replay(client: Any, stream: str, ids: list[str] | None = None) -> int:
     """Publish dead letters again on their stream (None = all) and remove them here; returns how many.
 
-    The entry gets a new id behind the stream's newest one, given by us so that a repeated command cannot double it.
-    Cut ones are left out of "all", and refused by name: `NoDeadLetter` says so. One transaction per letter, so a crash
-    neither loses nor doubles one.
+    The entry goes right behind the stream's newest one. Cut ones are left out of "all", and refused by name:
+    `NoDeadLetter` says so. One script per letter, so that neither a crash, nor a repeated command, nor somebody who
+    publishes in the same moment loses or doubles one.
     """
     letters = [show(client, stream, id_) for id_ in ids] if ids is not None else read(client, stream, limit=CAP)[::-1]
     if ids is None:
@@ -103,11 +129,7 @@ def replay(client: Any, stream: str, ids: list[str] | None = None) -> int:
     for letter in letters:
         if letter.cut:
             raise NoDeadLetter(f"dead letter {letter.id} was larger than 1 MiB and is kept in part only: drop it")
-        pipe = client.pipeline(transaction=True)
-        pipe.xadd(stream, dict(letter.fields), id=_next_id(client, stream))
-        pipe.xdel(key_of(stream), letter.id)
-        pipe.execute()
-        done += 1
+        done += int(client.eval(_REPLAY, 2, key_of(stream), stream, letter.id))
     return done
 
 
@@ -116,13 +138,6 @@ def drop(client: Any, stream: str, ids: list[str] | None = None) -> int:
     if ids is None:
         ids = [letter.id for letter in read(client, stream, limit=CAP)]
     return int(client.xdel(key_of(stream), *ids)) if ids else 0
-
-
-def _next_id(client: Any, stream: str) -> str:
-    newest = client.xrevrange(stream, count=1)
-    ms, _, seq = (newest[0][0].decode() if newest else "0-0").partition("-")
-    now = int(time.time() * 1000)
-    return f"{now}-0" if now > int(ms) else f"{ms}-{int(seq) + 1}"
 
 
 def _letter(stream: str, id_: bytes, fields: Mapping[bytes, bytes]) -> DeadLetter:

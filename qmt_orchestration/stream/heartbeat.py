@@ -54,6 +54,7 @@ class Heartbeat:
         """Publish the numbers (text or numbers; times in epoch ms, units in the names)."""
         fields = {**self._identity, "state": "running", "beat_ms": int(time.time() * 1000), **(numbers or {})}
         pipe = self._client.pipeline(transaction=True)
+        pipe.delete(self._key)  # what an earlier beat said and this one does not must not linger
         pipe.hset(self._key, mapping=fields)
         pipe.expire(self._key, TTL_SECONDS)
         if time.monotonic() >= self._next_stats:

@@ -55,9 +55,7 @@ def connect(settings: Settings, *, database: str | None = None, **options: Any) 
         database=settings.clickhouse_database if database is None else database,
         autogenerate_session_id=False,  # one client may serve several threads
         compress=False if (parts.hostname or "").startswith(("127.", "localhost")) else "lz4",
-        connect_timeout=5,
-        send_receive_timeout=600,
-        **{"settings": READ_SETTINGS, **options},
+        **{"connect_timeout": 5, "send_receive_timeout": 600, "settings": READ_SETTINGS, **options},
     )
 
 

@@ -130,6 +130,7 @@ class Lane(threading.Thread):
                     break
                 except redis.RedisError as error:
                     self._away("Redis", error)
+                    self.reader.reset()  # what is in hand and not acknowledged must be read again
                     self._stop_event.wait(0.2)
             self._leave()
         except BaseException as error:  # a defect: the service must end with it, not live on without this lane

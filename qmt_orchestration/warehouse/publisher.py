@@ -36,6 +36,7 @@ from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 log = logging.getLogger("publisher")
 
 _POLL_SECONDS: Final = 0.15
+_ANSWER_SECONDS: Final = 60  # a server that is gone without a word must not hold up the bars for ten minutes
 _FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
 _DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
 _REVISE_SECONDS: Final = 5.0  # wall clock, between looks for late ticks while no frame closes
@@ -138,7 +139,7 @@ class Publisher:
         """Publish every frame that has closed and is not published; returns the bars published."""
         self._step_began = time.monotonic()
         if self._clickhouse is None:
-            self._clickhouse = connect_clickhouse(self._settings)
+            self._clickhouse = connect_clickhouse(self._settings, send_receive_timeout=_ANSWER_SECONDS)
         clock = read_clock(self._client)
         published = {k.decode(): int(v) for k, v in self._client.hgetall(keys.PUBLISHED).items()}
         count = 0

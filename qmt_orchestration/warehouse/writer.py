@@ -30,6 +30,7 @@ from qmt_orchestration.warehouse.lane import Lane, forget_old_sessions
 log = logging.getLogger("writer")
 
 _TRIM_SECONDS = 10.0
+_ANSWER_SECONDS = 60  # a server that is gone without a word must not hold an insert for ten minutes
 _WINDOW_BEATS = 30  # delay percentiles cover the last 30 beats (about 30 s)
 
 
@@ -64,7 +65,7 @@ def make_lanes(settings: Settings, stop: threading.Event) -> list[Lane]:
     """A lane per stream, not started."""
     common: dict[str, Any] = {
         "connect_redis": lambda: connect(settings),
-        "connect_clickhouse": lambda: connect_clickhouse(settings),
+        "connect_clickhouse": lambda: connect_clickhouse(settings, send_receive_timeout=_ANSWER_SECONDS),
         "stored_sql": load_sql("entries_stored"),
     }
     ticks = [

@@ -47,6 +47,12 @@ def test_a_small_payload_that_would_expand_is_refused_before_it_does() -> None:
     assert pa.total_allocated_bytes() - before < LIMIT
 
 
+def test_a_payload_of_very_many_small_batches_is_refused() -> None:
+    one = tick_table(1)
+    with pytest.raises(PayloadError, match="more than 1000 record batches"):
+        decode(encode(pa.concat_tables([one] * 1001)), max_bytes=1 << 24)
+
+
 def test_another_schema_is_refused_by_name() -> None:
     wrong = tick_table(3).drop(["pvolume"])
     with pytest.raises(PayloadError, match="pvolume"):

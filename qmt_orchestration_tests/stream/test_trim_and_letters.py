@@ -74,6 +74,27 @@ def test_a_dead_letter_is_replayed_once_and_leaves(redis_client: Any) -> None:
         dead_letters.replay(redis_client, STREAM, [first.id])
 
 
+def test_a_dead_letter_finds_its_place_however_the_clocks_stand(redis_client: Any) -> None:
+    """The newest id may lie ahead of our clock (a producer's that is fast) or far behind it (market time)."""
+    ahead = int(time.time() * 1000) + 3_600_000
+    for newest in (f"{ahead}-7", "1749087000000-4"):
+        redis_client.delete(STREAM)
+        redis_client.xadd(STREAM, {"n": 1}, id=newest)
+        bury(redis_client, 2)
+        assert dead_letters.replay(redis_client, STREAM) == 2
+        ms, n = newest.split("-")
+        ids = [id_.decode() for id_, _ in redis_client.xrange(STREAM)]
+        assert ids == [newest, f"{ms}-{int(n) + 1}", f"{ms}-{int(n) + 2}"]
+
+
+def test_a_letter_gone_meanwhile_is_not_published_again(redis_client: Any) -> None:
+    bury(redis_client)
+    [letter] = dead_letters.read(redis_client, STREAM)
+    repeat = (dead_letters._REPLAY, 2, dead_letters.key_of(STREAM), STREAM, letter.id)
+    assert [redis_client.eval(*repeat), redis_client.eval(*repeat)] == [1, 0]  # as when the first reply is lost
+    assert redis_client.xlen(STREAM) == 1
+
+
 def test_an_oversized_value_is_cut_and_cannot_be_replayed(redis_client: Any) -> None:
     create_group(redis_client, STREAM, "g")
     dead_letters.bury(redis_client, STREAM, "g", "1-0", {b"payload": b"x" * (3 << 20)}, "too large", 1)

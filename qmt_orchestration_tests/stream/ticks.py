@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from qmt_orchestration.market.calendar import previous_trading_day
 from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.sessions import SHANGHAI, at, to_ms
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import Batch
 
-#: 2026-11-20 10:00 in Shanghai: recent, because old ticks fall to the TTL of the table.
-START_MS = 1_795_140_000_000
+#: 10:00 in Shanghai of the last trading day before yesterday: recent, because old ticks fall to the TTL of the table.
+START_MS = to_ms(at(previous_trading_day((datetime.now(SHANGHAI) - timedelta(days=1)).date()), 600))
 
 
 def tick_table(rows: int, *, seq: int = 0, session: str = "host-test-1", start_ms: int = START_MS) -> pa.Table:

@@ -14,6 +14,7 @@ import pytest
 
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, keys
+from qmt_orchestration.stream.batch import splice
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse import writer
 from qmt_orchestration.warehouse.lane import Lane
@@ -125,6 +126,29 @@ def test_redelivery_outside_the_deduplication_window_stores_nothing_twice(
     assert account(redis_client).lost == 0
 
 
+@pytest.mark.parametrize("inserted", [False, True], ids=["planned", "planned and inserted"])
+def test_killed_around_the_insert_of_a_group(
+    redis_client: Any, clickhouse: Any, settings: Settings, inserted: bool
+) -> None:
+    """The next life forms the same insert, with the same token, out of the entries that the plan names."""
+    publish(redis_client, range(5))
+    redis_client.xgroup_create(STREAM, keys.WRITER_GROUP, id="0")
+    redis_client.xreadgroup(keys.WRITER_GROUP, settings.host, {STREAM: ">"}, count=4)  # in the dead process's hands
+    entries = redis_client.xrange(STREAM, count=3)
+    ids = [id_.decode() for id_, _ in entries]
+    redis_client.hset(keys.WRITER_PLAN.format(stream=STREAM), ids[0], ",".join(ids))
+    if inserted:
+        payload = splice([fields[b"payload"] for _, fields in entries])
+        token = {"insert_deduplication_token": f"{STREAM}:{ids[0]}..{ids[-1]}:3"}
+        clickhouse.raw_insert("ticks", insert_block=payload, fmt="ArrowStream", settings=token)
+    with running(settings) as lanes:
+        settled(redis_client, clickhouse, 1000)
+        assert lanes[0].counters.skipped == (3 if inserted else 0)
+        assert lanes[0].counters.inserts == (2 if inserted else 3)  # the plan's, the fourth entry, the fifth
+    assert account(redis_client).ranges == [[0, 4]]
+    assert redis_client.hlen(keys.WRITER_PLAN.format(stream=STREAM)) == 0
+
+
 def test_an_outage_of_clickhouse_is_waited_out(redis_client: Any, clickhouse: Any, settings: Settings) -> None:
     clickhouse.command("RENAME TABLE ticks TO ticks_away")
     ticks = publish(redis_client, range(5))
@@ -133,6 +157,25 @@ def test_an_outage_of_clickhouse_is_waited_out(redis_client: Any, clickhouse: An
         clickhouse.command("RENAME TABLE ticks_away TO ticks")
         settled(redis_client, clickhouse, ticks)
     assert dead_letters.streams(redis_client) == {}
+
+
+def test_entries_in_hand_when_redis_refuses_are_handled_again(
+    redis_client: Any, clickhouse: Any, settings: Settings
+) -> None:
+    """Stored, but not acknowledged, because Redis is out of memory in that moment: they must not stay in hand."""
+    limit = redis_client.config_get("maxmemory")["maxmemory"]
+    clickhouse.command("RENAME TABLE ticks TO ticks_away")
+    ticks = publish(redis_client, range(6))
+    try:
+        with running(settings) as lanes:
+            wait_until(lambda: lanes[0].counters.retries, message="the entries are in hand")
+            redis_client.config_set("maxmemory", 1)
+            clickhouse.command("RENAME TABLE ticks_away TO ticks")
+            wait_until(lambda: lanes[0].counters.error.startswith("Redis: "), message="the refusal is felt")
+            redis_client.config_set("maxmemory", limit)
+            settled(redis_client, clickhouse, ticks)
+    finally:
+        redis_client.config_set("maxmemory", limit)
 
 
 CHILD = "import sys; from qmt_orchestration.services.__main__ import main; sys.exit(main(['run', 'writer']))"
