@@ -171,7 +171,7 @@ class Live:
         }
 
     def _feed(self, beats: list[dict[str, str]]) -> dict[str, Any]:
-        by_name = {beat["service"]: beat for beat in beats if not beat.get("standby")}
+        by_name = {beat["service"]: beat for beat in beats if beat.get("state") != "standby"}
         feed, writer = by_name.get("subscriber", {}), by_name.get("writer", {})
         publisher = by_name.get("publisher", {})
         self._rates.append(_number(feed, "rate"))

@@ -29,6 +29,7 @@ class Outbox:
     def __init__(self, producer: Producer, spool: Spool, lease: Lease, host: str) -> None:
         self.producer, self.spool, self.lease, self._host = producer, spool, lease, host
         self.away_since = 0.0  #: monotonic time since which Redis does not answer; 0 = it does
+        self.refused = False  #: while away: it answers, but takes nothing (out of memory, no permission)
         self.spooled = 0  #: entries that took the way over the disk
         self._next_try = 0.0
         self._renewed = 0.0
@@ -81,6 +82,7 @@ class Outbox:
 
     def _mark_away(self, error: Any) -> None:
         self._next_try = time.monotonic() + _RETRY_SECONDS
+        self.refused = isinstance(error, redis.ResponseError)
         if not self.away_since:
             self.away_since = time.monotonic()
             log.error(

@@ -3,7 +3,8 @@
 Files ``<data_dir>/feed/spool/<n>.spool``, appended to and never changed; ``position`` names how far they were
 replayed. A record is ``QMT1``, lengths of header and payload, their CRC-32, a JSON header, the payload. What is
 written is flushed to the operating system at once, so it survives SIGKILL; it is synced to the disk about once a
-second, so a power failure costs at most that second. A record torn by a crash ends its file: it is cut off, counted.
+second, so a power failure costs at most that second. A record torn by a crash at the end of the newest file is cut off;
+a damaged one elsewhere is passed over, and what stands behind it is replayed all the same. Both are counted (`torn`).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Spool:
     def __init__(self, folder: Path, max_mb: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.max_bytes = folder, max_mb * 1024 * 1024
-        self.torn = 0  #: records cut off because a crash tore them
+        self.torn = 0  #: records that a crash tore or the disk damaged
         self._out: IO[bytes] | None = None
         self._synced = 0.0
         numbers = self._numbers()
@@ -47,11 +48,8 @@ class Spool:
             if number < self._read_file:
                 self._path(number).unlink()
         self._last = max([*numbers, self._read_file - 1])
-        self._mend_last()
         self.entries, self.rows = 0, 0
-        for entry in self._scan():
-            self.entries += 1
-            self.rows += int(entry[0].fields.get("rows", 0))
+        self._take_over([number for number in numbers if number >= self._read_file])
 
     def __len__(self) -> int:
         return self.entries
@@ -69,23 +67,25 @@ class Spool:
                 f"expected at most {self.max_bytes >> 20} MB in {self.folder}, it is full: Redis has been away too "
                 "long; bring it back, or raise QMT_SPOOL_MAX_MB. Callbacks wait meanwhile (back-pressure)"
             )
-        if self._out is None or self._out.tell() > SEGMENT_BYTES:
-            self.close()
-            self._last += 1
-            self._out = self._path(self._last).open("ab")
-        start = self._out.tell()
+        start: int | None = None
         try:
+            if self._out is None or self._out.tell() > SEGMENT_BYTES:
+                self.close()
+                self._out = self._path(self._last + 1).open("ab")
+                self._last += 1
+            start = self._out.tell()
             self._out.write(data)
             self._out.flush()
+            if time.monotonic() - self._synced > _SYNC_SECONDS:
+                os.fsync(self._out.fileno())
+                self._synced = time.monotonic()
         except OSError as error:
-            self._cut(start)
+            if start is not None:
+                self._cut(start)
             raise SpoolFull(
                 f"cannot write {len(data)} bytes to {self.folder}: {error.strerror}; free space on that disk or move "
                 "QMT_DATA_DIR. Callbacks wait meanwhile (back-pressure)"
             ) from error
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            os.fsync(self._out.fileno())
-            self._synced = time.monotonic()
         self.entries += len(entries)
         self.rows += sum(int(entry.fields.get("rows", 0)) for entry in entries)
 
@@ -152,30 +152,42 @@ class Spool:
         return position if position[0] >= first else (first, 0)
 
     def _save_position(self) -> None:
-        new = self.folder / "position.new"
-        new.write_text(json.dumps({"file": self._read_file, "at": self._read_at}))
-        new.replace(self.folder / "position")
+        """Note how far was replayed. A full disk must not hold up the replay that empties it: then nothing is noted."""
+        new, kept = self.folder / "position.new", self.folder / "position"
+        try:
+            new.write_text(json.dumps({"file": self._read_file, "at": self._read_at}))
+            new.replace(kept)
+        except OSError as error:
+            log.warning("%s cannot be written (%s): a restart would replay a little more", kept, error.strerror)
+            new.unlink(missing_ok=True)
+            kept.unlink(missing_ok=True)
 
-    def _mend_last(self) -> None:
-        """Cut off a torn record at the end of the newest file."""
-        path = self._path(self._last)
-        if not path.exists():
-            return
-        good = 0
-        with path.open("rb") as file:
-            for _, end in _records(file, 0):
-                good = end
-        if good < path.stat().st_size:
-            self.torn += 1
-            log.warning("%s: %d bytes of a record torn by a crash are cut off", path, path.stat().st_size - good)
-            os.truncate(path, good)
+    def _take_over(self, numbers: list[int]) -> None:
+        """Count what is there and what is damaged; cut a torn record off the newest file, so that it can grow."""
+        for number in numbers:
+            path, good = self._path(number), 0
+            with path.open("rb") as file:
+                for entry, start, end in _records(file, 0):
+                    if start > good:
+                        self.torn += 1
+                        log.error("%s: %d damaged bytes at %d are passed over", path, start - good, good)
+                    if (number, start) >= (self._read_file, self._read_at):
+                        self.entries += 1
+                        self.rows += int(entry.fields.get("rows", 0))
+                    good = end
+            left = path.stat().st_size - good
+            if left:
+                self.torn += 1
+                log.warning("%s: %d bytes of a record torn by a crash at its end", path, left)
+                if number == self._last:
+                    os.truncate(path, good)
 
     def _scan(self) -> Iterator[tuple[Entry, tuple[int, int]]]:
         for number in self._numbers():
             if number < self._read_file:
                 continue
             with self._path(number).open("rb") as file:
-                for entry, end in _records(file, self._read_at if number == self._read_file else 0):
+                for entry, _, end in _records(file, self._read_at if number == self._read_file else 0):
                     yield entry, (number, end)
 
 
@@ -186,15 +198,26 @@ def _encode(entry: Entry) -> bytes:
     return _HEAD.pack(_MAGIC, len(header), len(payload), crc32(payload, crc32(header))) + header + payload
 
 
-def _records(file: IO[bytes], start: int) -> Iterator[tuple[Entry, int]]:
-    """Whole records from *start* with the position behind each; ends at the end or at the first damaged one."""
+def _records(file: IO[bytes], start: int) -> Iterator[tuple[Entry, int, int]]:
+    """Whole records from *start*, each with where it begins and ends; what is damaged is passed over."""
     file.seek(start)
-    while len(head := file.read(_HEAD.size)) == _HEAD.size:
+    while True:
+        begin = file.tell()
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return
         magic, header_size, payload_size, checksum = _HEAD.unpack(head)
-        if magic != _MAGIC:
+        whole = magic == _MAGIC and begin + _HEAD.size + header_size + payload_size <= os.fstat(file.fileno()).st_size
+        if whole:
+            header, payload = file.read(header_size), file.read(payload_size)
+            if crc32(payload, crc32(header)) == checksum:
+                about: dict[str, Any] = json.loads(header)
+                entry = Entry(about["stream"], about["id"], {**about["fields"], "payload": payload})
+                yield entry, begin, file.tell()
+                continue
+        file.seek(begin + 1)
+        rest = file.read()  # at most a file of SEGMENT_BYTES and one record, and only after a crash
+        found = rest.find(_MAGIC)
+        if found < 0:
             return
-        header, payload = file.read(header_size), file.read(payload_size)
-        if len(payload) < payload_size or crc32(payload, crc32(header)) != checksum:
-            return
-        about: dict[str, Any] = json.loads(header)
-        yield Entry(about["stream"], about["id"], {**about["fields"], "payload": payload}), file.tell()
+        file.seek(begin + 1 + found)

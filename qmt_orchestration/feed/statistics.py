@@ -13,6 +13,8 @@ import psutil
 
 from qmt_orchestration.feed.edge import Outcome
 
+_AHEAD_MS: Final = 2000
+_BEHIND_MS: Final = 30_000
 _BOUNDS: Final = np.unique(np.round(np.geomspace(1, 600_000, 120)))  # ms
 
 
@@ -52,6 +54,7 @@ class Statistics:
         self.first_ms = self.last_ms = 0
         self.publish_delay = Delays()  # callback → publish, wall ms
         self.market_delay = Delays()  # tick's time → publish, market ms
+        self.ahead_ms = 0  # how far a tick's time lay ahead of the market's clock at most, in this window
         self._process = psutil.Process()
         self._window = (time.monotonic(), 0, 0)
 
@@ -75,6 +78,7 @@ class Statistics:
         self.publish_delay.add(np.maximum(now_ms - received, 0))
         if market_now_ms is not None:
             self.market_delay.add(np.maximum(market_now_ms - times, 0))
+            self.ahead_ms = max(self.ahead_ms, int(times.max()) - market_now_ms)
 
     def set_symbols(self, count: int) -> None:
         """A new universe: symbols are counted anew."""
@@ -101,6 +105,7 @@ class Statistics:
             "delay_p99_ms": self.publish_delay.percentile(0.99),
             "market_delay_p50_ms": self.market_delay.percentile(0.5),
             "market_delay_p99_ms": self.market_delay.percentile(0.99),
+            "market_ahead_ms": self.ahead_ms,
             "memory_mb": round(self._process.memory_info().rss / 1048576, 1),
             **{f"rejected_{reason}": count for reason, count in sorted(self.rejected.items())},
             **more,
@@ -116,6 +121,21 @@ class Statistics:
         self._window = (time.monotonic(), self.published, self.received)
         self.publish_delay.reset()
         self.market_delay.reset()
+        self.ahead_ms = 0
+
+    def clock_warning(self) -> str:
+        """What the times of this window's ticks say about this machine's clock; "" when it is right.
+
+        An exchange stamps no tick in the future, so one that lies ahead of us shows a slow clock; a fast one cannot be
+        told from a slow feed, hence the wide bound.
+        """
+        behind = self.market_delay.percentile(0.5)
+        mend = "set it right (w32tm /resync; chronyc makestep)"
+        if self.ahead_ms > _AHEAD_MS:
+            return f"ticks are {self.ahead_ms / 1000:.1f} s ahead of this machine's clock, which is slow: {mend}"
+        if behind > _BEHIND_MS:
+            return f"ticks are {behind / 1000:.0f} s behind this machine's clock: a slow feed, or a fast clock: {mend}"
+        return ""
 
     def report(self) -> str:
         """The FeedReport of docs/architecture.md, one line of JSON."""

@@ -54,12 +54,18 @@ def run(settings: Settings, stop: threading.Event) -> int:
     lease = Lease(client, LEASE, process_owner(settings.host), LEASE_TTL_MS)
     spool = Spool(settings.data_dir / "feed" / "spool", settings.spool_max_mb)
     outbox = Outbox(Producer(client, lease=(LEASE, lease.owner)), spool, lease, settings.host)
-    if not _stand_by(settings, outbox, client, stop):
+    heartbeat = Heartbeat(client, settings, "subscriber")
+    if not _stand_by(outbox, heartbeat, stop):
         return 0
     try:
         terminal = xt.load(settings)
-        members = _load_universe(terminal, settings, stop)
-        return Subscriber(settings, client, outbox, terminal, members).run(stop) if members else 0
+        members = _load_universe(terminal, settings, outbox, heartbeat, stop)
+        if members is None:
+            return 0
+        return Subscriber(settings, client, outbox, terminal, members, heartbeat).run(stop)
+    except NotOwner as error:
+        log.error("another subscriber works now, stopping: %s", error)
+        return EXIT_LEASE_LOST
     finally:
         spool.close()
         try:
@@ -68,9 +74,8 @@ def run(settings: Settings, stop: threading.Event) -> int:
             log.warning("the lease was not released (%s): it runs out by itself", error)
 
 
-def _stand_by(settings: Settings, outbox: Outbox, client: Any, stop: threading.Event) -> bool:
+def _stand_by(outbox: Outbox, heartbeat: Heartbeat, stop: threading.Event) -> bool:
     """Wait for the lease. True: it is ours, or Redis is away (then we spool and take it later); False: stopped."""
-    heartbeat = Heartbeat(client, settings, "subscriber")
     announced = False
     while not stop.is_set():
         try:
@@ -81,7 +86,7 @@ def _stand_by(settings: Settings, outbox: Outbox, client: Any, stop: threading.E
                 if not announced:
                     log.info("standing by: %s", error)
                 announced = True
-                heartbeat.beat({"standby": 1})
+                heartbeat.beat({"state": "standby"})
         except redis.RedisError as error:
             log.warning("Redis is away at the start (%s): spooling until it answers", error)
             return True
@@ -89,8 +94,14 @@ def _stand_by(settings: Settings, outbox: Outbox, client: Any, stop: threading.E
     return False
 
 
-def _load_universe(terminal: xt.Terminal, settings: Settings, stop: threading.Event) -> universe.Universe | None:
-    """The universe, asked for until QMT gives it; None when stopped before."""
+def _load_universe(
+    terminal: xt.Terminal, settings: Settings, outbox: Outbox, heartbeat: Heartbeat, stop: threading.Event
+) -> universe.Universe | None:
+    """The universe, asked for until QMT gives it; None when stopped before.
+
+    Meanwhile it beats and says why it waits: a QMT that is closed for the night is no subscriber that hangs. Raises
+    `NotOwner`.
+    """
     pause = 1.0
     while not stop.is_set():
         try:
@@ -99,7 +110,15 @@ def _load_universe(terminal: xt.Terminal, settings: Settings, stop: threading.Ev
             return members
         except Exception as error:  # xtquant raises bare Exception while QMT is not there
             log.error("no universe from QMT (%s): next attempt in %.0f s", error, pause)
-        stop.wait(pause)
+            reason = f"no universe from QMT: {str(error)[:300]}"
+        until = time.monotonic() + pause
+        while time.monotonic() < until and not stop.is_set():
+            try:
+                outbox.keep_lease()
+                heartbeat.beat({"mode": "waiting", "error": reason})
+            except redis.RedisError as error:
+                log.debug("no heartbeat while Redis is away: %s", error)
+            stop.wait(1.0)
         pause = min(pause * 2, 30.0)
     return None
 
@@ -108,7 +127,13 @@ class Subscriber:
     """One life of the subscriber: the session."""
 
     def __init__(
-        self, settings: Settings, client: Any, outbox: Outbox, terminal: xt.Terminal, members: universe.Universe
+        self,
+        settings: Settings,
+        client: Any,
+        outbox: Outbox,
+        terminal: xt.Terminal,
+        members: universe.Universe,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         self.settings, self.client, self.outbox, self.terminal = settings, client, outbox, terminal
         self.session = f"{settings.host}-{settings.feed}-{int(time.time() * 1000)}"
@@ -122,7 +147,7 @@ class Subscriber:
         self.intake = Intake(settings.feed_queue_rows)
         self.subscription = Subscription(terminal, settings, self.intake, self.memory)
         self.stats = Statistics(self.session, len(members.symbols))
-        self.heartbeat = Heartbeat(client, settings, "subscriber")
+        self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
         self.seq = dict.fromkeys(range(settings.stream_shards), 0)
         self.rejected_seq = 0
         self._stopping = False
@@ -322,8 +347,8 @@ class Subscriber:
         )
 
     def _beat(self) -> None:
-        if self.outbox.away_since:
-            return
+        if self.outbox.away_since and not self.outbox.refused:
+            return  # each attempt would wait for an answer
         try:
             clock = self.terminal.clock()
             if clock and self.settings.feed == "simulator":
@@ -338,9 +363,8 @@ class Subscriber:
         if self.stats.filtered:
             top = ", ".join(f"{prefix} {count}" for prefix, count in self.stats.filtered.most_common(5))
             log.info("outside the universe, by prefix: %s", top)
-        skew = numbers["market_delay_p50_ms"]
-        if self.settings.feed == "xtquant" and isinstance(skew, float) and skew > 30_000:
-            log.warning("ticks are %.0f s behind this machine's clock: compare the clocks (w32tm /resync)", skew / 1000)
+        if self.settings.feed == "xtquant" and (warning := self.stats.clock_warning()):
+            log.warning(warning)
         self.stats.new_window()
 
     def _save(self, *, gap: bool = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,35 @@ def test_a_torn_record_is_cut_off_and_counted(tmp_path: Path) -> None:
     assert ([e.id for e in again.all()], again.torn) == (["1-0"], 1)
     again.append([entry(2, "3-0")])
     assert [e.id for e in Spool(tmp_path, 1).all()] == ["1-0", "3-0"]
+
+
+def test_a_damaged_record_costs_only_itself(tmp_path: Path) -> None:
+    Spool(tmp_path, 1).append([entry(n, f"{n + 1}-0") for n in range(4)])
+    path = next(tmp_path.glob("*.spool"))
+    content = bytearray(path.read_bytes())
+    content[len(content) * 3 // 8] ^= 1  # inside the second of four equal records
+    path.write_bytes(content)
+    again = Spool(tmp_path, 1)
+    assert ([e.id for e in again.all()], len(again), again.torn) == (["1-0", "3-0", "4-0"], 3, 1)
+    again.advance(again.peek(2))
+    assert [e.id for e in Spool(tmp_path, 1).all()] == ["4-0"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_disk_that_is_full_when_redis_returns_holds_nothing_up(tmp_path: Path) -> None:
+    """Only the note of how far was replayed cannot be written; the replay goes on and frees the disk."""
+    spool = Spool(tmp_path, 1)
+    spool.append([entry(n, f"{n + 1}-0") for n in range(4)])
+    spool.advance(spool.peek(1))
+    (tmp_path / "position.new").symlink_to("/dev/full")
+    spool.advance(spool.peek(2))
+    assert [e.id for e in spool.all()] == ["4-0"]
+    assert [e.id for e in Spool(tmp_path, 1).all()] == ["1-0", "2-0", "3-0", "4-0"]  # known by their ids
+    (tmp_path / "position.new").symlink_to("/dev/full")
+    spool.advance(spool.peek(9))
+    assert (len(spool), spool.bytes) == (0, 0)
+    spool.append([entry(4, "5-0")])
+    assert [e.id for e in Spool(tmp_path, 1).all()] == ["5-0"]
 
 
 def test_a_full_spool_takes_nothing_and_says_what_to_do(spool: Spool) -> None:

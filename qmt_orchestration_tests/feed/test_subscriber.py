@@ -7,26 +7,38 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
 
 from qmt_orchestration.embedded import engines
+from qmt_orchestration.feed import xt
+from qmt_orchestration.feed.edge import Outcome
+from qmt_orchestration.feed.outbox import Outbox
+from qmt_orchestration.feed.spool import Spool
+from qmt_orchestration.feed.statistics import Statistics
+from qmt_orchestration.feed.subscriber import LEASE, _load_universe
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag
 from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.services.lease import Lease, process_owner
+from qmt_orchestration.services.registry import EXIT_LEASE_LOST
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import decode
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.connection import connect
-from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.stream.heartbeat import Heartbeat, read_all
+from qmt_orchestration.stream.producer import Producer
 from qmt_orchestration_tests.helpers import free_port, recordings, wait_until
+from qmt_orchestration_tests.stream.ticks import START_MS, tick_table
 
 
 class Feed:
@@ -176,7 +188,7 @@ def test_two_subscribers_never_both_publish(feed: Feed, tmp_path: Path) -> None:
     wait_until(lambda: feed.published() > 200, 90, "the first publishes")
     other = Feed(feed.settings.model_copy(update={"data_dir": tmp_path / "other", "host_name": "other-host"}))
     standby = other.start(**feed.go_on())
-    standing_by = lambda: any(b.get("standby") == "1" for b in read_all(feed.client))  # noqa: E731
+    standing_by = lambda: any(b.get("state") == "standby" for b in read_all(feed.client))  # noqa: E731
     try:
         wait_until(standing_by, 90, "the second stands by")
         assert len({session for session, _, _ in feed.batches()}) == 1
@@ -188,6 +200,61 @@ def test_two_subscribers_never_both_publish(feed: Feed, tmp_path: Path) -> None:
         feed.check()
     finally:
         other.end()
+
+
+def test_a_subscriber_that_slept_through_its_lease_publishes_nothing_more(feed: Feed, tmp_path: Path) -> None:
+    """A suspended machine, a long pause of its process: another one works, and the sleeper notices when it wakes."""
+    first = feed.start()
+    wait_until(lambda: feed.published() > 200, 90, "the first publishes")
+    other = Feed(feed.settings.model_copy(update={"data_dir": tmp_path / "other", "host_name": "other-host"}))
+    other.start(**feed.go_on())
+    try:
+        wait_until(lambda: any(b.get("state") == "standby" for b in read_all(feed.client)), 90, "the second stands by")
+        first.send_signal(signal.SIGSTOP)
+        wait_until(lambda: len({s for s, _, _ in feed.batches()}) == 2, 90, "the second takes over")
+        taken = feed.client.xinfo_stream(keys.ticks(0))["last-generated-id"]
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(30) == EXIT_LEASE_LOST
+        assert "another subscriber works now" in feed.log()
+        later = feed.client.xrange(keys.ticks(0), b"(" + taken, "+")
+        assert {fields[b"session"].decode().startswith("other-host-") for _, fields in later} <= {True}
+        feed.check()
+    finally:
+        other.end()
+
+
+def test_a_qmt_that_is_closed_is_waited_for_and_said(settings: Settings, redis_client: Any) -> None:
+    """Beating, so that the agent does not take it for one that hangs; holding its lease."""
+    client = connect(settings, retries=0)
+    lease = Lease(client, LEASE, process_owner(settings.host))
+    outbox = Outbox(Producer(client), Spool(settings.data_dir / "spool", 1), lease, settings.host)
+    closed = xt.Terminal(
+        object(), clock=lambda: None, now_ms=None, finished=lambda: False, failed=lambda: False
+    )  # no function of xtdata works
+    stop, found = threading.Event(), []
+    heartbeat = Heartbeat(client, settings, "subscriber")
+    waiting = threading.Thread(target=lambda: found.append(_load_universe(closed, settings, outbox, heartbeat, stop)))
+    waiting.start()
+    beat = wait_until(lambda: next(iter(read_all(redis_client)), None), 30, "a heartbeat")
+    assert (beat["mode"], beat["state"]) == ("waiting", "running")
+    assert "no universe from QMT" in beat["error"]
+    assert lease.valid
+    stop.set()
+    waiting.join(10)
+    assert found == [None]
+
+
+@pytest.mark.parametrize(
+    ("tick_minus_clock_ms", "said"), [(5000, "which is slow"), (-60_000, "a fast clock"), (-1500, ""), (0, "")]
+)
+def test_a_clock_that_disagrees_with_the_market_is_told(tick_minus_clock_ms: int, said: str) -> None:
+    table, now_ms = tick_table(20), START_MS - tick_minus_clock_ms
+    stats = Statistics("s", 20)
+    stats.sent(Outcome(table=table, ids=np.arange(20)), 1, now_ms, now_ms)
+    assert said in stats.clock_warning()
+    assert bool(stats.clock_warning()) == bool(said)
+    stats.new_window()
+    assert stats.clock_warning() == ""
 
 
 def test_a_broken_connection_is_subscribed_anew(feed: Feed) -> None:
