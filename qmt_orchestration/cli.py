@@ -124,7 +124,8 @@ def main() -> None:
     """Entry point: text streams are UTF-8 everywhere, also on Windows; a wrong setting is named, not traced."""
     if os.name == "nt":
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+            if stream is not None:  # pythonw, as the Windows task starts it, has none
+                stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
         app()
     except ValueError as error:

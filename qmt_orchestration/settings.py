@@ -10,10 +10,10 @@ import os
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -21,7 +21,12 @@ class Settings(BaseSettings):
     """All settings. ``Settings()`` reads the environment; keyword arguments win over it (used by tests)."""
 
     model_config = SettingsConfigDict(
-        env_prefix="QMT_", env_file=os.environ.get("QMT_ENV_FILE"), extra="ignore", frozen=True
+        env_prefix="QMT_",
+        env_file=os.environ.get("QMT_ENV_FILE"),
+        env_file_encoding="utf-8-sig",  # editors of Windows put a mark at the beginning
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,  # what was refused may be a secret
     )
 
     # -- where things live ------------------------------------------------------------------------------
@@ -72,7 +77,7 @@ class Settings(BaseSettings):
     stream_shards: int = Field(1, ge=1, le=64, description="Shards of the tick stream; fixed for a deployment")
     stream_retention_seconds: float = Field(3600.0, description="Tick batches everyone has read are kept this long")
     bars_retention_hours: float = Field(72.0, description="minute_bar_stream keeps this much, read or not")
-    stream_max_payload_mb: int = Field(32, description="Larger entries are refused before they are decoded")
+    stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
     redis_block_ms: int = Field(1000, ge=10, le=2000)
 
     # -- closing minutes ----------------------------------------------------------------------------------------
@@ -140,6 +145,14 @@ class Settings(BaseSettings):
     replay_files: tuple[Path, ...] = ()
     replay_speed: float = Field(0.0, ge=0)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _env_file_is_there(cls, values: Any) -> Any:
+        path = os.environ.get("QMT_ENV_FILE")
+        if path and not Path(path).is_file():
+            raise ValueError(f"QMT_ENV_FILE names {path}, where no file is: settings and passwords would be missing")
+        return values
+
     @field_validator("redis_url", "clickhouse_url")
     @classmethod
     def _no_credentials_in_urls(cls, value: str) -> str:
@@ -196,7 +209,7 @@ def refusal(error: ValueError) -> str:
 
     if isinstance(error, ValidationError) and error.title == Settings.__name__:
         found = [(str(e["loc"][0]) if e["loc"] else "", e["msg"]) for e in error.errors(include_input=False)]
-        return "settings refused: " + "; ".join(f"QMT_{name.upper()}: {text}" for name, text in found)
+        return "settings refused: " + "; ".join(f"QMT_{name.upper()}: {text}" if name else text for name, text in found)
     if isinstance(error, SettingsError):
         return f'settings refused: {error} (lists are written as JSON, e.g. \'["5m", "30m"]\')'
     return ""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Final
 
 import psutil
@@ -105,6 +107,7 @@ class Agent:
         if now >= self._next_memory:
             self._next_memory = now + _MEMORY_SECONDS
             self._measure_memory()
+            self._bound_outputs()
         for child in self.children.values():
             self._reap(child, now)
             self._steer(child, self.link.desired.get(child.service.name, Desired()), now)
@@ -161,11 +164,8 @@ class Agent:
 
     def _start(self, child: Child, now: float) -> None:
         name = child.service.name
-        output = self.log_dir / f"{name}.out"
-        if output.exists() and output.stat().st_size > _OUTPUT_BYTES:
-            os.replace(output, output.with_suffix(".out.1"))
         try:
-            with output.open("ab") as out:
+            with self._output_of(child).open("ab") as out:
                 child.process = subprocess.Popen(
                     child.service.argv(str(self.log_dir)),
                     env={**os.environ, **self.settings.environment()},
@@ -265,6 +265,19 @@ class Agent:
             if child.process is not None:
                 with suppress(psutil.Error):
                     child.memory_mb = psutil.Process(child.process.pid).memory_info().rss / 1e6
+
+    def _output_of(self, child: Child) -> Path:
+        """What a library prints goes there; the log proper is rotated by the service itself."""
+        return self.log_dir / f"{child.service.name}.out"
+
+    def _bound_outputs(self) -> None:
+        """Keep the last `_OUTPUT_BYTES` beside the file and empty it: a service holds it open for months."""
+        for child in self.children.values():
+            output = self._output_of(child)
+            with suppress(OSError):
+                if output.stat().st_size > _OUTPUT_BYTES:
+                    shutil.copyfile(output, output.with_suffix(".out.1"))
+                    os.truncate(output, 0)
 
 
 def run_agent(settings: Settings, services: Sequence[str | Service], stop: threading.Event) -> int:

@@ -15,6 +15,7 @@ import redis
 import typer
 
 from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
+from qmt_orchestration.services.link import CLOCKS_APART_MS
 from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
@@ -114,7 +115,11 @@ def status_rows(beats: list[dict[str, str]], desired: Mapping[str, Desired], now
 
 
 def _agent_row(beat: dict[str, str], now_ms: float) -> Row:
-    return _service_row(beat["host"], "agent", beat, {}, {}, now_ms)
+    row = _service_row(beat["host"], "agent", beat, {}, {}, now_ms)
+    skew_ms = float(beat.get("clock_skew_ms", 0))
+    if abs(skew_ms) > CLOCKS_APART_MS:
+        row["note"] = f"clock {abs(skew_ms) / 1000:.1f} s {'ahead of' if skew_ms > 0 else 'behind'} Redis' host"
+    return row
 
 
 def _service_row(
@@ -142,7 +147,7 @@ def _service_row(
         "memory": _first({**beat, **report}, ("memory_mb",), "{:,.0f} MB"),
         "restarts": report.get("restarts", "–"),
         "last exit": last_exit or "–",
-        "note": report.get("reason", ""),
+        "note": beat.get("error", "") or report.get("reason", ""),
     }
 
 

@@ -20,6 +20,7 @@ from qmt_orchestration.stream.heartbeat import Heartbeat
 
 PERIOD_SECONDS: Final = 0.5
 _FRESH_SECONDS: Final = 2.5
+CLOCKS_APART_MS: Final = 1000
 
 log = logging.getLogger("agent")
 
@@ -31,9 +32,11 @@ class Link:
         self.desired: dict[str, Desired] = {}  #: by service, the last that was readable
         self.beats: dict[str, tuple[str, str]] = {}  #: service → (pid, beat_ms), as text
         self.report: dict[str, str | int | float] = {}  #: set by the agent, sent as its heartbeat
+        self.skew_ms = 0  #: this host's clock minus that of the host of Redis
         self.first_answer = threading.Event()
         self._settings, self._services = settings, services
         self._answered = 0.0
+        self._apart = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="link", daemon=True)
 
@@ -87,6 +90,26 @@ class Link:
             name: ((pid or b"").decode(), (beat or b"").decode())
             for name, (pid, beat) in zip(self._services, found, strict=True)
         }
-        heartbeat.beat(self.report)
+        self._compare_clocks(client)
+        heartbeat.beat({**self.report, "clock_skew_ms": self.skew_ms})
         self._answered = time.monotonic()
         self.first_answer.set()
+
+    def _compare_clocks(self, client: Any) -> None:
+        """Delays, trading hours and deadlines compare times of different hosts: say so when their clocks disagree."""
+        before = _now_ms()
+        seconds, micro = client.time()
+        after = _now_ms()
+        self.skew_ms = round((before + after) / 2 - (seconds * 1000 + micro / 1000))
+        apart = abs(self.skew_ms) > CLOCKS_APART_MS + (after - before)
+        if apart and not self._apart:
+            log.warning(
+                "this machine's clock is %.1f s %s that of Redis' host: set it right (w32tm /resync; chronyc makestep)",
+                abs(self.skew_ms) / 1000,
+                "ahead of" if self.skew_ms > 0 else "behind",
+            )
+        self._apart = apart
+
+
+def _now_ms() -> float:
+    return time.time() * 1000

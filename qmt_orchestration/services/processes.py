@@ -32,12 +32,19 @@ def kill_group(pid: int) -> None:
 
 
 def write_pid_file(path: Path, pid: int) -> None:
-    """Record a process by its pid and start time: a pid alone may be somebody else's tomorrow."""
-    with suppress(psutil.NoSuchProcess):
+    """Record a process by its pid and start time: a pid alone may be somebody else's tomorrow.
+
+    A disk that is full is no reason to run nothing: then the file is missing, and the log says so.
+    """
+    try:
         content = {"pid": pid, "create_time": psutil.Process(pid).create_time()}
         draft = path.with_suffix(".new")
         draft.write_text(json.dumps(content))
         os.replace(draft, path)
+    except psutil.NoSuchProcess:
+        return
+    except OSError as error:
+        log.error("%s cannot be written (%s): an agent that follows would not know process %d", path, error, pid)
 
 
 def end_orphans(pid_dir: Path, grace_seconds: float) -> int:

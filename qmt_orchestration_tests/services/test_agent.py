@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,8 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
+from qmt_orchestration.services import agent as agent_module
+from qmt_orchestration.services import link
 from qmt_orchestration.services.desired import ask_restart, read_desired, set_desired
 from qmt_orchestration.services.registry import SERVICES, Service, UnknownService
 from qmt_orchestration.settings import Settings
@@ -205,6 +208,46 @@ def test_a_leased_service_that_slept_through_its_lease_gives_way(calm: Settings,
 
 def _report_of(client: Any, host: str) -> dict[str, str]:
     return next((b for b in read_all(client) if b["service"] == "agent" and b["host"] == host), {})
+
+
+def test_clocks_that_disagree_are_told_once(
+    calm: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = link._now_ms
+    monkeypatch.setattr(link, "_now_ms", lambda: real() - 7000)
+    line = link.Link(calm, [])
+    line.start()
+    beat = wait_until(lambda: (b := _report(client)).get("clock_skew_ms") and b, WAIT, "the agent's heartbeat")
+    assert int(beat["clock_skew_ms"]) == pytest.approx(-7000, abs=900)
+    monkeypatch.setattr(link, "_now_ms", real)
+    wait_until(lambda: abs(int(_report(client)["clock_skew_ms"])) < 900, WAIT, "the clock to be set right")
+    line.close()
+    told = [record.message for record in caplog.records if "clock" in record.message]
+    assert len(told) == 1
+    assert "s behind that of Redis' host" in told[0]
+
+
+def test_what_a_library_prints_for_months_stays_bounded(calm: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service holds its file open and appends: it is emptied under it, the last part is kept beside it."""
+    monkeypatch.setattr(agent_module, "_OUTPUT_BYTES", 1000)
+    agent = agent_module.Agent(calm, [Service("tiny", "some.module")])
+    agent.log_dir.mkdir(parents=True)
+    with (agent.log_dir / "tiny.out").open("ab", buffering=0) as held:
+        held.write(b"x" * 2000)
+        agent._bound_outputs()
+        held.write(b"and on")
+    assert (agent.log_dir / "tiny.out").read_bytes() == b"and on"
+    assert (agent.log_dir / "tiny.out.1").stat().st_size == 2000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
+def test_a_full_disk_keeps_no_service_from_starting(calm: Settings, client: Any, agents: Make) -> None:
+    (calm.run_dir / "services").mkdir(parents=True)
+    (calm.run_dir / "services" / "tiny.new").symlink_to("/dev/full")
+    agent = agents(calm)
+    first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
+    wait_until(lambda: _beating(client, first), WAIT, "its heartbeat")
+    assert "cannot be written" in (calm.data_dir / "agent.log").read_text()
 
 
 def test_desired_state_of_known_services_only(client: Any) -> None:

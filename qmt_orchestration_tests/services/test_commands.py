@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +46,13 @@ def test_desired_state_from_the_command_line(qmt: Any, client: Any) -> None:
 def test_status_shows_services_agents_and_what_is_absent(qmt: Any, client: Any, calm: Settings) -> None:
     Heartbeat(client, calm, "writer").beat({"rate": 1234.5, "delay_p99_ms": 87, "lag_entries": 3, "memory_mb": 210.4})
     Heartbeat(client, calm, "agent").beat(
-        {"services": "writer,publisher", "writer.state": "running", "writer.restarts": 2, "publisher.state": "waiting"}
+        {
+            "services": "writer,publisher",
+            "writer.state": "running",
+            "writer.restarts": 2,
+            "publisher.state": "waiting",
+            "clock_skew_ms": -3400,
+        }
     )
     shown = qmt("status")
     assert shown.exit_code == 0, shown.output
@@ -51,6 +61,7 @@ def test_status_shows_services_agents_and_what_is_absent(qmt: Any, client: Any, 
     for cell in ("1,23", "87 ms", "210 MB", "running"):
         assert cell in lines["writer"], lines["writer"]
     assert "waiting" in lines["publisher"]
+    assert "clock 3.4 s behind Redis' host" in lines["agent"]
     assert "absent" in lines["gateway"]
 
 
@@ -81,3 +92,27 @@ def test_a_dead_channel_is_reported_without_its_url(qmt: Any, monkeypatch: pytes
     assert shown.exit_code == 1
     assert "channel 1 (json, ops): FAILED" in shown.output
     assert "hunter2" not in shown.output
+
+
+def _command(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "qmt_orchestration.cli", *argv]
+    return subprocess.run(line, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_refused_settings_are_named_without_their_values() -> None:
+    shown = _command("status", QMT_REDIS_URL="redis://user:hunter2@host:6379/0", QMT_FEED="hunter2")
+    assert shown.returncode == 1
+    assert "QMT_REDIS_URL" in shown.stderr
+    assert "QMT_FEED" in shown.stderr
+    assert "hunter2" not in shown.stderr + shown.stdout
+    assert "Traceback" not in shown.stderr
+
+
+def test_a_settings_file_that_is_missing_is_an_error_and_a_mark_at_its_start_is_none(tmp_path: Path) -> None:
+    """Without its file the agent would run on an embedded Redis of its own; Notepad begins a file with a mark."""
+    path = tmp_path / "qmt.env"
+    missing = _command("status", QMT_ENV_FILE=str(path))
+    assert missing.returncode == 1
+    assert str(path) in missing.stderr
+    path.write_text("\ufeffQMT_REDIS_URL=redis://127.0.0.1:9/0\r\nQMT_FEED=simulator\r\n", encoding="utf-8")
+    assert "redis://127.0.0.1:9/0" in _command("status", QMT_ENV_FILE=str(path)).stderr
