@@ -8,7 +8,7 @@
 .PARAMETER Python
   python.exe of the environment in which qmt_orchestration is installed.
 .PARAMETER EnvFile
-  File of QMT_… settings (see qmt.env.example). Its access list is cut to the user and SYSTEM: it holds a password.
+  File of QMT_... settings (see qmt.env.example). Its access list is cut to the user and SYSTEM: it holds a password.
 .PARAMETER Services
   Services of this host.
 #>
@@ -28,7 +28,7 @@ if (-not (Test-Path -LiteralPath $EnvFile)) { throw "no settings at '$EnvFile': 
 if ($LASTEXITCODE -ne 0) { throw "qmt_orchestration or xtquant cannot be imported by '$Python': pip install qmt-orchestration" }
 
 $user = [System.Security.Principal.WindowsIdentity]::GetCurrent().Name
-& icacls.exe $EnvFile /inheritance:r /grant:r "${user}:(R,W)" "SYSTEM:(R)" | Out-Null
+& icacls.exe $EnvFile /inheritance:r /grant:r "${user}:(R,W)" "*S-1-5-18:(R)" | Out-Null # SYSTEM, by its number: names differ by language
 if ($LASTEXITCODE -ne 0) { throw "the access list of '$EnvFile' could not be set" }
 
 # The file is found through a variable of this user, which holds no secret itself.
@@ -38,7 +38,8 @@ if ($LASTEXITCODE -ne 0) { throw "the access list of '$EnvFile' could not be set
 # would not wait for a windowless program, and the task could not tell whether the agent lives.
 $windowless = Join-Path (Split-Path -Parent $Python) "pythonw.exe"
 if (-not (Test-Path -LiteralPath $windowless)) { throw "no pythonw.exe beside '$Python'" }
-$action = New-ScheduledTaskAction -Execute $windowless -Argument "-m qmt_orchestration.cli agent --services $Services"
+$action = New-ScheduledTaskAction -Execute $windowless -Argument "-m qmt_orchestration.cli agent --services $Services" `
+    -WorkingDirectory (Split-Path -Parent $EnvFile) # else a relative QMT_DATA_DIR would lie in System32
 $atLogOn = New-ScheduledTaskTrigger -AtLogOn -User $user
 # Also every minute: a second start is refused by the agent's lock, so this only revives a dead one.
 $everyMinute = New-ScheduledTaskTrigger -Once -At (Get-Date) -RepetitionInterval (New-TimeSpan -Minutes 1)

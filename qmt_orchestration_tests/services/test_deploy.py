@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
+from clickhouse_connect.driver.exceptions import DatabaseError
 from pydantic import SecretStr
 
 from qmt_orchestration.embedded.redis_server import find_binary
+from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.services.desired import read_desired, set_desired
 from qmt_orchestration.services.lease import Lease
 from qmt_orchestration.settings import Settings
@@ -20,7 +27,13 @@ from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import publish_clock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat, read_all
+from qmt_orchestration.warehouse import bars
+from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.migrate import migrate
+from qmt_orchestration.warehouse.publisher import Publisher
+from qmt_orchestration.warehouse.writer import make_lanes
 from qmt_orchestration_tests.helpers import free_port, wait_until
+from qmt_orchestration_tests.stream.ticks import START_MS, publish
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 ROLES = ("admin", "feed", "warehouse", "dagster", "client")
@@ -150,6 +163,81 @@ def test_clickhouse_statements_are_understood_by_the_engine(raw_clickhouse: Any)
     for statement in statements:
         raw_clickhouse.query("SELECT formatQuery({q:String})", parameters={"q": statement})
     assert "BY '" not in "\n".join(lines), "a password in clear"
+
+
+@contextmanager
+def served_as(role: str, settings: Settings) -> Iterator[Settings]:
+    """ClickHouse on the settings' folder whose user has the privileges of *role*."""
+    port = free_port()
+    argv = [sys.executable, "-m", "qmt_orchestration_tests.services.serve_as", role]
+    argv += ["--path", str(settings.data_dir / "clickhouse"), "--port", str(port)]
+    server = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    out = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{port}", "clickhouse_database": "qmt"})
+    try:
+        wait_until(lambda: _listens(port), 60, f"ClickHouse of {role}")
+        yield out
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_clickhouse_roles_can_do_their_work_and_no_more(settings: Settings, redis_client: Any) -> None:
+    """The engine itself enforces the grants of users.sql: the owner migrates, the services write, the analyst reads."""
+    redis_client.flushall()
+    with served_as("qmt_owner", settings) as owner:
+        assert migrate(owner)
+        assert migrate(owner) == []
+    with served_as("qmt_service", settings) as service:
+        ticks = publish(redis_client, range(20))
+        stop = threading.Event()
+        lanes = make_lanes(service, stop)
+        for lane in lanes:
+            lane.start()
+        client = connect_clickhouse(service)
+        count = lambda: client.query("SELECT count() FROM ticks").first_row[0]  # noqa: E731
+        wait_until(lambda: count() == ticks, 30, "the writer to store")
+        redis_client.xadd(keys.ticks(0), redis_client.xrange(keys.ticks(0), count=1)[0][1])  # looked up: known
+        wait_until(lambda: lanes[0].counters.skipped == 1, 30, "the look-up of a repeat")
+        stop.set()
+        assert [lane.join(15) or lane.failure for lane in lanes] == [None, None]
+        day = datetime.fromtimestamp(START_MS / 1000, SHANGHAI).date()
+        publisher = Publisher(service, redis_client)
+        publish_clock(redis_client, START_MS + 120_000, 1.0)
+        assert publisher.step() > 0
+        for forbidden in (
+            "CREATE TABLE t (a Int8) ENGINE = Memory",
+            "INSERT INTO bars_1m (symbol) VALUES ('x')",
+            "ALTER TABLE ticks DELETE WHERE 1",
+            "TRUNCATE TABLE ticks",
+            "DROP TABLE ticks",
+        ):
+            with pytest.raises(DatabaseError, match="ACCESS_DENIED"):
+                client.command(forbidden)
+    with served_as("qmt_owner", settings) as owner:
+        client = connect_clickhouse(owner)
+        assert bars.finalize(client, day, last_frame=at(day, 601)).rows > 0
+        for period in ("5m", "30m", "1d"):
+            assert bars.roll_up(client, day, period).version > 0
+        assert bars.rebuild_states(client, day) > 0
+        with pytest.raises(DatabaseError, match="ACCESS_DENIED"):
+            client.command("CREATE USER stranger")
+    with served_as("qmt_reader", settings) as reader:
+        client = connect_clickhouse(reader)
+        assert client.query("SELECT count() FROM minute_bars").first_row[0] > 0
+        for forbidden in ("INSERT INTO ticks (symbol) VALUES ('x')", "DROP TABLE ticks", "OPTIMIZE TABLE ticks"):
+            with pytest.raises(DatabaseError, match="ACCESS_DENIED"):
+                client.command(forbidden)
+
+
+def test_files_for_windows_read_the_same_in_every_code_page() -> None:
+    """Windows PowerShell takes a script without a mark for the machine's code page (936 where QMT runs)."""
+    for path in (DEPLOY / "windows").iterdir():
+        assert path.read_bytes().isascii(), path
 
 
 def test_units_and_scripts_hold_no_secret() -> None:
