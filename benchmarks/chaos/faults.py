@@ -64,6 +64,16 @@ def _stop(name: str) -> Fault:
     )
 
 
+def _hang(name: str) -> Fault:
+    """An engine that hangs for good is killed and started again by its supervisor."""
+
+    def strike(world: World) -> None:
+        world.noted[name] = world.pid(name)
+        world.signal(name, signal.SIGSTOP)
+
+    return Fault(f"hang of {name}", strike, struck=lambda w: w.pid(name) != w.noted[name])
+
+
 def _drop(label: str, proxy: Callable[[World], Proxy], needle: bytes) -> Fault:
     return Fault(
         f"reply dropped, {label}",
@@ -157,10 +167,15 @@ FAULTS: tuple[Fault, ...] = (
     _stop(f"agent:{WAREHOUSE}"),
     _stop("redis"),
     _stop("clickhouse"),
+    _hang("redis"),
+    _hang("clickhouse"),
     _drop("Redis to subscriber", lambda w: w.feed_redis, b"XADD"),
     _drop("Redis to writer", lambda w: w.warehouse_redis, b"XACK"),
     _drop("Redis to publisher", lambda w: w.warehouse_redis, b"minute_bar_stream"),
     _drop("ClickHouse to writer", lambda w: w.clickhouse_proxy, b"INSERT"),
+    _drop("ClickHouse to publisher", lambda w: w.clickhouse_proxy, b"bars_1m_live"),
+    _drop("Redis to agent of the feed", lambda w: w.feed_redis, b"qmt:desired"),
+    _drop("Redis to agent of the warehouse", lambda w: w.warehouse_redis, b"qmt:desired"),
     Fault(
         "Redis out of memory",
         lambda w: _memory_limit(w, "1mb"),

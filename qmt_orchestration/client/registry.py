@@ -181,7 +181,7 @@ def _plain_groups(client: Any) -> list[ClientInfo]:
         groups = client.xinfo_groups(keys.BARS)
     except redis.ResponseError:  # no stream yet
         return []
-    registered = client.keys(keys.SHARD_RULE.format(group="*"))
+    registered = client.scan_iter(match=keys.SHARD_RULE.format(group="*"), count=1000)
     sharded = [keys.BAR_GROUP_PREFIX + ":" + key.decode().rpartition(":")[2] + ":" for key in registered]
     out = []
     for row in groups:

@@ -27,7 +27,13 @@ import psutil
 
 from qmt_orchestration.services.desired import Desired
 from qmt_orchestration.services.link import Link
-from qmt_orchestration.services.processes import end_orphans, kill_group, own_group, write_pid_file
+from qmt_orchestration.services.processes import (
+    end_orphans,
+    kill_group,
+    own_group,
+    tell_systemd,
+    write_pid_file,
+)
 from qmt_orchestration.services.registry import EXIT_ALREADY, Service, get_service
 from qmt_orchestration.settings import Settings
 
@@ -108,6 +114,7 @@ class Agent:
             self._next_memory = now + _MEMORY_SECONDS
             self._measure_memory()
             self._bound_outputs()
+            tell_systemd("WATCHDOG=1")  # WatchdogSec of the unit: an agent that hangs is killed and started again
         for child in self.children.values():
             self._reap(child, now)
             self._steer(child, self.link.desired.get(child.service.name, Desired()), now)
@@ -294,6 +301,7 @@ def run_agent(settings: Settings, services: Sequence[str | Service], stop: threa
             return EXIT_ALREADY
         agent = Agent(settings, wanted)
         agent.open()
+        tell_systemd("READY=1")
         log.info("agent of %s starts: %s", settings.host, ", ".join(agent.children))
         try:
             while not stop.wait(TICK_SECONDS):

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -45,6 +46,15 @@ def write_pid_file(path: Path, pid: int) -> None:
         return
     except OSError as error:
         log.error("%s cannot be written (%s): an agent that follows would not know process %d", path, error, pid)
+
+
+def tell_systemd(state: str) -> None:
+    """Send *state* (``READY=1``, ``WATCHDOG=1``) to the systemd that started us, as sd_notify(3); else nothing."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if sys.platform == "win32" or not address:
+        return
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def end_orphans(pid_dir: Path, grace_seconds: float) -> int:

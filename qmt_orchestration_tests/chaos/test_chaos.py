@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.chaos import session
+from benchmarks.chaos import session, soak
 from benchmarks.chaos.faults import BY_NAME
 from benchmarks.chaos.world import Market
 
@@ -23,6 +23,7 @@ TELLING = (
     "poison batches",
     "SIGKILL clickhouse",
     "SIGKILL publisher",
+    "reply dropped, ClickHouse to publisher",
 )
 
 
@@ -43,6 +44,16 @@ def test_faults_lose_nothing_and_double_nothing() -> None:
     assert outcome.verdict.trimmed > 0  # the stream was trimmed under the living writer
     assert outcome.verdict.bars_compared > 300
     assert outcome.verdict.published_compared > 300
+
+
+def test_the_soak_tells_what_grows_from_what_fills_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Caches fill in the first third; what goes on growing after it is named with its limit."""
+    filled = [100.0 + min(i, 20) for i in range(60)]
+    assert soak._judge("subscriber MB", filled)
+    assert not soak._judge("subscriber MB", [100.0 + 3 * i for i in range(60)])
+    assert not soak._judge("keys in Redis", [20.0 + i / 6 for i in range(60)])
+    assert not soak._judge("writer MB", [600.0] * 60)  # flat, but above the ceiling
+    assert "grows: expected at most" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("mistake", "number"), [("ack-first", "lost"), ("no-token", "doubled")])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -208,6 +210,18 @@ def test_a_leased_service_that_slept_through_its_lease_gives_way(calm: Settings,
 
 def _report_of(client: Any, host: str) -> dict[str, str]:
     return next((b for b in read_all(client) if b["service"] == "agent" and b["host"] == host), {})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="systemd")
+def test_systemd_is_told_that_the_agent_lives(
+    calm: Settings, agents: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(WAIT)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        agents(calm)
+        assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
 
 
 def test_clocks_that_disagree_are_told_once(
