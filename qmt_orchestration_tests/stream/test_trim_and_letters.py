@@ -12,7 +12,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, heartbeat, keys
 from qmt_orchestration.stream.commands import dead_letters_app
 from qmt_orchestration.stream.groups import GroupReader, create_group
-from qmt_orchestration.stream.trim import trim_age, trim_read
+from qmt_orchestration.stream.trim import trim_age, trim_all, trim_read
 
 STREAM = "test:stream"
 
@@ -35,6 +35,31 @@ def test_trimming_never_removes_what_one_group_has_not_read_or_acknowledged(redi
     slow.ack(*held)
     assert trim_read(redis_client, STREAM, 0) == len(held) - 2
     assert redis_client.xlen(STREAM) == 10 - len(held)
+
+
+def test_a_client_left_behind_cannot_fill_the_server(
+    redis_client: Any, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds the stream while there is room; when memory runs short, only what the writer has not read is kept."""
+    stream, old = keys.ticks(0), int(time.time() * 1000) - 3_600_000
+    for i in range(10):
+        redis_client.xadd(stream, {"n": i}, id=f"{old + i}-0")
+    create_group(redis_client, stream, "forgotten")
+    writer = GroupReader(redis_client, stream, keys.WRITER_GROUP, "a", block_ms=10, max_entries=6)
+    read: list[str] = []
+    while len(read) < 6:
+        read += [entry.id for entry in writer.read()]
+    writer.ack(*read)
+    brief = settings.model_copy(update={"stream_retention_seconds": 60.0})
+    assert trim_all(redis_client, brief)[stream] == 0
+    limit = redis_client.config_get("maxmemory")["maxmemory"]
+    redis_client.config_set("maxmemory", int(redis_client.info("memory")["used_memory"] * 1.05))
+    try:
+        assert trim_all(redis_client, brief)[stream] == len(read)
+    finally:
+        redis_client.config_set("maxmemory", limit)
+    assert redis_client.xlen(stream) == 10 - len(read)
+    assert "that forgotten had not read" in caplog.text
 
 
 def test_what_everyone_has_read_stays_for_the_retention(redis_client: Any) -> None:
