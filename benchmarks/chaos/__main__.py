@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="order of the faults and the pauses between them")
     parser.add_argument("--ticks", type=int, default=1_000_000, help="the session lasts at least this long")
     parser.add_argument("--symbols", type=int, default=0, help="of the market (2000; soak 1000; controls 500)")
-    parser.add_argument("--speed", type=float, default=0.0, help="market seconds per second (10; soak 40)")
+    parser.add_argument("--speed", type=float, default=0.0, help="market seconds per second (6; controls 10, soak 40)")
     parser.add_argument("--only", default="", metavar="TEXT", help="faults whose names contain one of a|b|c")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep data and logs there")
     parser.add_argument("--list", action="store_true", help="name the faults")
@@ -46,7 +46,7 @@ def main() -> int:
         return _controls(args.symbols or 500, args.speed or 10.0, args.seed)
     chosen = [f for f in FAULTS if any(part in f.name for part in args.only.split("|"))]
     random.Random(args.seed).shuffle(chosen)
-    market = Market(args.symbols or 2000, args.speed or 10.0)
+    market = Market(args.symbols or 2000, args.speed or 6.0)
     outcome = session.run(market, chosen, seed=args.seed, ticks=args.ticks, say=_say, keep=args.keep)
     _tell(outcome)
     print("PASSED" if outcome.good else "FAILED")

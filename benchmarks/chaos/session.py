@@ -13,12 +13,14 @@ import redis
 from benchmarks.chaos.faults import POISON, STREAM, Fault
 from benchmarks.chaos.oracle import Ledger, Verdict, judge
 from benchmarks.chaos.world import HOST_OF, WAREHOUSE, Market, World, world
+from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.services.desired import set_desired
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.groups import group_lag
 
 RECOVERY_SECONDS = 10.0
 _PATIENCE = 90.0  # a recovery is waited for this long, so that the measure says how bad it is
+_LUNCH_SOON = 11 * 60 + 25  # minute of the market's day: in the break nothing flows, so no recovery could be seen
 _ATTRIBUTION_MS = 1500  # what goes wrong shortly before a fault is its doing: it was under way
 
 Say = Callable[[str], None]
@@ -84,9 +86,13 @@ def run(
         ledger.start()
         wait_until(lambda: there.newest_received_ms() > 0 and _beating(there, 0, tuple(HOST_OF)), 120, "the start")
         say(f"the market runs: {market.symbols} symbols at speed {market.speed:g}, data below {there.folder}")
-        lines = [Line("(before the first fault)", 0, 0)]
+        lines, left = [Line("(before the first fault)", 0, 0)], 0
         for number, fault in enumerate(faults, 1):
             time.sleep(chance.uniform(*pause))
+            clock = from_ms(ledger.market_ms)
+            if clock.hour * 60 + clock.minute >= _LUNCH_SOON:
+                left = len(faults) - number + 1
+                break
             lines.append(_strike(there, ledger, fault))
             told = f"{lines[-1].seconds:.1f} s" if lines[-1].seconds >= 0 else f"not back after {_PATIENCE:g} s"
             say(f"{number:2}/{len(faults)} {fault.name}: {told}; {ledger.ticks:,} ticks so far")
@@ -95,6 +101,8 @@ def run(
             time.sleep(0.5)
         say(f"{ledger.ticks:,} ticks produced; the feed stops, the writer finishes, then everything is counted")
         problems = _settle(there, ledger)
+        if left:
+            problems.append(f"{left} faults did not strike: the market came to its lunch break; lower --speed")
         verdict = judge(there, ledger)
     outcome = Outcome(lines, verdict, time.monotonic() - began, problems)
     _attribute(outcome)
