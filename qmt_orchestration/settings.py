@@ -122,8 +122,13 @@ class Settings(BaseSettings):
     quality_instruments_change_error: float = 0.10
     quality_disk_share_warn: float = Field(0.85, description="Disk in use")
     quality_disk_share_error: float = 0.95
-    quality_calendar_days: int = Field(10, ge=1, description="Trading days the calendar must know ahead")
+    quality_silent_symbols_warn: float = Field(0.002, description="Active symbols that fall silent in one minute")
+    quality_silent_symbols_error: float = 0.05
+    quality_limits_unknown_warn: float = Field(0.01, description="Instruments without price limits (new listings)")
+    quality_calendar_days: int = Field(20, ge=1, description="Trading days the calendar must know ahead")
+    quality_calendar_missing_error: int = Field(10, ge=0, description="More of them missing than this is an ERROR")
     quality_lag_seconds: float = Field(10.0, description="The writer behind the tick stream")
+    quality_lag_error_seconds: float = 60.0
     observe_seconds: int = Field(30, ge=5, description="Statistics of the stream are shown in Dagster this often")
     history_chunk_symbols: int = Field(200, ge=1, description="Symbols per request of QMT's history")
     history_timeout_seconds: float = Field(600.0, description="Longest wait for one request to the gateway")

@@ -11,11 +11,11 @@ from typing import Any
 import dagster as dg
 
 from qmt_orchestration.assets.columns import OWNER, table_metadata
-from qmt_orchestration.assets.making import Made, Materialized, days_of, make_days
+from qmt_orchestration.assets.making import Made, Materialized, days_of, make_days, settled
 from qmt_orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.market.periods import minutes_of, rollups
-from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at
 from qmt_orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.settings import Settings
 
@@ -26,10 +26,10 @@ class Frames(dg.Config):
     first_frame: str = ""
     last_frame: str = ""
 
-    def window(self, day: date, now: datetime) -> Window:
-        """The frames as a window of *day*; without frames, the day as far as it has passed at *now* (market time)."""
-        if not self.first_frame or not self.last_frame:
-            return Window.whole(day, now)
+    def window(self, day: date) -> Window:
+        """The frames as a window of *day*; without frames, all of it."""
+        if self.whole_day:
+            return Window.whole(day)
         return Window(day, _at(day, self.first_frame), _at(day, self.last_frame))
 
     @property
@@ -76,13 +76,13 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
         from qmt_orchestration.stream.clock import read_clock
 
         _one_day_only(context, config)
-        client, now = clickhouse.connect(), read_clock(redis.connect()).now()
+        client, clock = clickhouse.connect(), read_clock(redis.connect())
+        now = settled(clock, clickhouse.settings)
 
         def make(day: date) -> Made:
-            window = config.window(day, now)
             if not config.whole_day:
-                return _finalize(client, window)
-            return _whole_day(context, client, window, live=day == now.date())
+                return _finalize(client, config.window(day))
+            return _whole_day(context, client, Window.whole(day, now), live=day == clock.today())
 
         return make_days(context, client, clickhouse.settings, "bars_1m", make, "bars_rows")
 
@@ -93,7 +93,16 @@ def _finalize(client: Any, window: Window) -> Made:
     from qmt_orchestration.warehouse import bars
 
     written = bars.finalize(client, window.day, window.first, window.last)
-    return Made(written.rows, window, {**_facts(written), "source": "ticks"})
+    return Made(written.rows, _so_far(client, window), {**_facts(written), "source": "ticks"})
+
+
+def _so_far(client: Any, window: Window) -> Window:
+    """What is judged after some frames were made: the day up to its newest minute. A bad bar stays a finding until it
+    is mended; a verdict on the new frames alone would call the day well again a minute later."""
+    from qmt_orchestration.warehouse.client import load_sql
+
+    newest = client.query(load_sql("newest_bar"), parameters={"day": window.day}).first_row[0].astimezone(SHANGHAI)
+    return Window(window.day, at(window.day, MINUTE_LABELS[0]), max(window.last, newest))
 
 
 def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *, live: bool) -> Made:
@@ -169,16 +178,17 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         from qmt_orchestration.warehouse import bars
 
         _one_day_only(context, config)
-        client, now = clickhouse.connect(), read_clock(redis.connect()).now()
+        client = clickhouse.connect()
+        now = settled(read_clock(redis.connect()), clickhouse.settings)
 
         def make(day: date) -> Made:
-            window = config.window(day, now)
             if config.whole_day or not minutes:
                 # a recording may end inside a window: on a day that is over that window is whole, too
                 written = bars.roll_up(client, day, period, day_over=day != now.date())
-            else:
-                written = bars.roll_up(client, day, period, window.first, window.last)
-            return Made(written.rows, window, _facts(written))
+                return Made(written.rows, Window.whole(day, now), _facts(written))
+            window = config.window(day)
+            written = bars.roll_up(client, day, period, window.first, window.last)
+            return Made(written.rows, _so_far(client, window), _facts(written))
 
         counted = "" if period in ("1w", "1mo") else "bars_rows"  # their rows stand at the end of the period
         return make_days(context, client, clickhouse.settings, table, make, counted)

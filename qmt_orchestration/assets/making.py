@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -19,6 +19,7 @@ from qmt_orchestration.checks import evaluate
 from qmt_orchestration.checks.evaluate import Outcome, Window
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import MarketClock
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[None]
@@ -39,6 +40,11 @@ class Made:
 def days_of(context: dg.AssetExecutionContext) -> list[date]:
     """The trading days this run is for (holidays inside a range are no partitions and left out)."""
     return [date.fromisoformat(key) for key in context.partition_keys]
+
+
+def settled(clock: MarketClock, settings: Settings) -> datetime:
+    """The market's time up to which everything has arrived and closed by now: checks of a live day look no further."""
+    return clock.now() - timedelta(seconds=settings.close_fallback_seconds * max(clock.speed, 1.0))
 
 
 def make_days(

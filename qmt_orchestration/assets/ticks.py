@@ -9,7 +9,7 @@ from datetime import date
 import dagster as dg
 
 from qmt_orchestration.assets.columns import FEED_OWNER, OWNER, table_metadata
-from qmt_orchestration.assets.making import Made, Materialized, make_days
+from qmt_orchestration.assets.making import Made, Materialized, make_days, settled
 from qmt_orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.checks.names import checks_of
 from qmt_orchestration.resources import ClickHouseResource, RedisResource
@@ -51,7 +51,8 @@ def build_tick_assets(
         from qmt_orchestration.stream.clock import read_clock
         from qmt_orchestration.warehouse.client import load_sql
 
-        client, now = clickhouse.connect(), read_clock(redis.connect()).now()
+        client = clickhouse.connect()
+        now = settled(read_clock(redis.connect()), clickhouse.settings)
 
         def make(day: date) -> Made:
             row = client.query(load_sql("day_of_ticks"), parameters={"day": day}).first_row

@@ -19,6 +19,7 @@ from qmt_orchestration.market.periods import minutes_of
 # -- names, one word per thing across Dagster, ClickHouse and the docs
 ROWS_PRESENT: Final = "rows_present"
 NO_MISSING_FRAMES: Final = "no_missing_frames"
+SYMBOLS_KEEP_TICKING: Final = "symbols_keep_ticking"
 NO_DUPLICATE_KEYS: Final = "no_duplicate_keys"
 OHLC_CONSISTENT: Final = "ohlc_consistent"
 WITHIN_PRICE_LIMITS: Final = "within_price_limits"
@@ -161,6 +162,14 @@ CHECKS: Final[tuple[Check, ...]] = (
     ),
     Check(
         "bars_1m",
+        SYMBOLS_KEEP_TICKING,
+        "Active symbols do not fall silent together: the largest share that did so in one minute (halts take few).",
+        "symbols_keep_ticking",
+        "quality_silent_symbols_warn",
+        "quality_silent_symbols_error",
+    ),
+    Check(
+        "bars_1m",
         WITHIN_PRICE_LIMITS,
         "No bar lies outside the day's price limits.",
         "within_price_limits",
@@ -231,14 +240,14 @@ CHECKS: Final[tuple[Check, ...]] = (
         LIMITS_KNOWN,
         "Every listed, not suspended instrument has the day's price limits and a previous close.",
         "limits_known",
-        0.01,
+        "quality_limits_unknown_warn",
         None,
     ),
     Check(
         "instruments",
         CALENDAR_HORIZON,
-        "The exchange calendar knows the coming trading days: how many are missing from what is wanted.",
-        fatal="quality_calendar_days",
+        "The exchange calendar knows the coming trading days: how many are missing of those wanted.",
+        fatal="quality_calendar_missing_error",
     ),
     Check(
         "tick_stream",
@@ -253,7 +262,7 @@ CHECKS: Final[tuple[Check, ...]] = (
         STREAM_LAG,
         "The writer keeps up: seconds it is behind the stream.",
         allowed="quality_lag_seconds",
-        fatal=60.0,
+        fatal="quality_lag_error_seconds",
     ),
     Check("tick_stream", NO_DEAD_LETTERS, "No entry was given up: how many stand in the dead letters.", fatal=None),
     Check("tick_stream", NOTHING_LOST, "The writer saw every batch number of every feed session: batches lost."),

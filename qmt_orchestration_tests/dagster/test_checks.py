@@ -214,7 +214,8 @@ def test_a_check_fails_on_its_damage_and_names_it(damage: Damage, clean_day: Any
 
 def test_every_sql_check_has_its_damage() -> None:
     tried = {(d.asset, d.check) for d in DAMAGE}
-    apart = {("ticks", names.DELAY), ("ticks", names.STORAGE)}  # below, on days of their own
+    # below, on days of their own
+    apart = {("ticks", names.DELAY), ("ticks", names.STORAGE), ("bars_1m", names.SYMBOLS_KEEP_TICKING)}
     assert {(c.asset, c.name) for c in CHECKS if c.sql} == tried | apart
 
 
@@ -244,6 +245,69 @@ def test_a_full_disk_is_seen(clickhouse: Any, settings: Settings) -> None:
     assert "percent in use" in full.found
 
 
+def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
+    clickhouse: Any, settings: Settings
+) -> None:
+    """A part of the feed that goes leaves filled bars behind, which are complete and consistent: nobody would know."""
+    clickhouse.command(
+        "INSERT INTO bars_1m SELECT concat(toString(600000 + number), '.SH'), "
+        "toDateTime('2025-06-05 09:30:00', 'Asia/Shanghai') + 60 * arrayJoin(range(121)), "
+        "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60)"
+    )
+
+    def silence(symbols: int, minute: str) -> None:
+        clickhouse.command(
+            f"ALTER TABLE bars_1m UPDATE ticks = 0, source = 'filled' WHERE frame = '2025-06-05 {minute}:00' "
+            f"AND symbol < '{600000 + symbols}.SH'",
+            settings={"mutations_sync": 1},
+        )
+
+    silence(5, "10:01")
+    assert outcome_of(clickhouse, settings, "bars_1m", names.SYMBOLS_KEEP_TICKING).passed, "five halts"
+    silence(6, "10:16")
+    gone = outcome_of(clickhouse, settings, "bars_1m", names.SYMBOLS_KEEP_TICKING)
+    assert (gone.passed, gone.severity, gone.measure) == (False, ERROR, pytest.approx(0.1))
+    assert "6 of 60 symbols fell silent in 10:16" in gone.found
+    assert gone.worst[0]["among_them"] == "600000.SH, 600001.SH, 600002.SH"
+
+
+def outcome_at(client: Any, settings: Settings, asset: str, check: str, minute: int) -> Outcome:
+    """The check's verdict on DAY up to *minute* of it."""
+    return run_check(find(asset, check), client, settings, Window.whole(DAY, at(DAY, minute)))
+
+
+def test_a_table_is_not_missed_before_its_first_bar_can_be_there(clickhouse: Any, settings: Settings) -> None:
+    """At 09:36 there is no half-hour bar, and that is right; it was an ERROR every morning."""
+    market.insert_instruments(clickhouse)
+    for asset, before in (("bars_1m", 570), ("bars_5m", 574), ("bars_30m", 599), ("bars_1d", 899)):
+        early = outcome_at(clickhouse, settings, asset, names.ROWS_PRESENT, before)
+        assert early.passed, asset
+        assert "nothing before" in early.expected
+        assert not outcome_at(clickhouse, settings, asset, names.ROWS_PRESENT, before + 1).passed, asset
+
+
+def test_a_symbol_that_has_not_traded_yet_is_not_missed(clean_day: Any, settings: Settings) -> None:
+    """Illiquid ones tick from 09:15 on and trade in the afternoon: until then they have no bar."""
+    market.insert_instruments(clean_day, symbols=("000009.SZ",))
+    assert not outcome_of(clean_day, settings, "bars_1m", names.ROWS_PRESENT).passed, "neither ticks nor bars"
+    clean_day.command("TRUNCATE TABLE bar_states_1m")
+    quiet = market.ticks(symbols=("000009.SZ",)).slice(0, 1)
+    zero = pa.array([0], pa.int64())
+    for name in ("volume", "pvolume"):
+        quiet = quiet.set_column(quiet.schema.get_field_index(name), quiet.schema.field(name), zero)
+    market.insert_ticks(clean_day, quiet)
+    assert outcome_of(clean_day, settings, "bars_1m", names.ROWS_PRESENT).passed
+
+
+def test_less_than_a_lot_is_an_amount_without_volume(clean_day: Any, settings: Settings) -> None:
+    """QMT's history has whole lots and whole yuan: an odd lot of 40 shares is 0 lots and 400 yuan, and no error."""
+    odd = "ALTER TABLE bars_1m UPDATE vol = 0, amount = {} WHERE frame = '2025-06-05 10:07:00' AND symbol = '600000.SH'"
+    sql(odd.format(400))(clean_day)
+    assert outcome_of(clean_day, settings, "bars_1m", names.OHLC_CONSISTENT).passed
+    sql(odd.format(40_000))(clean_day)
+    assert "amount without volume" in outcome_of(clean_day, settings, "bars_1m", names.OHLC_CONSISTENT).found
+
+
 def test_no_data_at_all_fails_the_presence_checks(clickhouse: Any, settings: Settings) -> None:
     """An empty day must not pass for a good one."""
     for asset in ("ticks", "bars_1m", "bars_5m", "bars_30m", "bars_1d"):
@@ -266,9 +330,12 @@ def test_a_session_that_began_the_day_before_is_no_loss(clickhouse: Any, setting
 def test_the_calendars_end_is_announced_before_it_comes(settings: Settings) -> None:
     horizon = calendar.horizon()
     assert calendar_horizon(settings, DAY).passed
-    near = calendar_horizon(settings, calendar.previous_trading_day(horizon))
-    assert not near.passed
+    last = calendar.trading_days(DAY, horizon)
+    near = calendar_horizon(settings, last[-settings.quality_calendar_days])
+    assert (near.passed, near.severity) == (False, WARN)
     assert "exchange-calendars" in near.found
+    assert calendar_horizon(settings, last[-2]).severity == ERROR
+    assert calendar_horizon(settings, last[-settings.quality_calendar_days - 1]).passed
 
 
 def test_suspended_symbols_are_not_missed(clean_day: Any, settings: Settings) -> None:

@@ -105,6 +105,37 @@ def test_a_closed_minute_asks_for_one_run_that_makes_it_final(
     assert "no minute has closed" in quiet.skip_message
 
 
+def test_a_bad_bar_stays_a_finding_after_the_next_minute(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    """The verdict is on the day so far. One on the new minute alone would announce a recovery that never was."""
+    import pyarrow.compute as pc
+
+    market.insert_instruments(clickhouse)
+    table, bench = market.ticks(), Bench(settings, instance, "minutes")
+
+    def go_on(first: int, last: int) -> dict[str, bool]:
+        end = at(DAY, last) + timedelta(seconds=5)
+        part = pc.and_(pc.greater_equal(table["time"], at(DAY, first)), pc.less(table["time"], end))
+        market.insert_ticks(clickhouse, table.filter(part))
+        set_clock(redis_client, end)
+        evaluated = bench.run(bench.tick().run_requests[0]).get_asset_check_evaluations()
+        return {f"{e.asset_key.to_user_string()}/{e.check_name}": e.passed for e in evaluated}
+
+    first = go_on(565, 576)
+    assert first == dict.fromkeys(first, True), "no half-hour bar at 09:36 is no finding"
+    clickhouse.command(
+        "ALTER TABLE bars_1m UPDATE high = 100 WHERE frame = '2025-06-05 09:35:00'", settings={"mutations_sync": 1}
+    )
+    later = go_on(576, 577)
+    assert {n for n, passed in later.items() if not passed} == {f"bars_1m/{names.WITHIN_PRICE_LIMITS}", *_rolled()}
+
+
+def _rolled() -> set[str]:
+    """The 09:35 bar was rolled up before the damage."""
+    return {f"bars_5m/{names.VOLUME_ADDS_UP}"}
+
+
 def test_late_ticks_reopen_their_minute(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:

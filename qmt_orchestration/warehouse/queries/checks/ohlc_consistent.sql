@@ -1,4 +1,5 @@
--- Prices are positive and finite, low <= open, close <= high, volume and amount are not negative and are zero together.
+-- Prices are positive and finite, low <= open, close <= high, volume and amount are not negative and are zero together. (Where
+-- shares come from whole lots, as in QMT's history, a trade of less than a lot is an amount without volume: allowed up to a lot.)
 -- A suspended symbol's daily row repeats one price and passes.
 -- measure: bars that break a rule
 WITH broken AS (
@@ -8,7 +9,8 @@ WITH broken AS (
                  low > least(open, close), 'low above open or close',
                  high < greatest(open, close), 'high below open or close',
                  vol < 0 OR amount < 0 OR NOT isFinite(amount), 'volume or amount negative',
-                 (vol = 0) != (amount < 0.005), 'volume without amount, or amount without volume',
+                 vol > 0 AND amount < 0.005, 'volume without amount',
+                 vol = 0 AND amount > 100 * high + 1, 'amount without volume',
                  '') AS reason
   FROM {table:Identifier}
   WHERE frame >= {first:DateTime('Asia/Shanghai')} AND frame <= {last:DateTime('Asia/Shanghai')} AND reason != ''
