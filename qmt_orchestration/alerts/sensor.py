@@ -8,18 +8,17 @@ evaluations by its run id; evaluations outside runs under the run id "". The fir
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import dagster as dg
 from dagster import DagsterEventType as Event
 
-from qmt_orchestration.alerts import services as watching
+from qmt_orchestration.alerts import instigators
 from qmt_orchestration.alerts.delivery import deliver
+from qmt_orchestration.alerts.live import WATCHED_HERE, watch_live
 from qmt_orchestration.alerts.messages import Finding, Severity
-from qmt_orchestration.alerts.state import State, load, save
+from qmt_orchestration.alerts.state import load, save
 from qmt_orchestration.alerts.transport import channels, route
-from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.resources import RedisResource
 from qmt_orchestration.services.logs import Redactor
 from qmt_orchestration.settings import Settings
@@ -27,7 +26,6 @@ from qmt_orchestration.settings import Settings
 RUNS_PER_LOOK: Final = 50
 EVALUATIONS_PER_LOOK: Final = 500
 _NO_PARTITION: Final = ("tick_stream",)  # verdicts on the system now, not on a day: the next one of any day counts
-_WATCHED_HERE: Final = ("tick_stream/services_alive",)  # told per service, by heartbeats
 _ENDED: Final = (Event.RUN_SUCCESS, Event.RUN_FAILURE)
 
 
@@ -71,7 +69,7 @@ def look(settings: Settings, instance: dg.DagsterInstance, owner_of: Callable[[s
     findings = list(events.read())
     live, market_now = watch_live(settings, state, now_ms)
     window_ms = int(settings.alert_window_minutes * 60_000)
-    for finding in [*findings, *live]:
+    for finding in [*findings, *instigators.failing(instance, events.base), *live]:
         safe = Finding(**{**finding.__dict__, "title": redact(finding.title), "text": redact(finding.text)})
         state.observe(safe, now_ms, window_ms, lambda f: route(f, known))
     state.cursors = dict(events.cursors)
@@ -203,7 +201,7 @@ class Events:
 
     def _of_check(self, data: Any, run_id: str, partition: str) -> Iterator[Finding]:
         name = _name(data)
-        if name in _WATCHED_HERE:
+        if name in WATCHED_HERE:
             return
         asset = data.asset_key.to_user_string()
         if asset in _NO_PARTITION:
@@ -228,45 +226,6 @@ class Events:
         return Finding(
             f"check:{name}@{partition}", failed, f"{asset} / {check}", text, severity, partition, owner, link
         )
-
-
-def watch_live(settings: Settings, state: State, now_ms: int) -> tuple[list[Finding], datetime]:
-    """Findings of the running system (services, feed, stream), and the market's time."""
-    import redis
-
-    from qmt_orchestration.checks.live import EXPECTED_SERVICES, live_outcomes
-    from qmt_orchestration.market.calendar import is_trading_day
-    from qmt_orchestration.services.desired import read_desired
-    from qmt_orchestration.stream.clock import read_clock
-    from qmt_orchestration.stream.connection import connect
-    from qmt_orchestration.stream.heartbeat import read_all
-
-    base = (settings.dagster_base_url or f"http://127.0.0.1:{settings.dagster_port}").rstrip("/")
-    link = f"{base}/assets/tick_stream?view=checks"
-    away = "Redis does not answer"
-    client = connect(settings, retries=1)
-    try:
-        clock, beats = read_clock(client), read_all(client)
-        desired = {name: wanted.state for name, wanted in read_desired(client).items()}
-        outcomes = live_outcomes(settings, client, beats, desired, trading_day=is_trading_day(clock.today()))
-    except redis.RedisError as error:
-        text = f"{error}. No tick can pass; the subscriber spools to disk meanwhile. Setting: QMT_REDIS_URL."
-        return [Finding("engine:redis", True, away, text)], from_ms(now_ms)
-    finally:
-        client.close()
-    findings = [Finding("engine:redis", False, away, "it answers")]
-    findings += watching.watch(state.services, beats, desired, EXPECTED_SERVICES, now_ms, link)
-    for outcome in outcomes:
-        name = f"{outcome.check.asset}/{outcome.check.name}"
-        if name not in _WATCHED_HERE:
-            text = f"expected {outcome.expected}, found {outcome.found}"
-            severity: Severity = "ERROR" if outcome.severity == dg.AssetCheckSeverity.ERROR else "WARN"
-            title = f"{outcome.check.asset} / {outcome.check.name}"
-            # the same key as the check's own evaluations: whoever sees it first tells it
-            findings.append(
-                Finding(f"check:{name}@", not outcome.passed, title, text, severity, "", watching.OWNER, link)
-            )
-    return findings, clock.now() if clock.simulated else from_ms(now_ms)
 
 
 def _name(data: Any) -> str:

@@ -74,6 +74,7 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
         context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
     ) -> Materialized:
         from qmt_orchestration.stream.clock import read_clock
+        from qmt_orchestration.warehouse.bars import closed_watermark
 
         _one_day_only(context, config)
         client, clock = clickhouse.connect(), read_clock(redis.connect())
@@ -82,7 +83,10 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
         def make(day: date) -> Made:
             if not config.whole_day:
                 return _finalize(client, config.window(day))
-            return _whole_day(context, client, Window.whole(day, now), live=day == clock.today())
+            closed = None  # of a day that is over, everything
+            if day == clock.today():
+                closed = closed_watermark(client, clickhouse.settings, day, clock.now_ms())
+            return _whole_day(context, client, Window.whole(day, now), live=day == clock.today(), closed=closed)
 
         return make_days(context, client, clickhouse.settings, "bars_1m", make, "bars_rows")
 
@@ -105,9 +109,11 @@ def _so_far(client: Any, window: Window) -> Window:
     return Window(window.day, at(window.day, MINUTE_LABELS[0]), max(window.last, newest))
 
 
-def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *, live: bool) -> Made:
+def _whole_day(
+    context: dg.AssetExecutionContext, client: Any, window: Window, *, live: bool, closed: datetime | None
+) -> Made:
     """A day from its ticks, then what is missing from QMT's history. The states of the live day are left alone: ticks
-    arrive."""
+    arrive; it is made up to its last *closed* minute."""
     from qmt_orchestration.warehouse import bars
     from qmt_orchestration.warehouse.client import load_sql
 
@@ -118,7 +124,7 @@ def _whole_day(context: dg.AssetExecutionContext, client: Any, window: Window, *
             context.log.info(f"bars_1m: {window.day}: states of {ticks:,} ticks anew")
             bars.rebuild_states(client, window.day)
         # a recording may end inside a minute: on a day that is over that minute is whole, too
-        written = bars.finalize(client, window.day, None, None if live else bars.newest_frame(client, window.day))
+        written = bars.finalize(client, window.day, None, closed if live else bars.newest_frame(client, window.day))
         rows, facts = written.rows, _facts(written)
     filled = bars.fill_from_history(client, window.day)
     if filled.rows and not rows:

@@ -56,12 +56,15 @@ def _table(day: Any, found: list[Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    out = Table(title=f"Data quality of {day}", title_justify="left")
-    for column in ("verdict", "table", "check", "expected", "found", "checked"):
+    moments = sorted(v.checked_at for v in found)
+    when = f", checked {moments[0]:%m-%d %H:%M} to {moments[-1]:%m-%d %H:%M}" if moments else ""
+    out = Table(title=f"Data quality of {day}{when}", title_justify="left")
+    for column in ("verdict", "table", "check", "found (expected)"):
         # names and verdicts stay whole in a narrow terminal; the sentences wrap
-        out.add_column(column, overflow="fold", no_wrap=column in ("verdict", "table", "check"))
+        out.add_column(column, overflow="fold", no_wrap=column != "found (expected)")
     style = {"passed": "green", "WARN": "yellow", "ERROR": "bold red"}
     for v in found:
-        cells = (v.asset, v.check, v.expected, v.found, f"{v.checked_at:%m-%d %H:%M}")
-        out.add_row(Text(v.word, style[v.word]), *(Text(c) for c in cells))
+        out.add_row(
+            Text(v.word, style[v.word]), Text(v.asset), Text(v.check), Text(f"{v.found} (expected {v.expected})")
+        )
     return out

@@ -99,12 +99,23 @@ def stream_lag(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[s
     )
 
 
-def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]]) -> Outcome:
-    """Batches whose numbers never came, as the writer counts them."""
-    lost = sum(number(b, "lost") for b in beats if b["service"] == "writer")
+def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]], server: Any) -> Outcome:
+    """Batches whose numbers never came today, as the writer counts them."""
+    writers = [b for b in beats if b["service"] == "writer"]
+    lost = lost_today(server, clock, sum(number(b, "lost") for b in writers)) if writers else 0.0
     return judge(
         find(ASSET, names.NOTHING_LOST), settings, clock.today(), lost, "every batch number", f"{lost:.0f} batches lost"
     )
+
+
+def lost_today(server: Any, clock: MarketClock, total: float) -> float:
+    """What was lost on the market's day of *total*, which the writer counts for ever: no loss is a finding for good."""
+    today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
+    if known and known[b"day"].decode() == today:
+        return max(total - float(known[b"before"]), 0.0)
+    before = total if known else 0.0  # the very first look has no day before it
+    server.hset(keys.LOST_BEFORE, mapping={"day": today, "before": before})
+    return total - before
 
 
 def no_dead_letters(settings: Settings, clock: MarketClock, server: Any) -> Outcome:
@@ -142,7 +153,7 @@ def live_outcomes(
         feed_fresh(settings, clock, newest_tick_ms(server, settings.stream_shards), trading_day=trading_day),
         services_alive(settings, clock, beats, desired),
         stream_lag(settings, clock, beats),
-        nothing_lost(settings, clock, beats),
+        nothing_lost(settings, clock, beats, server),
         no_dead_letters(settings, clock, server),
     ]
 

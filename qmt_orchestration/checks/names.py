@@ -265,7 +265,7 @@ CHECKS: Final[tuple[Check, ...]] = (
         fatal="quality_lag_error_seconds",
     ),
     Check("tick_stream", NO_DEAD_LETTERS, "No entry was given up: how many stand in the dead letters.", fatal=None),
-    Check("tick_stream", NOTHING_LOST, "The writer saw every batch number of every feed session: batches lost."),
+    Check("tick_stream", NOTHING_LOST, "The writer saw every batch number of every feed session: batches lost today."),
 )
 
 #: The checks that compare with QMT's own bars: a step of their own, because they need both tables finished.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from qmt_orchestration.market import calendar, limits
-from qmt_orchestration.market.symbols import board_of, is_symbol
+from qmt_orchestration.market.symbols import board_of, fund_of, is_symbol
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 
@@ -49,10 +49,13 @@ class Universe:
         """
         detail = self.details.get(symbol, {})
         up, down = float(detail.get("UpStopPrice") or 0), float(detail.get("DownStopPrice") or 0)
-        same_close = pre_close <= 0 or abs(float(detail.get("PreClose") or 0) - pre_close) < 0.005
+        same_close = pre_close <= 0 or abs(float(detail.get("PreClose") or 0) - pre_close) < 0.0005
         if str(detail.get("TradingDay") or "") in ("", f"{day:%Y%m%d}") and same_close and 0 < down < up < 1e6:
             return up, down
-        board = board_of(symbol)
+        board, fund = board_of(symbol), fund_of(symbol)
+        if fund is not None and pre_close >= 0.0005:
+            wide = limits.fund_limits(round(pre_close, 4), twenty=fund)
+            return float(wide.up), float(wide.down)
         if board is None or pre_close < 0.005:
             return float("nan"), float("nan")
         rule = limits.price_limits(

@@ -1,8 +1,9 @@
-"""Price limits of A-shares: by board, date, ST mark and days since listing, in exact decimals.
+"""Price limits of A-shares: by board, date, ST mark and days since listing, in exact decimals; and those of funds.
 
-Price = previous close × (1 ± rate), rounded half up to the tick of 0.01 yuan (SSE and SZSE trading rules); in binary
-floats 1.15 × 1.1 would give 1.26 instead of 1.27. QMT's own ``UpStopPrice``/``DownStopPrice`` win where known.
-The rules and their dates are tested against the dated records of the package ``marina-rules``.
+Price = previous close × (1 ± rate), rounded half up to the tick of 0.01 yuan, of 0.001 for funds (SSE and SZSE trading
+rules); in binary floats 1.15 × 1.1 would give 1.26 instead of 1.27. Bonds, indices and others have none here. QMT's own
+``UpStopPrice``/``DownStopPrice`` win where known. The rules and their dates are tested against the dated records of the
+package ``marina-rules``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from qmt_orchestration.market.symbols import Board
 
 TICK: Final = Decimal("0.01")
+FUND_TICK: Final = Decimal("0.001")
 
 CHINEXT_REFORM: Final = date(2020, 8, 24)  # 20 %, also for ST; no limits on the first five days
 REGISTRATION: Final = date(2023, 4, 10)  # main boards: first five days without limits; SSE adopts the one-tick floor
@@ -68,9 +70,21 @@ def _first_day_rates(board: Board, day: date) -> tuple[Decimal, Decimal] | None:
     return _FIRST_DAY_RATES if day >= since else None
 
 
-def round_to_tick(price: Decimal) -> Decimal:
-    """*price* rounded half up to 0.01 yuan."""
-    return price.quantize(TICK, rounding=ROUND_HALF_UP)
+def round_to_tick(price: Decimal, tick: Decimal = TICK) -> Decimal:
+    """*price* rounded half up to *tick*."""
+    return price.quantize(tick, rounding=ROUND_HALF_UP)
+
+
+def fund_limits(pre_close: Decimal | float | str, *, twenty: bool) -> PriceLimits:
+    """The day's limits of an exchange-traded fund: 10 %, or 20 % for those of STAR and ChiNext shares (*twenty*).
+
+    Which of the two a fund has follows from its index, not from its code. Raises `ValueError` like `price_limits`.
+    """
+    close = round_to_tick(Decimal(str(pre_close)), FUND_TICK)
+    if not close > 0:
+        raise ValueError(f"expected a previous close above 0 yuan, found {pre_close}")
+    rate = _TWENTY if twenty else _TEN
+    return PriceLimits(round_to_tick(close * (1 + rate), FUND_TICK), round_to_tick(close * (1 - rate), FUND_TICK))
 
 
 def price_limits(

@@ -40,3 +40,16 @@ def board_of(symbol: str) -> Board | None:
         if market == m and code.startswith(prefixes):
             return board
     return None
+
+
+#: Exchange-traded funds, LOFs and REITs; among those of `_MAYBE_TWENTY` are funds of STAR and ChiNext shares.
+_FUNDS: Final = {"SH": ("50", "51", "52", "53", "55", "56", "58"), "SZ": ("15", "16", "18")}
+_MAYBE_TWENTY: Final = {"SH": ("588", "589"), "SZ": ("159", "16")}
+
+
+def fund_of(symbol: str) -> bool | None:
+    """None when *symbol* is no fund; else whether its price limit may be 20 % (False: it is 10 %)."""
+    code, _, market = symbol.partition(".")
+    if not code.startswith(_FUNDS.get(market, ())):
+        return None
+    return code.startswith(_MAYBE_TWENTY[market])

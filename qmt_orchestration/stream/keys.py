@@ -47,6 +47,8 @@ PROGRESS: Final = "qmt:client:progress:{group}"  # hash symbol -> frame (epoch s
 
 # -- the clock of a simulated or replayed market; absent = the wall clock is the market's clock
 CLOCK: Final = "qmt:clock"  # hash: market_ms, wall_ms, speed
+# -- what the checks of the running system compare with
+LOST_BEFORE: Final = "qmt:lost"  # hash: day (the market's), before (batches lost up to its first look)
 # -- coverage of the feed: what a restarted subscriber must know
 FEED_STATE: Final = "qmt:feed:{feed_id}"  # hash: trading_day, session, seq, last_ms, saved_at
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
+from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration_tests.helpers import free_port
 
 
@@ -84,3 +88,12 @@ def alerting(settings: Settings, receiver: Receiver) -> Settings:
     return settings.model_copy(
         update={"alert_urls": SecretStr(receiver.url), "dagster_base_url": "http://dagster.example"}
     )
+
+
+@pytest.fixture
+def healthy(alerting: Settings, redis_client: Any) -> Settings:
+    """All services beat and the market's clock stands on a Saturday: only Dagster's events speak, at any hour."""
+    publish_clock(redis_client, to_ms(at(date(2025, 6, 7), 10 * 60)), speed=0)
+    for service in ("subscriber", "gateway", "writer", "publisher"):
+        Heartbeat(redis_client, alerting, service).beat({"lag_seconds": 0})
+    return alerting

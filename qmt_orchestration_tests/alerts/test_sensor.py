@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ import pytest
 
 from qmt_orchestration.alerts.sensor import build_alert_sensor, look
 from qmt_orchestration.alerts.state import load
-from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration_tests.alerts.conftest import Receiver
 
@@ -74,15 +71,6 @@ def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
     home.mkdir()
     with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as out:
         yield out
-
-
-@pytest.fixture
-def healthy(alerting: Settings, redis_client: Any) -> Settings:
-    """All services beat and the market's clock stands on a Saturday: only Dagster's events speak, at any hour."""
-    publish_clock(redis_client, to_ms(at(date(2025, 6, 7), 10 * 60)), speed=0)
-    for service in ("subscriber", "gateway", "writer", "publisher"):
-        Heartbeat(redis_client, alerting, service).beat({"lag_seconds": 0})
-    return alerting
 
 
 def _run(instance: dg.DagsterInstance, job: str, partition: str | None = None) -> None:
@@ -256,3 +244,59 @@ def test_the_sensor_itself_evaluates_with_owners_from_the_graph(
     evaluate()
     assert load(healthy.data_dir).incidents[f"check:bars/rows@{DAY}"].finding.owner == "market-data"
     assert receiver.titles() == [f"[ERROR] bars / rows · {DAY}"]
+
+
+def test_a_sensor_or_schedule_that_cannot_be_evaluated_is_told(
+    healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance
+) -> None:
+    """Its tick starts no run: without this, minutes would stop being made and nobody would hear of it."""
+    from dagster._core.definitions.run_request import InstigatorType
+    from dagster._core.remote_origin import (
+        ManagedGrpcPythonEnvCodeLocationOrigin,
+        RemoteInstigatorOrigin,
+        RemoteRepositoryOrigin,
+    )
+    from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+    from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+    from dagster._utils.error import SerializableErrorInfo
+
+    location = ManagedGrpcPythonEnvCodeLocationOrigin(LoadableTargetOrigin(module_name="qmt_orchestration.definitions"))
+    repository = RemoteRepositoryOrigin(location, "__repository__")
+    clock = time.time()
+
+    def tick(kind: InstigatorType, name: str, status: TickStatus) -> None:
+        nonlocal clock
+        clock += 1
+        state = InstigatorState(RemoteInstigatorOrigin(repository, name), kind, InstigatorStatus.DECLARED_IN_CODE)
+        if instance.get_instigator_state(state.instigator_origin_id, state.selector_id) is None:
+            instance.add_instigator_state(state)
+        cause = SerializableErrorInfo("OperationalError: no such host\n", [], "OperationalError")
+        error = SerializableErrorInfo("Error occurred during the evaluation", [], "SensorExecutionError", cause=cause)
+        data = TickData(state.instigator_origin_id, name, kind, status, clock, selector_id=state.selector_id)
+        instance.create_tick(data.with_status(status, error=error) if status == TickStatus.FAILURE else data)
+
+    for _ in range(2):
+        tick(InstigatorType.SENSOR, "minutes", TickStatus.FAILURE)
+        look(healthy, instance, _owner)
+    assert receiver.messages == [], "it may mend itself"
+    tick(InstigatorType.SENSOR, "minutes", TickStatus.FAILURE)
+    tick(InstigatorType.SCHEDULE, "end_of_day_schedule", TickStatus.FAILURE)
+    look(healthy, instance, _owner)
+    told = " ".join(m["title"] + m["message"] for m in receiver.messages)
+    assert "sensor minutes cannot be evaluated" in told
+    assert "schedule end_of_day_schedule cannot be evaluated" in told
+    assert "no such host" in told
+    receiver.messages.clear()
+    tick(InstigatorType.SENSOR, "minutes", TickStatus.SKIPPED)
+    look(healthy, instance, _owner)
+    assert receiver.titles() == ["[RECOVERED] sensor minutes cannot be evaluated"]
+
+
+def test_a_dead_clickhouse_is_told_and_recovers(
+    healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance
+) -> None:
+    look(healthy, instance, _owner)
+    look(healthy.model_copy(update={"clickhouse_url": "http://127.0.0.1:1"}), instance, _owner)
+    look(healthy, instance, _owner)
+    assert receiver.titles() == ["[ERROR] ClickHouse does not answer", "[RECOVERED] ClickHouse does not answer"]
+    assert "QMT_CLICKHOUSE_URL" in receiver.messages[0]["message"]

@@ -293,6 +293,25 @@ def test_a_dead_service_a_lagging_writer_and_dead_letters_are_seen(
     }
 
 
+def test_a_loss_is_told_on_its_day_and_not_for_ever(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    """The writer's count never falls: yesterday's loss must not be announced every hour until the end of days."""
+
+    def verdict(moment: datetime, lost: int) -> tuple[bool, str]:
+        set_clock(redis_client, moment)
+        Heartbeat(redis_client, settings, "writer").beat({"lost": lost})
+        told = evaluations(Bench(settings, instance, "stream").tick())[names.NOTHING_LOST]
+        return told.passed, told.metadata["found"].value
+
+    noon, tomorrow = at(DAY, 720), at(DAY + timedelta(days=1), 720)
+    assert verdict(noon, 0) == (True, "0 batches lost")
+    assert verdict(noon, 2) == (False, "2 batches lost")
+    assert verdict(noon, 1) == (False, "1 batches lost"), "one came late"
+    assert verdict(tomorrow, 1) == (True, "0 batches lost")
+    assert verdict(tomorrow, 4) == (False, "3 batches lost")
+
+
 def test_a_service_that_was_stopped_on_purpose_is_not_missed(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:

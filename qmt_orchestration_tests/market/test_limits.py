@@ -9,8 +9,8 @@ from decimal import Decimal
 import marina_rules as mr
 import pytest
 
-from qmt_orchestration.market.limits import is_st_name, limit_rates, price_limits
-from qmt_orchestration.market.symbols import Board
+from qmt_orchestration.market.limits import fund_limits, is_st_name, limit_rates, price_limits
+from qmt_orchestration.market.symbols import Board, fund_of
 
 #: (board, ST, trading day since listing) → scope and market of the oracle; None where it knows none on that date.
 CASES = [
@@ -49,6 +49,25 @@ def test_limits_equal_the_dated_rules(board: Board, st: bool, listed_day: int, s
         assert found == oracle, (close, day)
         compared += 1
     assert compared > 30
+
+
+@pytest.mark.parametrize(("twenty", "scope"), [(False, "etf"), (True, "etf_20pct"), (False, "reits")])
+@pytest.mark.parametrize("market", ["XSHG", "XSHE"])
+def test_limits_of_funds_have_three_decimals(twenty: bool, scope: str, market: str) -> None:
+    rng = random.Random(f"{scope}{market}")
+    for _ in range(200):
+        close = rng.randrange(300, 150_000) / 1000
+        ours = fund_limits(close, twenty=twenty)
+        assert (float(ours.up), float(ours.down)) == mr.limit_price(close, scope, "2025-06-05", market=market), close
+
+
+@pytest.mark.parametrize(
+    ("symbol", "fund"),
+    [("510050.SH", False), ("588000.SH", True), ("159915.SZ", True), ("508000.SH", False), ("180101.SZ", False)]
+    + [(other, None) for other in ("600000.SH", "000001.SH", "113050.SH", "204001.SH", "123001.SZ", "920002.BJ")],
+)
+def test_funds_by_code_and_nothing_else(symbol: str, fund: bool | None) -> None:
+    assert fund_of(symbol) is fund
 
 
 def test_half_up_in_decimals_not_in_floats() -> None:

@@ -17,6 +17,7 @@ from qmt_orchestration.services import commands
 from qmt_orchestration.services.desired import Desired, read_desired
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration_tests.alerts.conftest import receiver as receiver  # the fixture
 
 app = typer.Typer()
 for command in (commands.agent, commands.status, commands.start, commands.stop, commands.restart):
@@ -116,3 +117,10 @@ def test_a_settings_file_that_is_missing_is_an_error_and_a_mark_at_its_start_is_
     assert str(path) in missing.stderr
     path.write_text("\ufeffQMT_REDIS_URL=redis://127.0.0.1:9/0\r\nQMT_FEED=simulator\r\n", encoding="utf-8")
     assert "redis://127.0.0.1:9/0" in _command("status", QMT_ENV_FILE=str(path)).stderr
+
+
+def test_a_channel_that_works_gets_its_test_message(qmt: Any, monkeypatch: pytest.MonkeyPatch, receiver: Any) -> None:
+    monkeypatch.setenv("QMT_ALERT_URLS", f"feed={receiver.url}")
+    shown = CliRunner().invoke(alerts_app, ["test"])
+    assert (shown.exit_code, shown.output) == (0, "channel 1 (json, feed): took the message\n")
+    assert receiver.titles() == ["[TEST] qmt alerts"]
