@@ -46,6 +46,7 @@ def postgres() -> Iterator[dict[str, Any]]:
         command = [str(binaries / "postgres"), "-D", data, "-p", str(port), "-k", folder, "-c", "fsync=off"]
         process = subprocess.Popen(command, **quiet)
         where = {"username": "dagster", "password": "", "hostname": "127.0.0.1", "db_name": "postgres", "port": port}
+        where["scheme"] = "postgresql+psycopg2"  # the driver of dagster-postgres; SQLAlchemy 2.1 takes another one
 
         def answers() -> bool:
             try:

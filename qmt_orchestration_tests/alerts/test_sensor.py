@@ -256,7 +256,13 @@ def test_a_sensor_or_schedule_that_cannot_be_evaluated_is_told(
         RemoteInstigatorOrigin,
         RemoteRepositoryOrigin,
     )
-    from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickData, TickStatus
+    from dagster._core.scheduler.instigation import (
+        InstigatorState,
+        InstigatorStatus,
+        ScheduleInstigatorData,
+        TickData,
+        TickStatus,
+    )
     from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
     from dagster._utils.error import SerializableErrorInfo
 
@@ -267,13 +273,16 @@ def test_a_sensor_or_schedule_that_cannot_be_evaluated_is_told(
     def tick(kind: InstigatorType, name: str, status: TickStatus) -> None:
         nonlocal clock
         clock += 1
-        state = InstigatorState(RemoteInstigatorOrigin(repository, name), kind, InstigatorStatus.DECLARED_IN_CODE)
+        detail = ScheduleInstigatorData("35 15 * * 1-5") if kind == InstigatorType.SCHEDULE else None
+        origin, on = RemoteInstigatorOrigin(repository, name), InstigatorStatus.DECLARED_IN_CODE
+        state = InstigatorState(origin, kind, on, detail)
         if instance.get_instigator_state(state.instigator_origin_id, state.selector_id) is None:
             instance.add_instigator_state(state)
         cause = SerializableErrorInfo("OperationalError: no such host\n", [], "OperationalError")
         error = SerializableErrorInfo("Error occurred during the evaluation", [], "SensorExecutionError", cause=cause)
-        data = TickData(state.instigator_origin_id, name, kind, status, clock, selector_id=state.selector_id)
-        instance.create_tick(data.with_status(status, error=error) if status == TickStatus.FAILURE else data)
+        failed = {"error": error} if status == TickStatus.FAILURE else {}
+        where = (state.instigator_origin_id, name, kind, status, clock)
+        instance.create_tick(TickData(*where, selector_id=state.selector_id, **failed))
 
     for _ in range(2):
         tick(InstigatorType.SENSOR, "minutes", TickStatus.FAILURE)

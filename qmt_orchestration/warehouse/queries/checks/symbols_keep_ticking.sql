@@ -1,6 +1,7 @@
 -- Symbols do not fall silent together. In each minute of continuous trading: of the symbols that ticked in each of the five minutes
 -- before it (the lunch break does not count), how many have no tick at all now. Halts take a few at a time, so up to five at once are
--- no finding; more is a part of the feed that has gone. 14:58 to 15:00 (the closing call) and minutes not from ticks are left out.
+-- no finding; more is a part of the feed that has gone. 14:58 to 15:00 (the closing call), minutes not from ticks, and the minute in
+-- which a recording of a part of the day ends are left out.
 -- measure: the largest share of active symbols that fell silent in one minute
 WITH
   b AS (
@@ -11,9 +12,10 @@ WITH
       AND frame < toDateTime({day:Date}, 'Asia/Shanghai') + 53880 AND frame > toDateTime({day:Date}, 'Asia/Shanghai') + 34200
     WINDOW before AS (PARTITION BY symbol ORDER BY frame ROWS BETWEEN 5 PRECEDING AND 1 PRECEDING)
   ),
+  (SELECT max(frame) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) AS newest,
   minutes AS (
     SELECT frame, count() AS active, countIf(ticks = 0) AS silent, groupArrayIf(3)(toString(symbol), ticks = 0) AS examples
-    FROM b WHERE frames_before = 5 AND least_before > 0 GROUP BY frame
+    FROM b WHERE frames_before = 5 AND least_before > 0 AND (frame < newest OR newest >= {last:DateTime('Asia/Shanghai')}) GROUP BY frame
   ),
   gone AS (SELECT *, silent / active AS share FROM minutes WHERE silent > 5)
 SELECT
