@@ -90,6 +90,9 @@ def replay(
     except (command.ReplayError, RecordingError, ValueError, _engine_error()) as error:
         _say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
         raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        _say("\nqmt replay: interrupted; what was stored stays, and playing the same files again changes none of it")
+        raise typer.Exit(130) from None
     if live:
         typer.echo("", err=True)
     typer.echo(json.dumps({**account.__dict__, "complete": account.complete}, ensure_ascii=False))

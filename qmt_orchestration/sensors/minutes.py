@@ -83,7 +83,8 @@ def build_minutes_sensor(days: dg.DailyPartitionsDefinition, settings: Settings)
             return dg.SensorResult(skip_reason=_nothing(found, clickhouse.settings.first_date), cursor=cursor.text())
         generation = cursor.generation + 1
         advanced = Cursor(generation, cursor.run_id, cursor.failures, cursor.failed_at)
-        return dg.SensorResult(run_requests=[request(chosen[0], generation, assets)], cursor=advanced.text())
+        turn = chosen[cursor.failures % len(chosen)]  # a day that fails again and again must not hold up the others
+        return dg.SensorResult(run_requests=[request(turn, generation, assets)], cursor=advanced.text())
 
     return minutes
 

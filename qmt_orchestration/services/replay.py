@@ -29,6 +29,7 @@ from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.settings import Settings
 
 Progress = Callable[[str], None]
+QUIET_SECONDS = 120.0  # the writer has stored nothing for so long: nothing more will come
 FEED_LEASE = "feed"  # as feed.subscriber.LEASE; importing that would import xtquant's world
 #: `backfill.materialize_days`; given from outside, because services never import Dagster.
 Materialize = Callable[[Settings, Sequence[date], Progress], dict[str, Any]]
@@ -186,6 +187,7 @@ def spawn_service(settings: Settings, service: str, **pipes: Any) -> subprocess.
             env={**os.environ, **settings.environment()},
             stderr=log,
             stdin=subprocess.PIPE,  # its end, when we are gone for whatever reason, ends the service
+            start_new_session=True,  # Ctrl-C is for us, who then end it
             **{"stdout": subprocess.DEVNULL, **pipes},
         )
 
@@ -231,6 +233,10 @@ def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progre
             f"the subscriber ended with exit code {subscriber.returncode}; "
             f"its log is {_log_path(settings, 'subscriber')}"
         )
+    if not output.strip():
+        raise ReplayError(
+            f"the subscriber was stopped before the recording's end; its log is {_log_path(settings, 'subscriber')}"
+        )
     return dict(json.loads(output.strip().splitlines()[-1]))
 
 
@@ -258,8 +264,8 @@ def _settle(
             return stored, distinct
         if stored + rejected != seen:
             seen, quiet_since = stored + rejected, time.monotonic()
-        if time.monotonic() - quiet_since > 30:
-            return stored, distinct  # nothing has come for 30 s: what is missing now is lost, and the account says so
+        if time.monotonic() - quiet_since > QUIET_SECONDS:
+            return stored, distinct  # what is missing now is lost, and the account says so
         _alive(writer, settings, "writer")
         progress(f"stored {distinct:,} of {published:,} ticks")
         time.sleep(0.2)

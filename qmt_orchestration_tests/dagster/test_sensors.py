@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow.compute as pc
 import pytest
 
 from qmt_orchestration.checks import names
@@ -72,8 +73,6 @@ def set_clock(client: Any, moment: datetime) -> None:
 
 def until(client: Any, moment: datetime) -> None:
     """Ticks of DAY up to *moment*, and the market's clock there."""
-    import pyarrow.compute as pc
-
     table = market.ticks()
     market.insert_ticks(client, table.filter(pc.less(table["time"], moment)))
 
@@ -139,8 +138,6 @@ def _rolled() -> set[str]:
 def test_late_ticks_reopen_their_minute(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
-    import pyarrow.compute as pc
-
     table = market.ticks()
     end = at(DAY, 580) + timedelta(seconds=5)
     late = pc.and_(pc.greater_equal(table["time"], at(DAY, 575)), pc.less(table["time"], at(DAY, 576)))
@@ -195,6 +192,28 @@ def test_a_failed_run_is_tried_again_with_a_new_key_after_a_pause(
     assert requests[0].run_key != first.run_key
     assert bench.run(requests[0]).success
     assert Cursor.read((bench.tick(), bench.cursor)[1]).failures == 0
+
+
+def test_a_day_that_cannot_be_made_does_not_hold_up_the_next(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    """Days are pending oldest first: one that fails for ever would keep today from becoming final."""
+    following = DAY + timedelta(days=1)
+    for day in (DAY, following):
+        table = market.ticks(day)
+        market.insert_ticks(clickhouse, table.filter(pc.less(table["time"], at(day, 576))))
+    set_clock(redis_client, at(following, 576))
+    clickhouse.command(f"ALTER TABLE bars_1m ADD CONSTRAINT broken CHECK toDate(frame) != '{DAY}'")
+    bench = Bench(settings, instance, "minutes")
+    (first,) = bench.tick().run_requests
+    assert first.partition_key == str(DAY)
+    assert not bench.run(first).success
+    bench.tick()
+    cursor = Cursor.read(bench.cursor)
+    bench.cursor = Cursor(cursor.generation, cursor.run_id, cursor.failures, failed_at=0.0).text()  # the pause is over
+    (second,) = bench.tick().run_requests
+    assert second.partition_key == str(following)
+    assert bench.run(second).success
 
 
 def test_the_pause_after_failures_grows_and_is_bounded() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -158,10 +159,14 @@ def play(settings: Settings, file: Path) -> None:
     replay(settings, [file], speed=0, materialize=never, progress=lambda _: None)
 
 
-def test_a_replay_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_replay_that_is_killed_or_interrupted_leaves_no_process_behind(tmp_path: Path, number: int) -> None:
     recording().to_parquet(tmp_path / "ticks.parquet")
     slow = command("replay", str(tmp_path / "ticks.parquet"), "--speed", "1", data_dir=tmp_path / "data")
-    process = subprocess.Popen(slow, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with (tmp_path / "err").open("wb") as err:
+        process = subprocess.Popen(
+            slow, env=environment(), stdout=subprocess.DEVNULL, stderr=err, start_new_session=True
+        )
 
     def running() -> set[str]:
         found = set()
@@ -173,7 +178,15 @@ def test_a_replay_that_is_killed_leaves_no_process_behind(tmp_path: Path) -> Non
 
     try:
         wait_until(lambda: running() >= {"engine", "writer", "subscriber"}, 120, "engines and services run")
+        wait_until(lambda: "published 1" in (tmp_path / "err").read_text(), 60, "ticks flow")
+        os.killpg(process.pid, number)  # as Ctrl-C does: to the whole group
+        process.wait(60)
     finally:
         process.kill()
         process.wait()
     wait_until(lambda: not running(), 60, "all of them have ended")
+    said = (tmp_path / "err").read_text()
+    assert "Traceback" not in said
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted; what was stored stays" in said
