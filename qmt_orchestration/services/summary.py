@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from qmt_orchestration.settings import Settings
@@ -48,19 +49,21 @@ class Summary:
             sys.stdout.write("\n")
 
     def line(self) -> str:
-        """Market time · symbols · ticks a second · delay · last minute published and final."""
+        """Market time · symbols · ticks a second · delay · last minute of the market's day published and final."""
         from qmt_orchestration.stream.clock import read_clock
         from qmt_orchestration.stream.heartbeat import read_all
 
         try:
             clock = read_clock(self.redis)
             beats = {beat["service"]: beat for beat in read_all(self.redis)}
-            final = self._last_final()
+            day = clock.today()
+            final = self._last_final(day)
         except Exception as error:  # an engine that restarts is shown, not a reason to end
             return f"waiting for the engines ({type(error).__name__})"
         if self.settings.feed == "simulator" and not clock.simulated:
             return "waiting for the simulated market"
         feed, writer, publisher = (beats.get(name, {}) for name in ("subscriber", "writer", "publisher"))
+        last = str(publisher.get("last_frame", ""))
         delay = number(writer, "delay_p99_ms") if writer else -1.0
         parts = [
             f"market {clock.now():%Y-%m-%d %H:%M:%S}",
@@ -68,17 +71,17 @@ class Summary:
             f"{number(feed, 'rate'):,.0f} ticks/s",
             f"stored {number(writer, 'stored'):,.0f}",
             f"delay p99 {delay:,.0f} ms" if delay >= 0 else "delay –",
-            f"published {str(publisher.get('last_frame', ''))[-5:] or '–'}",
+            f"published {last[-5:] if last.startswith(str(day)) else '–'}",
             f"final {final}",
         ]
         return " · ".join(parts)
 
-    def _last_final(self) -> str:
+    def _last_final(self, day: date) -> str:
         from qmt_orchestration.warehouse.client import connect, load_sql
 
         if self.client is None:
             self.client = connect(self.settings)
-        frame = self.client.query(load_sql("last_final_frame")).first_row[0]
+        frame = self.client.query(load_sql("last_final_frame"), parameters={"day": day}).first_row[0]
         return frame.strftime("%H:%M") if frame.year > 1970 else "–"
 
 
