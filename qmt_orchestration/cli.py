@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -85,6 +86,8 @@ def replay(
         last = text
 
     settings = _settings(data_dir)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has them ignored, as behind "&"
+        signal.signal(number, signal.default_int_handler)
     try:
         account = command.replay(settings, files, speed=speed, materialize=materialize_days, progress=progress)
     except (command.ReplayError, RecordingError, ValueError, _engine_error()) as error:

@@ -177,13 +177,15 @@ def dagster_home(settings: Settings) -> Path:
 
 
 def require_a_market(settings: Settings, chosen_date: str | None) -> None:
-    """Raise ValueError on a date or a fault that makes no market, before anything is started."""
+    """Raise `UpError` or ValueError on a date, a speed or a fault that makes no market, before anything is started."""
     from qmt_orchestration.simulator.faults import parse_fault
 
     if settings.feed != "simulator":
         if chosen_date is not None or settings.sim_faults:
             raise UpError(f"--date and --fault belong to the simulated market, and QMT_FEED is {settings.feed}")
         return
+    if settings.sim_speed == 0:
+        raise UpError("speed 0 plays one day at once and ends: choose how fast the market is to go on, 1 = real time")
     calendar.require_trading_day(chosen_date or settings.sim_date)
     for text in settings.sim_faults:
         parse_fault(text)
@@ -216,10 +218,10 @@ def up(settings: Settings, *, chosen_date: str | None, ui: bool, say: Callable[[
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.warehouse.migrate import migrate
 
+    require_a_market(settings, chosen_date)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    require_a_market(settings, chosen_date)
     with only_one(settings), ExitStack() as stack:
         end_leftovers(settings, say)
         if ui:

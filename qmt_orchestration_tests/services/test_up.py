@@ -13,7 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
+from typer.testing import CliRunner
 
+from qmt_orchestration.cli import app
 from qmt_orchestration_tests.helpers import free_port, wait_until
 
 
@@ -80,3 +83,20 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
     assert str(port) in log.read_text()
     assert "QMT_REDIS_PORT" in log.read_text()
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--date", "2025-06-07"], "2025-06-07 is no trading day; nearest are 2025-06-06 and 2025-06-09"),
+        (["--date", "soon"], "expected a date like 2025-06-05, found 'soon'"),
+        (["--fault", "price-spike"], "expected NAME[=NUMBER]@HH:MM[-HH:MM]"),
+        (["--fault", "earthquake@10:15"], "unknown fault 'earthquake'; known are"),
+        (["--speed", "0"], "speed 0 plays one day at once and ends"),
+    ],
+)
+def test_what_makes_no_market_is_refused_before_anything_starts(tmp_path: Path, options: list[str], words: str) -> None:
+    done = CliRunner().invoke(app, ["up", "--no-ui", "--data-dir", str(tmp_path / "data"), *options])
+    assert done.exit_code == 1
+    assert words in done.output
+    assert not (tmp_path / "data").exists()
