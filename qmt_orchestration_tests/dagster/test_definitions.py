@@ -122,3 +122,14 @@ def test_secrets_are_no_part_of_a_resources_configuration(tmp_path: Path) -> Non
     assert str(tmp_path) in shown
     assert "do-not-show" not in shown
     assert "nor-this" not in shown
+
+
+def test_the_page_on_quality_names_every_check_with_its_settings() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text(encoding="utf-8")
+    for check in CHECKS:
+        rows = [line for line in page.splitlines() if line.startswith("|") and f"`{check.name}`" in line]
+        assert rows, f"{check.name} is missing in docs/quality.md"
+        for setting in (check.allowed, check.fatal):
+            if isinstance(setting, str):
+                assert any(f"`{setting}`" in row for row in rows), f"{check.asset}/{check.name}: {setting}"
+                assert setting in Settings.model_fields

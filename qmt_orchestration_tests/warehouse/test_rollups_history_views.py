@@ -99,6 +99,28 @@ def test_gaps_are_repaired_from_history_and_differences_never_overwritten(clickh
     assert again.rows == 0, "a repair stays when our ticks have nothing better"
 
 
+def test_what_a_silent_feed_missed_is_not_counted_twice(clickhouse: Any) -> None:
+    """No baseline: the subscription stayed alive. The first snapshot after the silence holds all that was missed."""
+    ticks = [tick("09:25:00", 10.0, 1000), tick("09:30:30", 10.2, 1500)]
+    made(clickhouse, [*ticks, tick("09:34:40", 10.2, 4100), tick("09:35:20", 10.2, 4300), tick("15:00:03", 10.1, 9000)])
+    minutes = [("09:30", 1000), ("09:31", 500), ("09:32", 900), ("09:33", 0), ("09:34", 1200), ("09:35", 500)]
+    history(clickhouse, [*minutes, ("09:36", 200), ("15:00", 4700)])
+
+    def sources() -> str:
+        labels = ("09:31", "09:32", "09:33", "09:34", "09:35", "09:36", "15:00")
+        return " ".join(bar(clickhouse, label)["source"] for label in labels)
+
+    for _ in range(2):  # made anew and repaired again, the day is the same
+        bars.fill_from_history(clickhouse, DAY)
+        assert sources() == "live history filled history history live live"
+        assert sum(r[6] for r in rows(clickhouse)) == 9000
+        assert bars.fill_from_history(clickhouse, DAY).rows == 0
+        bars.finalize(clickhouse, DAY)
+    clickhouse.command("TRUNCATE TABLE bar_states_1m")
+    bars.fill_from_history(clickhouse, DAY)
+    assert sources().endswith("live live"), "states that have expired condemn no bar"
+
+
 def test_history_gives_the_daily_row_of_a_symbol_that_our_feed_lost_before_the_close(clickhouse: Any) -> None:
     made(
         clickhouse,

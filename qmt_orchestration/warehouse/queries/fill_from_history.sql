@@ -1,19 +1,26 @@
 -- Repair a day's gaps from QMT's own minute bars, marked as history: minutes that bars_1m lacks, and those where our rule has nothing
--- better (no snapshot seen, or a gap in the minute) although QMT saw trades. Minutes that differ otherwise are never overwritten.
--- QMT's rows before a symbol's first trade of the day are not bars.
+-- better (no snapshot seen, or a gap in the minute) although QMT saw trades; and the first minute with a snapshot after such ones,
+-- whose difference of cumulative volumes holds theirs too: kept, the day would count them twice. Minutes that differ otherwise are
+-- never overwritten. QMT's rows before a symbol's first trade of the day are not bars.
 INSERT INTO bars_1m (symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score, version)
 WITH
     q AS (
         SELECT *, sum(vol) OVER (PARTITION BY symbol ORDER BY frame) AS so_far
         FROM qmt_bars FINAL WHERE period = '1m' AND toDate(frame) = {day:Date}
     ),
-    gaps AS (
-        SELECT symbol, frame FROM bars_1m_live(day = {day:Date}, first = {first:DateTime('Asia/Shanghai')}, last = {last:DateTime('Asia/Shanghai')})
-        WHERE gap
+    ours AS (
+        SELECT symbol, frame, ticks, gap FROM bars_1m_live(day = {day:Date}, first = {first:DateTime('Asia/Shanghai')}, last = {last:DateTime('Asia/Shanghai')})
+    ),
+    both AS (
+        SELECT q.*, o.ticks AS seen, o.gap AS gap,
+               -- what QMT saw traded between our last snapshot before this minute and its begin
+               so_far - vol - max(if(o.ticks > 0 OR o.gap, so_far, 0)) OVER (PARTITION BY symbol ORDER BY frame ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS unseen
+        FROM q LEFT JOIN ours AS o ON q.symbol = o.symbol AND q.frame = o.frame
     ),
     e AS (SELECT symbol, frame, version, source, ticks FROM bars_1m FINAL WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}))
-SELECT q.symbol, q.frame, q.open, q.high, q.low, q.close, q.vol, q.amount, 'history', 0, 1, {version:UInt64}
-FROM q LEFT JOIN e ON q.symbol = e.symbol AND q.frame = e.frame
-WHERE q.so_far > 0
+SELECT b.symbol, b.frame, b.open, b.high, b.low, b.close, b.vol, b.amount, 'history', 0, 1, {version:UInt64}
+FROM both AS b LEFT JOIN e ON b.symbol = e.symbol AND b.frame = e.frame
+WHERE b.so_far > 0
   AND (e.version = 0
-       OR (q.vol > 0 AND e.source != 'history' AND ((e.source = 'filled' AND e.ticks = 0) OR (q.symbol, q.frame) IN (SELECT symbol, frame FROM gaps))))
+       OR (b.vol > 0 AND e.source != 'history' AND ((e.source = 'filled' AND e.ticks = 0) OR b.gap))
+       OR (e.source = 'live' AND b.seen > 0 AND b.unseen > 0))

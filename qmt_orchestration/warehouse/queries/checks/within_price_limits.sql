@@ -12,6 +12,6 @@ SELECT
   'every bar inside the limits' AS expected,
   concat(toString(count()), ' bars outside, limits known for ',
          toString((SELECT countIf(up_stop > 0) FROM instruments WHERE day = {day:Date})), ' symbols') AS found,
-  toJSONString(groupArray(20)(map('symbol', toString(symbol), 'frame', toString(frame), 'high', toString(high),
-    'low', toString(low), 'up_stop', toString(up_stop), 'down_stop', toString(down_stop)))) AS worst
+  toJSONString(groupArray(20)(map('symbol', toString(symbol), 'frame', toString(frame), 'high', toString(round(high, 4)),
+    'low', toString(round(low, 4)), 'up_stop', toString(up_stop), 'down_stop', toString(down_stop)))) AS worst
 FROM outside
