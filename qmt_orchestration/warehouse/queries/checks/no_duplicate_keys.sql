@@ -13,4 +13,4 @@ SELECT
   concat(toString(sum(copies) - count()), ' rows too many, ', toString(count()), ' keys') AS found,
   toJSONString(groupArray(20)(map('symbol', toString(symbol), 'frame', toString(frame), 'copies', toString(copies)))) AS worst
 FROM doubled
-SETTINGS final = 0, optimize_aggregation_in_order = 1
+SETTINGS final = 0
