@@ -295,8 +295,8 @@ def id_ms(id_: str | bytes) -> int:
 def group_lag(client: Any, stream: str, group: str) -> Lag:
     """How far *group* is behind on *stream*; zero for a stream or group that does not exist yet.
 
-    Redis 7 tells the lag. On 6.2 it is the difference of ``seq`` where entries carry one and are of one session, else
-    a count that ends at 1,000 (``at_least``).
+    Redis 7 tells the lag. On 6.2 it is the difference of ``seq`` where entries carry one (ours do: batches of ticks per
+    session, bars over the life of the stream), else a count that ends at 1,000 (``at_least``).
     """
     try:
         groups = [g for g in client.xinfo_groups(stream) if g["name"] == group.encode()]
@@ -317,7 +317,10 @@ def group_lag(client: Any, stream: str, group: str) -> Lag:
     if row.get("lag") is not None:
         return Lag(int(row["lag"]), seconds, pending)
     head, tail = first[0][1], last[0][1]
-    if b"seq" in head and head.get(b"session") == tail.get(b"session"):
-        return Lag(int(tail[b"seq"]) - int(head[b"seq"]) + 1, seconds, pending)
+    numbers = [fields.get(b"seq", b"") for fields in (head, tail)]
+    if all(n.isdigit() for n in numbers) and head.get(b"session") == tail.get(b"session"):
+        entries = int(numbers[1]) - int(numbers[0]) + 1
+        if entries > 0:  # else the numbers began anew in between
+            return Lag(entries, seconds, pending)
     ids = client.xrange(stream, b"(" + delivered, "+", count=_LAG_LIMIT)
     return Lag(len(ids), seconds, pending, at_least=len(ids) == _LAG_LIMIT)

@@ -19,6 +19,7 @@ WRITER_TOTALS: Final = "qmt:writer:totals:{stream}"  # hash: rows, entries, old 
 BARS: Final = "minute_bar_stream"
 BARS_FORMING: Final = "minute_bar_stream:forming"  # optional: bars of the minute not yet closed
 BAR_GROUP_PREFIX: Final = "minute_bar_consumers"  # group of client C in broadcast mode: minute_bar_consumers:C
+BARS_SEQ: Final = "qmt:bars:seq"  # counter: entries ever put on BARS, the field seq of the next one
 PUBLISHED: Final = "qmt:bars:published"  # hash: trading day -> last published frame, epoch ms; 15:05 = revised, done
 
 # -- dead letters of stream S: qmt:dlq:S, capped

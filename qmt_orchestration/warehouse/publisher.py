@@ -1,13 +1,16 @@
 """The publisher: as each minute of the market's day closes, its bars go to `minute_bar_stream`, each once.
 
 It asks ClickHouse for the market's time (the newest tick) and, when a frame has closed, for that frame's bars from the
-rule's view; nothing of the rule is repeated here. What has been published is written in the same Redis transaction as
-the entries (`keys.PUBLISHED`: trading day -> last frame, epoch ms), so a restart neither repeats nor skips a frame.
+rule's view; nothing of the rule is repeated here. Progress and entries change together (`bar_stream.send`), so a
+restart neither repeats nor skips a frame.
 
-A bar of the last few frames that changed since (late ticks) is published again with ``revision`` one higher, with the
-next frame that closes. After 11:30 and 15:00, where none closes for long, it is looked for every few seconds, and a
-last time after 15:05, when no tick can belong to the day's frames any more. Ids are ``<frame epoch ms>-<n>``; a
-revision takes the next ``n`` of the newest frame, because ids of a stream only rise.
+Once the new bars are out, the last few frames are looked at: a bar that late ticks have changed is published again
+with ``revision`` one higher. After 11:30 and 15:00, where no frame closes for long, this happens every few seconds,
+and a last time after 15:05, when no tick can belong to the day's frames any more.
+
+**11:30 and 15:00** are closed by the first ticks stamped a second past them, while most symbols' own last snapshot,
+at 15:00 the one with the closing auction, still comes: stamped up to 11:30:03 and 15:00:06. The bar of a symbol waits
+for it, at most ``close_settle_ms`` of market time, so that what goes out is the bar and not its draft.
 """
 
 from __future__ import annotations
@@ -30,22 +33,28 @@ from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
-from qmt_orchestration.warehouse import bars
+from qmt_orchestration.warehouse import bar_stream, bars
+from qmt_orchestration.warehouse.bar_stream import Fresh, Known, Row, values_of
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.client import load_sql
 
 log = logging.getLogger("publisher")
 
+# Wall seconds between looks at the market's time: when no frame can close soon, near that moment, and while one is due.
+_CALM_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.15
 _ANSWER_SECONDS: Final = 60  # a server that is gone without a word must not hold up the bars for ten minutes
+_SHARP_SECONDS: Final = 0.03
+_NEAR_SECONDS: Final = 5.0  # clocks of exchange and machine agree at least this well
+_DUE_SECONDS: Final = 3.0  # a frame that has not closed by then is no longer looked for sharply
 _FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
 _DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
 _REVISE_SECONDS: Final = 5.0  # wall clock, between looks for late ticks while no frame closes
+_SETTLE_SECONDS: Final = 0.5  # the same while last snapshots of a session come in
 _ENDS: Final = (690, 900)  # frames after which none closes for long: 11:30, 15:00
 _DAY_DONE: Final = 905  # progress of a day whose last revisions are published: 15:05
 
 _COLUMNS: Final = ("frame", "symbol", "open", "high", "low", "close", "vol", "amount", "source", "quality_score")
-Row = tuple[int, str, float, float, float, float, int, float, str, float]
-Fresh = tuple[Row, tuple[str, ...], int]  # a bar to publish: its row, its values as text, its revision
 
 
 def run(settings: Settings, stop: threading.Event) -> int:
@@ -56,7 +65,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
     beats = threading.Thread(target=_beat, args=(settings, publisher, done), name="heartbeat", daemon=True)
     beats.start()
     try:
-        while not stop.wait(_POLL_SECONDS):
+        while not stop.wait(publisher.pause_seconds()):
             try:
                 publisher.step()
             except (redis.RedisError, ClickHouseError, OSError) as error:
@@ -92,7 +101,7 @@ class _Day:
 
     day: date
     frame: int = 0
-    bars: dict[tuple[int, str], tuple[tuple[str, ...], int]] = field(default_factory=dict)
+    bars: Known = field(default_factory=dict)
 
 
 class Publisher:
@@ -102,10 +111,11 @@ class Publisher:
         self._settings, self._client = settings, client
         self._clickhouse: Any = None
         self._state: _Day | None = None
-        self._forming: dict[str, tuple[str, ...]] = {}
+        self._forming: dict[str, tuple[int, tuple[str, ...]]] = {}
         self._next_forming = self._next_revision = 0.0
         self._step_began = 0.0
-        self.bars = self.revisions = self.frames = 0
+        self._due_at: tuple[MarketClock, int] | None = None  # when the next frame can close, market time
+        self.bars = self.revisions = self.frames = self.waiting = 0
         self.last_frame_ms = 0
         self.delay_ms = -1.0
         self.error = ""
@@ -113,12 +123,14 @@ class Publisher:
     def numbers(self) -> dict[str, int | float | str]:
         """Numbers of the heartbeat. ``delay_ms``: market clock at publishing minus the end of the newest frame.
 
-        ``step_seconds``: how long the present look at ClickHouse and Redis has lasted.
+        ``waiting``: bars of 11:30 or 15:00 that wait for their symbol's last snapshot. ``step_seconds``: how long the
+        present look at ClickHouse and Redis has lasted.
         """
         return {
             "bars": self.bars,
             "revisions": self.revisions,
             "frames": self.frames,
+            "waiting": self.waiting,
             "last_frame": f"{from_ms(self.last_frame_ms):%Y-%m-%d %H:%M}" if self.last_frame_ms else "",
             "last_frame_ms": self.last_frame_ms,
             "delay_ms": round(self.delay_ms, 1),
@@ -134,6 +146,16 @@ class Publisher:
         self.error = text
         self._state = self._clickhouse = None
         self._step_began = 0.0
+
+    def pause_seconds(self) -> float:
+        """How long the next `step` may wait: short only around the moment when a frame can close."""
+        if self._due_at is None or self.waiting:
+            return _POLL_SECONDS if self.waiting else _CALM_SECONDS
+        clock, due_ms = self._due_at
+        left = (due_ms - clock.now_ms()) / 1000 / max(clock.speed, 1.0)
+        if left > _NEAR_SECONDS:
+            return _CALM_SECONDS
+        return _SHARP_SECONDS if -_DUE_SECONDS < left < _SHARP_SECONDS else min(max(left, 0.0) or 1.0, _POLL_SECONDS)
 
     def step(self) -> int:
         """Publish every frame that has closed and is not published; returns the bars published."""
@@ -151,14 +173,21 @@ class Publisher:
     def _step_day(self, day: date, done: int, clock: MarketClock) -> int:
         now_ms = clock.now_ms()
         watermark = bars.closed_watermark(self._clickhouse, self._settings, day, now_ms)
-        closed = [to_ms(frame) for frame in minute_frames(day) if watermark is not None and frame <= watermark]
+        newest = to_ms(watermark) if watermark else 0
+        frames = [to_ms(frame) for frame in minute_frames(day)]
+        closed = [frame for frame in frames if frame <= newest]
         due = [frame for frame in closed if frame > done]
         count = 0
         for start in range(0, len(due), _FRAMES_AT_ONCE):
-            count += self._publish(day, closed, due[start : start + _FRAMES_AT_ONCE], done, clock)
-            done = due[start : start + _FRAMES_AT_ONCE][-1]
-        if not due and done in (to_ms(at(day, minutes)) for minutes in _ENDS):
-            count += self._revise(day, closed, done, now_ms)
+            part = due[start : start + _FRAMES_AT_ONCE]
+            count += self._publish(day, closed, part, done, clock)
+            if self._state is None:
+                return count
+            done = part[-1]
+        if done in closed and (due or done in (to_ms(at(day, minutes)) for minutes in _ENDS)):
+            count += self._revise(day, closed, done, now_ms, new=bool(due))
+        following = next((frame for frame in frames[len(closed) :] if frame > done), 0)
+        self._due_at = (clock, following + self._settings.close_grace_ms) if following else None
         if self._settings.publish_forming and day == clock.today() and time.monotonic() >= self._next_forming:
             self._next_forming = time.monotonic() + 1
             self._publish_forming(day, len(closed), now_ms)
@@ -167,15 +196,14 @@ class Publisher:
     # -- closed frames --------------------------------------------------------------------------------------
 
     def _publish(self, day: date, closed: Sequence[int], due: Sequence[int], done: int, clock: MarketClock) -> int:
+        """The bars of *due* alone, nothing that could delay them."""
         state = self._state_of(day, closed, done)
-        first = closed[max(closed.index(due[0]) - self._settings.publish_revision_frames, 0)]
         fresh: dict[int, list[Fresh]] = {frame: [] for frame in due}
-        for row, values, revision in self._changed(state, first, due[-1]):
-            # a bar that changed, or came too late for its own frame, goes with the first frame that is due
-            fresh[row[0] * 1000 if row[0] * 1000 in fresh else due[0]].append((row, values, revision))
+        for bar in self._changed(state, due[0], due[-1], clock.now_ms()):
+            fresh[bar[0][0] * 1000].append(bar)
         count = 0
         for frame in due:
-            if not self._send(day, state.frame, frame, fresh[frame]):
+            if not bar_stream.send(self._client, day, state.frame, frame, fresh[frame], frame):
                 self._state = None  # another instance, or a server that lost its last moments: read it all again
                 return count
             state.frame = self.last_frame_ms = frame
@@ -184,23 +212,23 @@ class Publisher:
         self.bars += count
         self.frames += len(due)
         self.delay_ms = clock.now_ms() - due[-1]
-        keep = closed[max(closed.index(due[-1]) - self._settings.publish_revision_frames, 0)]
-        state.bars = {key: bar for key, bar in state.bars.items() if key[0] >= keep}
         return count
 
-    def _revise(self, day: date, closed: Sequence[int], done: int, now_ms: int) -> int:
-        """Publish what late ticks have changed since *done*, the last frame before a long pause."""
+    def _revise(self, day: date, closed: Sequence[int], done: int, now_ms: int, *, new: bool) -> int:
+        """Publish what has changed in the last frames since they went out; *new*: a frame has just been published."""
         last = self._settings.close_fallback_seconds * 1000 + to_ms(at(day, _DAY_DONE)) <= now_ms
         over = last and done == closed[-1] == to_ms(at(day, MINUTE_LABELS[-1]))
-        if not over and time.monotonic() < self._next_revision:
+        if not (over or new) and time.monotonic() < self._next_revision:
             return 0
-        self._next_revision = time.monotonic() + _REVISE_SECONDS
+        settling = done in (to_ms(at(day, minutes)) for minutes in _ENDS) and now_ms < self._settled_ms(done)
+        self._next_revision = time.monotonic() + (_SETTLE_SECONDS if settling else _REVISE_SECONDS)
         state = self._state_of(day, closed, done)
         first = closed[max(closed.index(done) - self._settings.publish_revision_frames, 0)]
-        fresh = self._changed(state, first, done)
+        state.bars = {key: bar for key, bar in state.bars.items() if key[0] >= first}
+        fresh = self._changed(state, done if settling and not new else first, done, now_ms)
         if not fresh and not over:
             return 0
-        if not self._send(day, done, done, fresh, progress=to_ms(at(day, _DAY_DONE)) if over else done):
+        if not bar_stream.send(self._client, day, done, done, fresh, to_ms(at(day, _DAY_DONE)) if over else done):
             self._state = None
             return 0
         self._note(state, fresh)
@@ -209,17 +237,41 @@ class Publisher:
 
     def _state_of(self, day: date, closed: Sequence[int], done: int) -> _Day:
         if self._state is None or self._state.day != day or self._state.frame != done:
-            self._state = self._recall(day, closed, done)
+            frames = [frame for frame in closed if frame <= done]
+            oldest = frames[-self._settings.publish_revision_frames - 1 :][0] if frames else done
+            self._state = _Day(day, done, bar_stream.recall(self._client, oldest) if done else {})
         return self._state
 
-    def _changed(self, state: _Day, first: int, last: int) -> list[Fresh]:
+    def _changed(self, state: _Day, first: int, last: int, now_ms: int) -> list[Fresh]:
         """Bars of the frames first … last that are not published as they are now, with their next revision."""
         out: list[Fresh] = []
-        for row in self._read(state.day, first, last):
-            values, known = _values(row), state.bars.get((row[0] * 1000, row[1]))
+        rows = self._read(state.day, first, last)
+        unsettled = self._unsettled(state.day, rows, last, now_ms)
+        for row in rows:
+            values, known = values_of(row), state.bars.get((row[0] * 1000, row[1]))
+            if known is None and (row[0] * 1000, row[1]) in unsettled:
+                continue
             if known is None or known[0] != values:
                 out.append((row, values, 0 if known is None else known[1] + 1))
+        self.waiting = len(unsettled - state.bars.keys())
         return out
+
+    def _settled_ms(self, end: int) -> int:
+        return end + self._settings.close_settle_ms
+
+    def _unsettled(self, day: date, rows: Sequence[Row], last: int, now_ms: int) -> set[tuple[int, str]]:
+        """Bars (frame ms, symbol) of *last*, if it ends a session, whose symbol has not sent its last snapshot yet."""
+        label = next((minutes for minutes in _ENDS if to_ms(at(day, minutes)) == last), 0)
+        if not label or now_ms >= self._settled_ms(last):
+            return set()
+        found = self._clickhouse.query(load_sql("settled"), parameters={"day": day, "frame": last // 1000}).result_rows
+        there = {symbol for (symbol,) in found}
+        # at 15:00:00 some only repeat the last price, others have the auction: what has traded has it
+        return {
+            (last, row[1])
+            for row in rows
+            if row[0] * 1000 == last and (row[1] not in there or (label == _ENDS[-1] and row[8] == "filled"))
+        }
 
     def _note(self, state: _Day, fresh: Sequence[Fresh]) -> None:
         for row, values, revision in fresh:
@@ -232,46 +284,6 @@ class Publisher:
         columns[0] = columns[0].cast(pa.int64())
         return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
-    def _send(self, day: date, before: int, frame: int, rows: Sequence[Fresh], *, progress: int = 0) -> bool:
-        """Entries and progress (*frame* unless given) in one transaction.
-
-        False if the progress in Redis is not *before*: nothing is sent.
-        """
-        with self._client.pipeline(transaction=True) as pipe:
-            try:
-                pipe.watch(keys.PUBLISHED)
-                if int(pipe.hget(keys.PUBLISHED, day.isoformat()) or 0) != before:
-                    return False
-                top_ms, top_n = _top(pipe, keys.BARS)
-                ms, n = (frame, 0) if frame > top_ms else (top_ms, top_n + 1)
-                pipe.multi()
-                for i, (row, values, revision) in enumerate(rows):
-                    pipe.xadd(keys.BARS, _entry(row, values, revision), id=f"{ms}-{n + i}")
-                pipe.hset(keys.PUBLISHED, day.isoformat(), progress or frame)
-                pipe.execute()
-            except redis.WatchError:  # also when the reply was lost: what happened stands in Redis
-                return False
-        return True
-
-    def _recall(self, day: date, closed: Sequence[int], done: int) -> _Day:
-        """What the stream itself says of the last frames of *day*: for revisions after a restart."""
-        state = _Day(day, done)
-        if not done:
-            return state
-        frames = [frame for frame in closed if frame <= done]
-        oldest = frames[-self._settings.publish_revision_frames - 1 :][0] if frames else done
-        last = "+"
-        while True:
-            page = self._client.xrevrange(keys.BARS, last, f"{oldest}-0", count=5000)
-            for _, fields in page:
-                frame, symbol = int(fields[b"timestamp"]) * 1000, fields[b"symbol"].decode()
-                values = tuple(fields[name].decode() for name in _VALUE_NAMES)
-                if frame >= oldest and (frame, symbol) not in state.bars:  # newest first
-                    state.bars[(frame, symbol)] = (values, int(fields[b"revision"]))
-            if len(page) < 5000:
-                return state
-            last = "(" + page[-1][0].decode()
-
     # -- the minute not yet closed --------------------------------------------------------------------------
 
     def _publish_forming(self, day: date, closed: int, now_ms: int) -> None:
@@ -279,39 +291,10 @@ class Publisher:
         if closed >= len(MINUTE_LABELS):
             return
         frame = to_ms(at(day, MINUTE_LABELS[closed]))
-        if self._forming and next(iter(self._forming.values()))[0] != str(frame):
-            self._forming.clear()
-        pipe = self._client.pipeline(transaction=False)
-        top_ms, top_n = _top(self._client, keys.BARS_FORMING)
-        ms, n = (now_ms, 0) if now_ms > top_ms else (top_ms, top_n + 1)
-        changed: dict[str, tuple[str, ...]] = {}
-        for row in self._read(day, frame, frame):
-            values = _values(row)
-            if self._forming.get(row[1]) != (str(frame), *values):
-                pipe.xadd(keys.BARS_FORMING, _entry(row, values, 0), id=f"{ms}-{n + len(changed)}")
-                changed[row[1]] = (str(frame), *values)
-        pipe.execute()
-        self._forming.update(changed)
-
-
-_VALUE_NAMES: Final = (b"open", b"high", b"low", b"close", b"vol", b"amount", b"quality_score", b"source")
-
-
-def _values(row: Row) -> tuple[str, ...]:
-    """The values of a bar as text, in the order of `_VALUE_NAMES`."""
-    _, _, open_, high, low, close, vol, amount, source, score = row
-    return (str(open_), str(high), str(low), str(close), str(vol), str(amount), f"{score:.4g}", str(source))
-
-
-def _entry(row: Row, values: tuple[str, ...], revision: int) -> dict[bytes | str, str | int]:
-    """The entry of a bar, in the published format (docs/architecture.md)."""
-    return {
-        "symbol": row[1],
-        "frame": f"{from_ms(row[0] * 1000):%Y-%m-%d %H:%M:%S}",
-        **dict(zip(_VALUE_NAMES, values, strict=True)),
-        "timestamp": row[0],
-        "revision": revision,
-    }
+        bars_now = {row[1]: (row, values_of(row)) for row in self._read(day, frame, frame)}
+        changed = {symbol: bar for symbol, bar in bars_now.items() if self._forming.get(symbol) != (frame, bar[1])}
+        bar_stream.send_forming(self._client, now_ms, [(row, values, 0) for row, values in changed.values()])
+        self._forming.update({symbol: (frame, values) for symbol, (_, values) in changed.items()})
 
 
 def _unfinished_days(published: Mapping[str, int], today: date) -> list[date]:
@@ -323,11 +306,3 @@ def _unfinished_days(published: Mapping[str, int], today: date) -> list[date]:
         if published[begun[-1]] < to_ms(at(last, _DAY_DONE)):
             days.insert(0, last)
     return days
-
-
-def _top(client: Any, stream: str) -> tuple[int, int]:
-    try:
-        ms, _, n = client.xinfo_stream(stream)["last-generated-id"].decode().partition("-")
-    except redis.ResponseError:
-        return 0, -1
-    return int(ms), int(n)

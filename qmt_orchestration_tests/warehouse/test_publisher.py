@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from datetime import date
 from typing import Any
 
@@ -16,6 +17,8 @@ from qmt_orchestration.market.sessions import at, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.stream.groups import group_lag
+from qmt_orchestration.warehouse import bar_stream
 from qmt_orchestration.warehouse import publisher as publisher_module
 from qmt_orchestration.warehouse.publisher import Publisher
 from qmt_orchestration_tests.helpers import wait_until
@@ -29,7 +32,7 @@ def ticks(minutes: range, *, second: int = 3, price: float = 10.0, shares: int =
     """One trade per symbol in each minute, *second* s after its beginning; cumulative volume rises with time."""
     times = [to_ms(at(DAY, m)) + second * 1000 for m in minutes for _ in SYMBOLS]
     volume = [100 * (m - OPEN + 2) + shares for m in minutes for _ in SYMBOLS]
-    received = to_ms(at(date(2026, 11, 20), OPEN))
+    received = int(time.time() * 1000)  # ticks live by their arrival
     special: dict[str, Any] = {
         "symbol": SYMBOLS * len(minutes),
         "time": times,
@@ -84,7 +87,7 @@ def test_a_frame_is_published_when_it_has_closed_and_once(
     bar = bars(redis_client)[-1]
     assert set(bar) == {
         *("symbol", "frame", "open", "high", "low", "close", "vol", "amount"),
-        *("timestamp", "quality_score", "source", "revision"),
+        *("timestamp", "quality_score", "source", "revision", "seq"),
     }
     assert bar["frame"] == "2025-06-05 09:31:00"
     assert int(bar["timestamp"]) == to_ms(at(DAY, OPEN + 1)) // 1000
@@ -136,6 +139,89 @@ def test_the_ends_of_the_sessions_close_by_the_clock(publisher: Publisher, redis
     publisher.step()
     assert stamps(redis_client)[-1][0] == "11:30"
     assert len(stamps(redis_client)) == 121 * len(SYMBOLS)
+
+
+def test_a_bar_of_the_close_waits_for_its_symbols_auction(
+    settings: Settings, redis_client: Any, clickhouse: Any
+) -> None:
+    """The first symbols past 15:00 close the minute for all: most bars would go out flat, and again seconds later."""
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
+    clickhouse.insert_arrow("ticks", ticks(range(780, 897)))
+    clock(redis_client, 899)
+    Publisher(settings, redis_client).step()
+    before = len(stamps(redis_client))
+    clickhouse.insert_arrow("ticks", ticks(range(900, 901), second=2, price=11.0).slice(0, 1))
+    clickhouse.insert_arrow("ticks", ticks(range(900, 901), second=0, shares=-400).slice(1, 2))  # the last price again
+    clock(redis_client, 900, 2)
+    publisher = Publisher(settings, redis_client)
+    publisher.step()
+    assert [s for s in stamps(redis_client) if s[0] == "15:00"] == [("15:00", SYMBOLS[0], 0)]
+    assert publisher.numbers()["waiting"] == 2
+    clickhouse.insert_arrow("ticks", ticks(range(900, 901), second=4, price=12.0).slice(1, 1))
+    clock(redis_client, 900, 5)
+    publisher = Publisher(settings, redis_client)  # a new process: the stream tells it what is still to come
+    assert publisher.step() == 1
+    assert (bars(redis_client)[-1]["symbol"], float(bars(redis_client)[-1]["close"])) == (SYMBOLS[1], 12.0)
+    clock(redis_client, 900, 10)  # nobody traded: it goes as it is
+    wait_until(lambda: publisher.step() == 1, 10, "the last bar")
+    assert [s for s in stamps(redis_client)[before:] if s[0] == "15:00"] == [("15:00", s, 0) for s in SYMBOLS]
+    assert publisher.numbers()["waiting"] == 0
+
+
+def test_a_bar_of_1130_waits_for_its_symbols_last_snapshot(
+    publisher: Publisher, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
+    clickhouse.insert_arrow("ticks", ticks(range(690, 691), second=1).slice(2, 1))
+    clock(redis_client, 690, 1)
+    publisher.step()
+    assert [s for s in stamps(redis_client) if s[0] == "11:30"] == [("11:30", SYMBOLS[2], 0)]
+    clickhouse.insert_arrow("ticks", ticks(range(690, 691), second=3).slice(0, 2))
+    clock(redis_client, 690, 3)
+    wait_until(lambda: publisher.step() == 2, 10, "the others")
+    assert {s[2] for s in stamps(redis_client) if s[0] == "11:30"} == {0}
+
+
+def test_it_goes_on_when_clickhouse_has_lost_the_day(publisher: Publisher, redis_client: Any, clickhouse: Any) -> None:
+    """A warehouse made anew beside an old Redis once ended every publisher with an IndexError."""
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
+    clock(redis_client, 690, 31)
+    assert publisher.step() == 121 * len(SYMBOLS)
+    for table in ("ticks", "bar_states_1m"):
+        clickhouse.command(f"TRUNCATE TABLE {table}")
+    clock(redis_client, 905, 31)
+    assert publisher.step() == 0
+    assert int(redis_client.hget(keys.PUBLISHED, DAY.isoformat())) == to_ms(at(DAY, 690))
+
+
+def test_it_looks_closely_only_when_a_minute_can_close(
+    publisher: Publisher, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN, OPEN + 2)))
+    pauses = []
+    for minute, second in ((OPEN + 1, 20), (OPEN + 2, 0), (OPEN + 2, 1), (OPEN + 2, 20)):
+        clock(redis_client, minute, second)
+        publisher.step()
+        pauses.append(publisher.pause_seconds())
+    assert pauses == [0.5, 0.15, 0.03, 0.15]
+
+
+def test_a_frame_goes_out_once_whoever_sends_it_and_its_numbers_tell_the_lag(redis_client: Any) -> None:
+    frames = [to_ms(at(DAY, OPEN + m)) for m in range(3)]
+
+    def send(before: int, frame: int) -> bool:
+        rows = [(frame // 1000, f"{i:06}.SZ", 1.0, 1.0, 1.0, 1.0, 100, 100.0, "live", 1.0) for i in range(1500)]
+        fresh = [(row, bar_stream.values_of(row), 0) for row in rows]
+        return bar_stream.send(redis_client, DAY, before, frame, fresh, frame)
+
+    assert [send(0, frames[0]), send(0, frames[0]), send(frames[0], frames[1])] == [True, False, True]
+    redis_client.xgroup_create(keys.BARS, "late", "0")
+    assert len(redis_client.xreadgroup("late", "me", {keys.BARS: ">"}, count=5)[0][1]) == 5
+    lag = group_lag(redis_client, keys.BARS, "late")
+    assert (lag.entries, lag.at_least, lag.pending) == (2995, False, 5)
+    redis_client.delete(keys.BARS)  # trimmed to nothing: the numbers go on
+    assert send(frames[1], frames[2])
+    assert redis_client.xrange(keys.BARS, count=1)[0][1][b"seq"] == b"3000"
 
 
 def test_a_day_left_unfinished_is_finished_before_the_next_begins(
