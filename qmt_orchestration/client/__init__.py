@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qmt_orchestration.client.bar import Bar, Start
     from qmt_orchestration.client.bar_consumer import BarConsumer
-    from qmt_orchestration.client.consumer import ClientInUse, Evicted, RetryLater
+    from qmt_orchestration.client.consumer import ClientInUse, Evicted
     from qmt_orchestration.client.leases import LeaseLost
+    from qmt_orchestration.client.outages import RetryLater
     from qmt_orchestration.client.rules import ShardRule, by_board, by_hash, by_list, by_market
     from qmt_orchestration.client.tick_consumer import TickBatch, TickConsumer
     from qmt_orchestration.warehouse.analyst import bars
@@ -28,7 +29,7 @@ _HOME = {
     "ClientInUse": "client.consumer",
     "Evicted": "client.consumer",
     "LeaseLost": "client.leases",
-    "RetryLater": "client.consumer",
+    "RetryLater": "client.outages",
     "ShardRule": "client.rules",
     "Start": "client.bar",
     "TickBatch": "client.tick_consumer",

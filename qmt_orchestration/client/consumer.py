@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from qmt_orchestration.client import registry
 from qmt_orchestration.client.lanes import Counters, ItemT, Lane
 from qmt_orchestration.client.leases import TTL_MS, LeaseLost
 from qmt_orchestration.client.membership import Membership
+from qmt_orchestration.client.outages import is_outage
 from qmt_orchestration.settings import Settings, get_settings
 from qmt_orchestration.stream import connection, dead_letters, keys
 
@@ -30,20 +32,12 @@ LAG_SECONDS: Final = 3.0  # how often the lag is asked for
 POLL_SECONDS: Final = 0.05  # between looks at several lanes that had nothing
 
 
-class RetryLater(Exception):
-    """Raised by a handler: what it needs is away (an outage). The same item comes again, for as long as it takes."""
-
-
 class ClientInUse(RuntimeError):
     """Another process runs under this client id; the message says what to do."""
 
 
 class Evicted(RuntimeError):
     """The client was evicted by a person (``qmt clients evict``): its position is gone, it must end."""
-
-
-#: Errors of a handler that are never the item's fault.
-OUTAGES: Final = (RetryLater, OSError, redis.ConnectionError, redis.TimeoutError)
 
 
 class Consumer(Generic[ItemT]):
@@ -63,7 +57,7 @@ class Consumer(Generic[ItemT]):
         self._membership = Membership(self.redis, client_id)
         self._command: registry.Command = "run"
         self._stopping = False
-        self._taken_over = ""
+        self._reading = threading.Lock()  # a cancelled `async for` leaves its read to a worker thread
         self._started_ms = int(time.time() * 1000)
         self._marks: deque[tuple[float, int]] = deque(maxlen=12)
         self._next_lag = 0.0
@@ -87,7 +81,8 @@ class Consumer(Generic[ItemT]):
         self._stopping = True
         self._membership.leave()
         try:
-            self._let_go(self._lanes)
+            with self._reading:  # what is read after the shards are free would lie about unseen by their next holder
+                self._let_go(self._lanes)
             if self._command != "evict":
                 registry.publish(self.redis, self.client_id, {**self._registration(), "state": "stopped"})
         except redis.RedisError as error:
@@ -105,6 +100,13 @@ class Consumer(Generic[ItemT]):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    async def __aenter__(self) -> Any:
+        await asyncio.to_thread(self.open)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.to_thread(self.close)
+
     # -- reading ------------------------------------------------------------------------------------------------
 
     def read(self, timeout_seconds: float = 1.0) -> list[ItemT]:
@@ -112,6 +114,10 @@ class Consumer(Generic[ItemT]):
 
         `redis.RedisError` passes through (call again); `Evicted` and `ClientInUse` are final.
         """
+        with self._reading:
+            return self._read(timeout_seconds)
+
+    def _read(self, timeout_seconds: float) -> list[ItemT]:
         deadline = time.monotonic() + timeout_seconds
         while not self._stopping:
             self._balance()
@@ -188,8 +194,8 @@ class Consumer(Generic[ItemT]):
     def run(self, handler: Callable[[ItemT], object], *, attempts: int = 3, pause_seconds: float = 0.2) -> None:
         """Call *handler* with every item until `stop`. An item that fails *attempts* times goes to the dead letters.
 
-        Outages (`RetryLater`, OSError, a lost Redis) are no failures: the same item is tried until it works, with
-        longer and longer pauses (to 5 s). Retries happen in place, so the order per symbol holds.
+        Outages (`outages.is_outage`: `RetryLater`, OSError, a lost connection) are no failures: the same item is tried
+        until it works, with longer and longer pauses (to 5 s). Retries happen in place, so the order per symbol holds.
         """
         for items in self._batches_unfinished():
             done: list[ItemT] = []
@@ -269,13 +275,13 @@ class Consumer(Generic[ItemT]):
             try:
                 handler(item)
                 return True
-            except OUTAGES as error:
-                self.counters.last_error = f"outage: {type(error).__name__}: {error}"
             except Exception as error:
-                tries += 1
-                self.counters.errors += 1
-                self.counters.last_error = f"{type(error).__name__}: {error}"
-                log.warning("client %s, try %d of %s: %s", self.client_id, tries, item, error)
+                outage = is_outage(error)
+                self.counters.last_error = f"{'outage: ' if outage else ''}{type(error).__name__}: {error}"
+                if not outage:
+                    tries += 1
+                    self.counters.errors += 1
+                    log.warning("client %s, try %d of %s: %s", self.client_id, tries, item, error)
                 if tries >= attempts:
                     self._patiently(lambda: self._bury(item, attempts))
                     return False

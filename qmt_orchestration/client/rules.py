@@ -50,6 +50,8 @@ def by_list(lists: Mapping[str, Sequence[str]], *, rest: str | None = "rest") ->
     """One shard per named list of symbols, and one for the *rest* (None: the group does not want it)."""
     owner: dict[str, str] = {}
     for name, symbols in lists.items():
+        if not name or not all(ch.isalnum() or ch in "_-." for ch in name):  # it becomes part of keys and group names
+            raise ValueError(f"expected as name of a list letters, digits, '_', '-' or '.', found {name!r}")
         for symbol in symbols:
             if symbol in owner:
                 raise ValueError(f"{symbol} stands in two lists, {owner[symbol]} and {name}: a shard has one owner")

@@ -30,10 +30,10 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.batch import Batch
 from qmt_orchestration_tests.client.market import FRAMES, SYMBOLS, bar, minute, publish, store
-from qmt_orchestration_tests.helpers import wait_until
+from qmt_orchestration_tests.helpers import free_port, wait_until
 
 
-def drain(consumer: BarConsumer, count: int, *, seconds: float = 10.0) -> list[Bar]:
+def drain(consumer: BarConsumer, count: int, *, seconds: float = 60.0) -> list[Bar]:
     """Read and acknowledge *count* bars, then make sure that no more come at once."""
     out: list[Bar] = []
 
@@ -51,7 +51,7 @@ def drain(consumer: BarConsumer, count: int, *, seconds: float = 10.0) -> list[B
 def take(consumer: BarConsumer, count: int) -> list[Bar]:
     """Read *count* bars at least, acknowledging none."""
     out: list[Bar] = []
-    wait_until(lambda: out.extend(consumer.read(0.2)) or len(out) >= count, 10, f"{count} bars")
+    wait_until(lambda: out.extend(consumer.read(0.2)) or len(out) >= count, 60, f"{count} bars")
     return out
 
 
@@ -130,8 +130,8 @@ def test_away_beyond_retention_catches_up_from_clickhouse(
     publish(redis_client, minute(FRAMES[60]))
     store(clickhouse, minute(FRAMES[60]))
     with BarConsumer("away", catch_up=True, settings=settings) as consumer:
-        after = drain(consumer, 51 * len(SYMBOLS) + 1, seconds=30)
-        assert wait_until(lambda: registry.read_client(redis_client, "away").gaps == 1, 5)
+        after = drain(consumer, 51 * len(SYMBOLS) + 1, seconds=90)
+        assert wait_until(lambda: registry.read_client(redis_client, "away").gaps == 1, 60)
     got = [key(b) for b in before + after]
     want = {key(b) for frame in FRAMES[:61] for b in minute(frame)} | {key(late)}
     assert len(got) == len(set(got)), f"{len(got) - len(set(got))} repeats"
@@ -157,7 +157,7 @@ def test_a_crash_while_catching_up_repeats_nothing_acknowledged(
             consumer.ack(part[: len(part) // 2])
             got += part[: len(part) // 2]
     with BarConsumer("crash", start=FRAMES[0], catch_up=True, settings=settings) as consumer:
-        got += drain(consumer, 40 * len(SYMBOLS) - len(got), seconds=20)
+        got += drain(consumer, 40 * len(SYMBOLS) - len(got), seconds=90)
     assert sorted(map(key, got)) == sorted(key(b) for frame in FRAMES[:40] for b in minute(frame))
 
 
@@ -176,7 +176,7 @@ def test_sharded_members_catch_up_together(settings: Settings, redis_client: Any
         )
     redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[15].timestamp()) * 1000}-3", approximate=False)
     with BarConsumer("s1", mode="shard", rule=by_market(), catch_up=True, settings=settings) as one:
-        got = drain(one, 20 * len(SYMBOLS), seconds=20)
+        got = drain(one, 20 * len(SYMBOLS), seconds=90)
     assert sorted(map(key, got)) == sorted(key(b) for frame in FRAMES[:20] for b in minute(frame))
 
 
@@ -204,6 +204,27 @@ def test_a_handler_that_fails_is_tried_again_then_the_bar_is_a_dead_letter(
     assert [(x.fields[b"symbol"].decode(), x.deliveries) for x in letters] == [(SYMBOLS[3], 3)]
     assert "no such position" in letters[0].error
     assert redis_client.xpending(keys.BARS, "minute_bar_consumers:handler")["pending"] == 0
+
+
+def test_a_database_that_is_away_is_no_fault_of_the_bar(settings: Settings, redis_client: Any) -> None:
+    """The errors of clickhouse-connect are no OSError: an outage of the user's own store once buried bars."""
+    import clickhouse_connect
+
+    publish(redis_client, minute(FRAMES[0])[:2])
+    calls: list[str] = []
+    with BarConsumer("store", settings=settings) as consumer:
+
+        def handle(item: Bar) -> None:
+            calls.append(item.symbol)
+            if len(calls) <= 4:
+                clickhouse_connect.get_client(host="127.0.0.1", port=free_port())
+            if item.symbol == SYMBOLS[1]:
+                consumer.stop()
+
+        consumer.run(handle, attempts=2, pause_seconds=0.01)
+        assert calls == [SYMBOLS[0]] * 5 + [SYMBOLS[1]]
+        assert (consumer.counters.errors, consumer.counters.dead) == (0, 0)
+        assert consumer.counters.last_error.startswith("outage: ")
 
 
 def test_an_entry_that_is_no_bar_goes_to_the_dead_letters_and_the_rest_goes_on(
@@ -238,19 +259,19 @@ def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_clie
 
         thread = threading.Thread(target=work)
         thread.start()
-        wait_until(lambda: len(got) == len(SYMBOLS), 10, "the first minute")
+        wait_until(lambda: len(got) == len(SYMBOLS), 60, "the first minute")
         registry.tell(redis_client, "told", "stop")
-        wait_until(lambda: registry.read_client(redis_client, "told").state == "paused", 5, "it pauses")
+        wait_until(lambda: registry.read_client(redis_client, "told").state == "paused", 60, "it pauses")
         publish(redis_client, minute(FRAMES[1]))
-        wait_until(lambda: registry.read_client(redis_client, "told").lag_entries == len(SYMBOLS), 5, "it lags")
+        wait_until(lambda: registry.read_client(redis_client, "told").lag_entries == len(SYMBOLS), 60, "it lags")
         assert len(got) == len(SYMBOLS)
         registry.tell(redis_client, "told", "run")
-        wait_until(lambda: len(got) == 2 * len(SYMBOLS), 10, "it goes on")
+        wait_until(lambda: len(got) == 2 * len(SYMBOLS), 60, "it goes on")
         evicted = threading.Thread(target=registry.evict, args=(redis_client, "told"))
         evicted.start()
-        thread.join(10)
+        thread.join(60)
         assert isinstance(ended[0], Evicted)
-    evicted.join(10)
+    evicted.join(60)
     assert redis_client.xinfo_groups(keys.BARS) == []
     assert [c.client_id for c in registry.list_clients(redis_client)] == []
     with pytest.raises(registry.NoSuchClient, match="no client 'told'"):
@@ -299,6 +320,8 @@ def test_rules_cut_the_market_as_they_say() -> None:
     lists = by_list({"banks": ["000001.SZ"], "rest_of_banks": ["600000.SH"]})
     assert [lists.of(s) for s in ("000001.SZ", "600000.SH", "300001.SZ")] == ["banks", "rest_of_banks", "rest"]
     assert by_list({"banks": ["000001.SZ"]}, rest=None).of("300001.SZ") is None
+    with pytest.raises(ValueError, match="name of a list"):
+        by_list({"banks, big": ["000001.SZ"]})
     with pytest.raises(ValueError, match="two lists"):
         by_list({"a": ["000001.SZ"], "b": ["000001.SZ"]})
     assert {by_hash(4).of(s) for s in SYMBOLS} == {"0", "1", "2", "3"}
@@ -320,6 +343,34 @@ def test_async_iteration(settings: Settings, redis_client: Any) -> None:
     assert redis_client.xpending(keys.BARS, "minute_bar_consumers:async")["pending"] == 0
 
 
+def test_async_batches_cancelled_in_the_middle_lose_nothing(settings: Settings, redis_client: Any) -> None:
+    """A cancelled task once left its read running beside the next holder of the shards."""
+    publish(redis_client, minute(FRAMES[0]))
+    got: list[Bar] = []
+
+    async def collect(frames: int) -> None:
+        async with BarConsumer("async", mode="shard", rule=by_hash(1), settings=settings, batch_bars=10) as consumer:
+            async for items in consumer.abatches():
+                got.extend(items)
+                if len({key(b) for b in got}) == frames * len(SYMBOLS):
+                    consumer.stop()
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(collect(3))
+        while len(got) < len(SYMBOLS):
+            await asyncio.sleep(0.01)
+        publish(redis_client, minute(FRAMES[1]))  # a worker thread waits for it when the task is cancelled
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(asyncio.wait_for(cancelled(), 60))
+    publish(redis_client, minute(FRAMES[2]))
+    asyncio.run(asyncio.wait_for(collect(3), 60))
+    assert {key(b) for b in got} == {key(b) for frame in FRAMES[:3] for b in minute(frame)}
+    assert len(got) <= 3 * len(SYMBOLS) + 10, "only the batch in hand comes again"
+    assert redis_client.xpending(keys.BARS, "minute_bar_consumers:shared:0")["pending"] == 0
+
+
 def test_plain_groups_are_listed_too(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, minute(FRAMES[0]))
     redis_client.xgroup_create(keys.BARS, "minute_bar_consumers:client_mac_001", "0")
@@ -330,7 +381,7 @@ def test_plain_groups_are_listed_too(settings: Settings, redis_client: Any) -> N
 
 
 def test_ticks_arrive_in_batches_and_holes_are_counted(settings: Settings, redis_client: Any) -> None:
-    moment = FRAMES[5] - timedelta(seconds=20)
+    moment = FRAMES[5] - timedelta(seconds=90)
     row = dict.fromkeys(TICK_SCHEMA.names, 0) | {"symbol": "000001.SZ", "time": moment, "received_at": moment}
     row |= {"session": "s", "askPrice": [1.0], "bidPrice": [1.0], "askVol": [1], "bidVol": [1], "lastPrice": 11.39}
     with TickConsumer("ticks", settings=settings) as consumer:
@@ -339,7 +390,7 @@ def test_ticks_arrive_in_batches_and_holes_are_counted(settings: Settings, redis
             batch = Batch("s", seq, pa.Table.from_pylist([row | {"seq": seq}], schema=TICK_SCHEMA), 1_000 + seq)
             redis_client.xadd(keys.ticks(0), batch.fields())
         redis_client.xadd(keys.ticks(0), {"payload": b"no arrow", "session": "s", "seq": 4, "sent_ms": 1})
-        got = wait_until(lambda: consumer.read(1), 5)
+        got = wait_until(lambda: consumer.read(1), 60)
         assert [(b.seq, b.table.num_rows) for b in got] == [(0, 1), (1, 1), (3, 1)]
         assert got[0].table.column("lastPrice").to_pylist() == [11.39]
         consumer.ack(got)

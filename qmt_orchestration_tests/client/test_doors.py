@@ -60,10 +60,10 @@ def test_the_parquet_sink_killed_and_restarted_holds_every_bar_once(
 
     publish(redis_client, [b for frame in FRAMES[:20] for b in minute(frame)])
     with process(*command, settings=settings, output=tmp_path / "sink.log"):
-        wait_until(lambda: list(folder.glob("*/*.parquet")), 20, "the first file")
+        wait_until(lambda: list(folder.glob("*/*.parquet")), 90, "the first file")
     publish(redis_client, [bar(SYMBOLS[0], FRAMES[3], revision=1), *minute(FRAMES[20])])
     with process(*command, settings=settings, output=tmp_path / "sink.log"):
-        wait_until(lambda: pending() == 0, 30, "everything is acknowledged")
+        wait_until(lambda: pending() == 0, 90, "everything is acknowledged")
     table = parquet.read_day(folder, str(DAY))
     assert table.num_rows == 21 * len(SYMBOLS)
     rows = {(r["symbol"], r["frame"]): r for r in table.to_pylist()}
@@ -76,7 +76,7 @@ def test_the_second_clickhouse_holds_every_bar_once(settings: Settings, redis_cl
     publish(redis_client, [*minute(FRAMES[0]), bar(SYMBOLS[0], FRAMES[0], revision=1)])
     with BarConsumer("second", settings=settings) as consumer:
         seen: list[Any] = []
-        wait_until(lambda: seen.extend(consumer.read(0.2)) or len(seen) == len(SYMBOLS) + 1, 10)
+        wait_until(lambda: seen.extend(consumer.read(0.2)) or len(seen) == len(SYMBOLS) + 1, 60)
         clickhouse_sink.write(raw_clickhouse, seen)
         clickhouse_sink.write(raw_clickhouse, seen[:10])  # as after a crash before the acknowledgement
         consumer.ack(seen)
@@ -104,10 +104,10 @@ def test_the_plain_examples_read_the_stream_alone(
     publish(redis_client, minute(FRAMES[0]))
     redis_client.xreadgroup(group, "plain", {keys.BARS: ">"}, count=7)  # an earlier life died with these in hand
     with process(*command, output=out):
-        wait_until(lambda: len(out.read_text().splitlines()) == len(SYMBOLS), 20, "the first minute")
+        wait_until(lambda: len(out.read_text().splitlines()) == len(SYMBOLS), 90, "the first minute")
         publish(redis_client, minute(FRAMES[1]))
-        wait_until(lambda: redis_client.xpending(keys.BARS, group)["pending"] == 0, 10, "acknowledged")
-        wait_until(lambda: len(out.read_text().splitlines()) == 2 * len(SYMBOLS), 10, "the second minute")
+        wait_until(lambda: redis_client.xpending(keys.BARS, group)["pending"] == 0, 90, "acknowledged")
+        wait_until(lambda: len(out.read_text().splitlines()) == 2 * len(SYMBOLS), 90, "the second minute")
     lines = [line.split() for line in out.read_text().splitlines()]
     assert [line[0] for line in lines] == SYMBOLS * 2
     assert float(lines[0][3]) == bar(SYMBOLS[0], FRAMES[0]).close
@@ -127,7 +127,7 @@ def test_clients_on_the_command_line(settings: Settings, redis_client: Any) -> N
     publish(redis_client, minute(FRAMES[0]))
     with BarConsumer("client_mac_001", settings=settings) as consumer:
         consumer.ack(consumer.read(2))
-        wait_until(lambda: registry.read_client(redis_client, "client_mac_001").handled > 0, 5)
+        wait_until(lambda: registry.read_client(redis_client, "client_mac_001").handled > 0, 60)
         for arguments in ([], ["list"]):
             listed = run(clients_app, arguments).output
             assert "client_mac_001" in listed
@@ -137,9 +137,9 @@ def test_clients_on_the_command_line(settings: Settings, redis_client: Any) -> N
             in run(clients_app, ["stats", "client_mac_001"]).output
         )
         assert run(clients_app, ["stop", "client_mac_001"]).exit_code == 0
-        wait_until(lambda: registry.read_client(redis_client, "client_mac_001").state == "paused", 5)
+        wait_until(lambda: registry.read_client(redis_client, "client_mac_001").state == "paused", 60)
         assert run(clients_app, ["start", "client_mac_001"]).exit_code == 0
-        wait_until(lambda: registry.read_client(redis_client, "client_mac_001").state == "running", 5)
+        wait_until(lambda: registry.read_client(redis_client, "client_mac_001").state == "running", 60)
     refused = run(clients_app, ["evict", "client_mac_001"], input="n\n")
     assert refused.exit_code == 1
     assert "evicted" in run(clients_app, ["evict", "client_mac_001", "--yes"]).output
