@@ -121,7 +121,7 @@ async def _refused(request: Request, settings: Settings) -> Response | None:
         return None
     log.warning("console: %s %s refused: %s", request.method, request.url.path, reason)
     await asyncio.sleep(_REFUSAL_SECONDS)
-    return _error(403 if reason.startswith("read-only") else 401, reason)
+    return _error(403 if reason.startswith(("read-only", "refused")) else 401, reason)
 
 
 async def _change(request: Request, settings: Settings, tell: Callable[[str, str], None]) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from typing import Final
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
@@ -60,10 +61,22 @@ class Guard:
 
 
 def may_change(request: Request, settings: Settings) -> str:
-    """Empty if the request carries the token; else why not. Without a configured token nobody may."""
+    """Empty if the request carries the token and comes from our own page (or no page); else why not.
+
+    Without a configured token nobody may.
+    """
     if settings.console_token is None or not settings.console_token.get_secret_value():
         return "read-only: no token is configured (QMT_CONSOLE_TOKEN)"
+    origin = request.headers.get("origin", "")
+    if origin and not _own(origin, request.headers.get("host", ""), settings):
+        return f"refused: the request comes from the page of {origin[:100]!r}, not from this console"
     given = request.headers.get(TOKEN_HEADER, "")
     if not hmac.compare_digest(given.encode(), settings.console_token.get_secret_value().encode()):
         return f"wrong or missing token (header {TOKEN_HEADER})"
     return ""
+
+
+def _own(origin: str, host: str, settings: Settings) -> bool:
+    """Whether a browser's Origin is this console: the host it was asked under, or its name before a proxy."""
+    parts = urlsplit(origin)
+    return parts.netloc.lower() == host.lower() or (parts.hostname or "") in {h.lower() for h in settings.console_hosts}

@@ -33,7 +33,7 @@ class Page:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": params}))
         while True:
-            reply = json.loads(self._socket.recv(timeout=30))
+            reply = json.loads(self._socket.recv(timeout=90))
             if reply.get("id") == self._number:
                 assert "error" not in reply, reply
                 return dict(reply["result"])
@@ -53,7 +53,7 @@ class Page:
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
 
-    def until(self, script: str, timeout: float = 15.0) -> Any:
+    def until(self, script: str, timeout: float = 60.0) -> Any:
         """The first truthy value of a JavaScript expression."""
         return wait_until(
             lambda: self.run(f"(() => {{ try {{ return {script} }} catch {{ return null }} }})()"), timeout, script, 0.1
@@ -94,14 +94,14 @@ def chromium() -> Iterator[Page]:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             told = Path(folder) / "DevToolsActivePort"
-            port = wait_until(lambda: told.exists() and told.read_text().split("\n")[0], 30, "Chromium has started")
+            port = wait_until(lambda: told.exists() and told.read_text().split("\n")[0], 90, "Chromium has started")
 
             def tab() -> str:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=10) as reply:
                     targets = json.load(reply)
                 return next((str(t["webSocketDebuggerUrl"]) for t in targets if t["type"] == "page"), "")
 
-            with connect(wait_until(tab, 30, "a tab"), max_size=None) as socket:
+            with connect(wait_until(tab, 90, "a tab"), max_size=None) as socket:
                 yield Page(socket)
         finally:
             process.terminate()

@@ -17,9 +17,11 @@ export function startAccess(allowed, notice) {
   $("login").querySelector("form").addEventListener("submit", async (event) => {
     event.preventDefault();
     const token = $("token").value;
-    const reply = await send("/api/login", token);
-    if (reply.ok) { sessionStorage.setItem(KEY, token); $("token").value = ""; $("login").close(); show(); }
-    else $("login-error").textContent = await reason(reply);
+    try {
+      const reply = await send("/api/login", token);
+      if (reply.ok) { sessionStorage.setItem(KEY, token); $("token").value = ""; $("login").close(); show(); }
+      else $("login-error").textContent = await reason(reply);
+    } catch (error) { $("login-error").textContent = `Not sent: ${error.message}`; } // no connection, or no token that a header can carry
   });
   show();
 }
@@ -44,7 +46,8 @@ export function change(path, action, title, text) {
   $("confirm").showModal();
   $("confirm").onclose = async () => {
     if ($("confirm").returnValue !== "yes") return;
-    const reply = await send(path, sessionStorage.getItem(KEY), { action });
+    let reply;
+    try { reply = await send(path, sessionStorage.getItem(KEY), { action }); } catch (error) { return tell(`Not sent: ${error.message}`); }
     if (reply.status === 401) { sessionStorage.removeItem(KEY); show(); openLogin(); }
     else if (!reply.ok) tell(await reason(reply));
   };

@@ -2,10 +2,12 @@
 import { drawQuote, startChart } from "./quote.js";
 import { $, el, fill, number, since } from "./dom.js";
 import { change, openLogin, startAccess, unlocked } from "./access.js";
+import { drawVerdict } from "./verdict.js";
 
 let about = { dagster: "", changes: false, symbol: "000001.SZ" };
 let clock = null;
 let heard = 0;
+let held = 0; // an answer to a click stays readable this long, whatever the next picture says
 
 const shanghai = (ms, options) => new Intl.DateTimeFormat("en-GB", { timeZone: "Asia/Shanghai", ...options }).format(ms);
 
@@ -21,14 +23,19 @@ function tick() {
 }
 
 function notice(text, good = false) {
-  $("notice").textContent = text;
+  if ($("notice").textContent !== text) $("notice").textContent = text; // live region: speak only what is new
   $("notice").hidden = !text;
   $("notice").className = good ? "notice good" : "notice";
 }
 
+function answer(text) {
+  held = Date.now() + 8000;
+  notice(text);
+}
+
 function draw(state) {
   heard = Date.now();
-  notice(state.error || state.minute_error || state.minutes_error || "");
+  if (Date.now() > held) notice(state.error || state.minute_error || state.minutes_error || "");
   if (state.clock) {
     clock = { ...state.clock, at: Date.now() - Math.max(0, Date.now() - state.at_ms < 5000 ? Date.now() - state.at_ms : 0) };
     $("phase").textContent = state.clock.phase;
@@ -42,6 +49,7 @@ function draw(state) {
   if (state.minutes) drawMinutes(state.minutes);
   drawDays(state.days || []);
   drawFailed(state.failed || []);
+  drawVerdict(state);
   tick();
 }
 
@@ -50,7 +58,9 @@ function drawFeed(feed, now) {
   $("rate").className = feed.alive && (feed.rate > 0 || !now.in_session) ? "" : "bad";
   $("rate-sub").textContent = `${number(feed.symbols)} symbols · ${number(feed.success_percent, 2)} % published` +
     (feed.rejected ? ` · ${number(feed.rejected)} set aside` : "");
-  $("delay").textContent = feed.stored_p99_ms >= 0 ? number(feed.stored_p99_ms) : "–";
+  const late = feed.stored_p99_ms >= 10_000; // seconds read better
+  $("delay").textContent = feed.stored_p99_ms < 0 ? "–" : late ? number(feed.stored_p99_ms / 1000, 1) : number(feed.stored_p99_ms);
+  $("delay-unit").textContent = late ? "s p99" : "ms p99";
   $("delay").className = feed.stored_p99_ms > 1000 ? "warn" : "";
   $("delay-sub").textContent = `p50 ${number(Math.max(feed.stored_p50_ms, 0))} ms · to Redis p99 ${number(feed.publish_p99_ms)} ms` +
     (feed.writer_lag ? ` · ${number(feed.writer_lag)} batches waiting` : "") + (feed.lost ? ` · ${number(feed.lost)} batches LOST` : "");
@@ -161,7 +171,7 @@ function button(text, act) {
 async function start() {
   about = await (await fetch("/api/about")).json();
   $("dagster").href = about.dagster;
-  startAccess(about.changes, notice);
+  startAccess(about.changes, answer);
   startChart(about.symbol);
   const source = new EventSource("/api/events");
   source.onmessage = (event) => draw(JSON.parse(event.data));

@@ -80,13 +80,17 @@ function drawBars(q) {
 function startSearch() {
   let turn = 0;
   const found = () => [...$("found").children];
-  const mark = (i) => { chosen = i; found().forEach((n, k) => n.setAttribute("aria-selected", k === i)); };
+  const mark = (i) => {
+    chosen = i;
+    found().forEach((n, k) => n.setAttribute("aria-selected", k === i));
+    $("symbol").setAttribute("aria-activedescendant", i < 0 ? "" : `found-${i}`);
+  };
   $("symbol").addEventListener("input", async () => {
     const mine = ++turn, text = $("symbol").value;
     const list = text.trim() ? await (await fetch(`/api/search?q=${encodeURIComponent(text)}`)).json() : [];
     if (mine !== turn) return;
-    $("found").replaceChildren(...list.map((i) => {
-      const node = el("li", { role: "option", "aria-selected": "false", "data-symbol": i.symbol }, el("span", { class: "mono" }, i.symbol), el("span", {}, i.name));
+    $("found").replaceChildren(...list.map((i, k) => {
+      const node = el("li", { id: `found-${k}`, role: "option", "aria-selected": "false", "data-symbol": i.symbol }, el("span", { class: "mono" }, i.symbol), el("span", {}, i.name));
       node.addEventListener("mousedown", (event) => { event.preventDefault(); choose(i.symbol); });
       return node;
     }));
