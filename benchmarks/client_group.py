@@ -1,7 +1,7 @@
 """Broadcast clients in one process, a thread each: ``python -m benchmarks.client_group FIRST COUNT FILE``.
 
-Until SIGTERM; then one JSON line a client goes to FILE: ``{"client", "bars", "frames": {frame ms: [arrival ms, …]}}``
-where the arrivals of a frame are those of its first and its last bar.
+Until SIGTERM; then one JSON line a client goes to FILE: ``{"client", "bars", "frames": {frame ms: [[arrival ms, bars],
+…]}}``, one pair a batch, in the order of arrival.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,15 @@ from qmt_orchestration.client import BarConsumer
 
 def consume(client_id: str, consumers: list[BarConsumer], results: list[dict[str, Any]]) -> None:
     """Take batches until the consumer is stopped."""
-    frames: dict[int, list[float]] = {}
+    frames: dict[int, list[tuple[float, int]]] = {}
     count = 0
     with BarConsumer(client_id, start="now") as consumer:
         consumers.append(consumer)
         for bars in consumer.batches():
             now = time.time() * 1000
             count += len(bars)
-            for bar in bars:
-                frames.setdefault(bar.timestamp * 1000, [now, now])[1] = now
+            for timestamp, number in Counter(bar.timestamp for bar in bars).items():
+                frames.setdefault(timestamp * 1000, []).append((now, number))
     results.append({"client": client_id, "bars": count, "frames": frames})
 
 

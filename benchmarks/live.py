@@ -87,6 +87,7 @@ class Seen:
     visible: list[float] = field(default_factory=list)  # callback of the batch's oldest tick -> seen in ClickHouse
     on_stream: list[float] = field(default_factory=list)  # the same -> read from the tick stream
     minutes: dict[int, list[float]] = field(default_factory=dict)  # market's end of the minute -> bar read
+    bars: dict[tuple[str, int], float] = field(default_factory=dict)  # (symbol, frame) -> wall time (epoch ms) read
     processes: dict[str, Process] = field(default_factory=dict)
     parts: list[int] = field(default_factory=list)  # active parts of `ticks`, once a second
     warm_at: float = math.inf  # wall time (epoch s) from which everything counts
@@ -164,6 +165,7 @@ def _read_bars(settings: Settings, seen: Seen, stop: threading.Event) -> None:
                 if fields[b"revision"] == b"0":
                     frame = int(fields[b"timestamp"]) * 1000
                     seen.minutes.setdefault(frame, []).append(now - clock.wall_ms_of(frame))
+                    seen.bars[(fields[b"symbol"].decode(), frame)] = now
     client.close()
 
 
