@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -20,6 +21,7 @@ from qmt_orchestration.settings import Settings
 T = TypeVar("T")
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ClientId = Annotated[str, typer.Argument(help="Client id, as `qmt clients` shows it")]
+_WIDE, _NARROW = 160, 120  # columns
 _STATES = {"running": "green", "paused": "yellow", "stopped": "dim", "down": "red"}
 
 clients_app = typer.Typer(help="The clients of the bar stream: list, stats, stop, start, evict.", rich_markup_mode=None)
@@ -30,13 +32,13 @@ def clients(context: typer.Context, data_dir: DataDir = None) -> None:
     """List all clients when no subcommand is given."""
     context.obj = data_dir
     if context.invoked_subcommand is None:
-        Console().print(clients_table(_on_redis(data_dir, registry.list_clients)))
+        _print_clients(data_dir)
 
 
 @clients_app.command("list")
 def list_command(context: typer.Context) -> None:
     """Mode, group, shards, lag, pending, rate, last seen and errors of each client."""
-    Console().print(clients_table(_on_redis(context.obj, registry.list_clients)))
+    _print_clients(context.obj)
 
 
 @clients_app.command()
@@ -46,7 +48,7 @@ def stats(context: typer.Context, client_id: ClientId) -> None:
     table = Table(show_header=False, box=None)
     for name, value in asdict(info).items():
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
-    Console().print(table)
+    _console().print(table)
 
 
 @clients_app.command()
@@ -87,8 +89,11 @@ def quote(
     from qmt_orchestration.market.sessions import from_ms
     from qmt_orchestration.warehouse.client import connect
 
+    screen = _console()
     table = Table("Symbol", "Time", box=None)
-    for name in ("Price", "Change", "%", "Open", "High", "Low", "Prev.", "Volume", "Amount", "Bid", "Ask"):
+    names = ("Price", "Change", "%", "Open", "High", "Low", "Prev.", "Volume", "Amount", "Bid", "Ask")
+    shown = 3 if screen.width < _NARROW else len(names)  # what does not fit whole is left out, not cut
+    for name in names[:shown]:
         table.add_column(name, justify="right")
     unknown = []
     try:
@@ -101,9 +106,7 @@ def quote(
                 colour = (
                     "red" if tick["change"] > 0 else "green" if tick["change"] < 0 else ""
                 )  # as Chinese markets show it
-                table.add_row(
-                    tick["symbol"],
-                    f"{from_ms(int(tick['time_ms'])):%Y-%m-%d %H:%M:%S}",
+                cells: tuple[str | Text, ...] = (
                     Text(f"{tick['price']:.2f}", colour),
                     Text(f"{tick['change']:+.2f}", colour),
                     Text(f"{tick['change_percent']:+.2f}", colour),
@@ -113,12 +116,14 @@ def quote(
                     f"{tick['bid'][0]:.2f}" if tick["bid"] else "",
                     f"{tick['ask'][0]:.2f}" if tick["ask"] else "",
                 )
+                time_text = f"{from_ms(int(tick['time_ms'])):%Y-%m-%d %H:%M:%S}"
+                table.add_row(tick["symbol"], time_text, *cells[:shown])
     except ClickHouseError as error:
         _fail(
             f"ClickHouse does not answer ({str(error)[:200]}); is it running (`qmt up`), is QMT_CLICKHOUSE_URL right?"
         )
     if table.row_count:
-        Console().print(table)
+        screen.print(table)
     if unknown:
         _fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
 
@@ -128,9 +133,9 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print one picture and end")] = False,
 ) -> None:
     """Live view of the market clock, the services and the clients; Ctrl-C ends it."""
-    screen = Console()
+    screen = _console()
     if once:
-        screen.print(_on_redis(data_dir, picture))
+        screen.print(_on_redis(data_dir, lambda redis: picture(redis, screen.width)))
         return
     settings = _settings(data_dir)
     from qmt_orchestration.stream.connection import connect
@@ -139,7 +144,7 @@ def top(
     try:
         with Live(console=screen, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(_or_error(redis, picture), refresh=True)
+                live.update(_or_error(redis, lambda client: picture(client, screen.width)), refresh=True)
                 time.sleep(1)
     except KeyboardInterrupt:
         return
@@ -147,8 +152,8 @@ def top(
         redis.close()
 
 
-def picture(redis: Any) -> Group:
-    """Clock and feed, services, clients: what `qmt top` shows."""
+def picture(redis: Any, width: int = _WIDE) -> Group:
+    """Clock and feed, services, clients: what `qmt top` shows on a screen of *width* columns."""
     from qmt_orchestration.stream.clock import read_clock
     from qmt_orchestration.stream.heartbeat import read_all
 
@@ -162,34 +167,51 @@ def picture(redis: Any) -> Group:
         state = beat.get("state", "")
         memory = f"{float(beat['memory_mb']):,.0f} MB" if beat.get("memory_mb") else ""
         services.add_row(beat["service"], beat["host"], Text(state, _STATES.get(state, "yellow")), memory)
-    return Group(Text(head, "bold"), "", services, "", clients_table(registry.list_clients(redis)))
+    return Group(Text(head, "bold"), "", services, "", clients_table(registry.list_clients(redis), width))
 
 
-def clients_table(infos: list[registry.ClientInfo]) -> Table:
-    """One row per client."""
-    table = Table("Client", "State", "Mode", "Group", "Shards", title="Clients", title_justify="left", box=None)
-    for name in ("Lag", "Behind", "Pending", "Rate", "Handled", "Errors", "Dead", "Seen"):
-        table.add_column(name, justify="right")
+def clients_table(infos: list[registry.ClientInfo], width: int = _WIDE) -> Table:
+    """One row per client; below 120 columns only what tells whether it keeps up."""
+    narrow = width < _NARROW
+    table = Table(title="Clients", title_justify="left", box=None)
+    table.add_column("Client", no_wrap=True, overflow="fold")
+    for name in ("State", "Mode") if narrow else ("State", "Mode", "Group", "Shards"):
+        table.add_column(name)
+    numbers = ("Lag", "Behind", "Rate", "Errors", "Dead", "Seen")
+    for name in numbers if narrow else ("Lag", "Behind", "Pending", "Rate", "Handled", "Errors", "Dead", "Seen"):
+        table.add_column(name, justify="right", no_wrap=True)
     for info in infos:
         seen = "never" if not info.seen_ms else "now" if info.seen_seconds < 6 else f"{info.seen_seconds:,.0f} s ago"
-        table.add_row(
-            info.client_id,
-            Text(info.state, _STATES.get(info.state, "")),
-            info.mode if info.kind == "bars" else f"{info.mode} {info.kind}",
-            info.group if info.mode != "broadcast" else "",
-            ",".join(info.shards) if info.mode != "broadcast" else "",
-            ("≥" if info.lag_at_least else "") + f"{info.lag_entries:,}",
-            f"{info.lag_seconds:,.1f} s",
-            f"{info.pending:,}",
-            f"{info.rate:,.1f}/s",
-            f"{info.handled:,}",
-            Text(str(info.errors), "red" if info.errors else ""),
-            Text(str(info.dead), "red" if info.dead else ""),
-            seen,
-        )
+        cells: dict[str, str | Text] = {
+            "Client": info.client_id,
+            "State": Text(info.state, _STATES.get(info.state, "")),
+            "Mode": info.mode if info.kind == "bars" else f"{info.mode} {info.kind}",
+            "Group": info.group if info.mode != "broadcast" else "",
+            "Shards": ",".join(info.shards) if info.mode != "broadcast" else "",
+            "Lag": ("≥" if info.lag_at_least else "") + f"{info.lag_entries:,}",
+            "Behind": f"{info.lag_seconds:,.1f} s",
+            "Pending": f"{info.pending:,}",
+            "Rate": f"{info.rate:,.1f}/s",
+            "Handled": f"{info.handled:,}",
+            "Errors": Text(str(info.errors), "red" if info.errors else ""),
+            "Dead": Text(str(info.dead), "red" if info.dead else ""),
+            "Seen": seen,
+        }
+        table.add_row(*(cells[str(column.header)] for column in table.columns))
     if not infos:
         table.caption = "no client has registered yet"
     return table
+
+
+def _console() -> Console:
+    """The terminal; a pipe or a file gets whole lines, however long."""
+    plain = Console()
+    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
+
+
+def _print_clients(data_dir: Path | None) -> None:
+    screen = _console()
+    screen.print(clients_table(_on_redis(data_dir, registry.list_clients), screen.width))
 
 
 def _settings(data_dir: Path | None) -> Settings:

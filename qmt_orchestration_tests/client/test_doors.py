@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from qmt_orchestration.client import BarConsumer, registry
-from qmt_orchestration.client.commands import clients_app, quote, top
+from qmt_orchestration.client.commands import clients_app, clients_table, quote, top
 from qmt_orchestration.client.sinks import clickhouse as clickhouse_sink
 from qmt_orchestration.client.sinks import parquet
 from qmt_orchestration.market.schema import TICK_SCHEMA
@@ -184,3 +185,16 @@ def test_top_shows_clock_services_and_clients(settings: Settings, redis_client: 
     assert "market 20" in shown
     assert "writer" in shown
     assert "watcher" in shown
+
+
+def test_names_stay_whole_in_a_narrow_terminal() -> None:
+    """At 80 columns the list once showed ``cli…  run…  bro…`` and nothing that could be typed."""
+    from rich.console import Console
+
+    info = registry.ClientInfo("client_mac_001", "broadcast", "client_mac_001", state="running", lag_entries=12_345)
+    for width in (80, 160):
+        screen = Console(width=width, record=True, file=io.StringIO())
+        screen.print(clients_table([info], width))
+        shown = screen.export_text()
+        assert all(word in shown for word in ("client_mac_001", "running", "broadcast", "12,345")), shown
+        assert "…" not in shown

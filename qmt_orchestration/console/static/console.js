@@ -66,7 +66,7 @@ function drawFeed(feed, now) {
     (feed.writer_lag ? ` · ${number(feed.writer_lag)} batches waiting` : "") + (feed.lost ? ` · ${number(feed.lost)} batches LOST` : "");
   $("published").textContent = feed.last_frame ? feed.last_frame.slice(-5) : "–";
   $("published-sub").textContent = feed.last_frame
-    ? `last closed minute of ${feed.last_frame.slice(0, 10)}, ${number(Math.max(feed.bar_delay_ms, 0) / 1000, 1)} s after its end` : "no minute has closed yet";
+    ? `last closed minute of ${feed.last_frame.slice(0, 10)}, ${since(feed.bar_delay_ms / Math.max(now.speed, 1))} after its end` : "no minute has closed yet";
   const values = feed.history.length > 1 ? feed.history : [feed.rate, feed.rate];
   const top = Math.max(...values, 1);
   const points = values.map((v, i) => `${(i * 240) / Math.max(values.length - 1, 1)},${34 - (v / top) * 31}`).join(" L");

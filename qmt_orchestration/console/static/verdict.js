@@ -17,7 +17,8 @@ export function troubles(state) {
     if (feed.lost) say("bad", `${number(feed.lost)} batches of ticks are lost`);
     if (clock.in_session && feed.stored_p99_ms > LATE_MS) say("warn", `ticks reach ClickHouse ${since(feed.stored_p99_ms)} late`);
     if (feed.writer_lag > WAITING) say("warn", `${number(feed.writer_lag)} batches wait for the writer`);
-    if (clock.in_session && feed.bar_delay_ms > BARS_LATE_MS) say("warn", `bars are published ${since(feed.bar_delay_ms)} after their minute`);
+    const late = feed.bar_delay_ms / Math.max(clock.speed, 1); // seconds of the watcher, also in a faster market
+    if (clock.in_session && late > BARS_LATE_MS) say("warn", `bars are published ${since(late)} after their minute`);
   }
   if (minute && clock && clock.in_session && Number(minute.flowed)) {
     const quiet = Number(minute.expected) - Math.max(Number(minute.flowed), Number(minute.flowing));
