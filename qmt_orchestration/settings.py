@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     )
     feed_markets: tuple[str, ...] = ("SH", "SZ", "BJ")
     feed_sector: str = Field("沪深京A股", description="Sector whose members are the universe (edge filter)")
-    feed_gather_ms: int = Field(100, ge=1, description="Longest time ticks are gathered into one batch")
+    feed_gather_ms: int = Field(30, ge=1, description="Longest time ticks are gathered into one batch")
     feed_gather_rows: int = Field(5000, ge=1, description="A batch is published at the latest at this size")
     feed_queue_rows: int = Field(100_000, ge=1000, description="Bound of the queue between callback and publisher")
     feed_stats_seconds: float = 30.0
@@ -78,6 +78,7 @@ class Settings(BaseSettings):
     stream_retention_seconds: float = Field(3600.0, description="Tick batches everyone has read are kept this long")
     bars_retention_hours: float = Field(72.0, description="minute_bar_stream keeps this much, read or not")
     stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
+    writer_gather_ms: int = Field(100, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
     redis_block_ms: int = Field(1000, ge=10, le=2000)
 
     # -- closing minutes ----------------------------------------------------------------------------------------
