@@ -7,6 +7,7 @@ you like.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ import dagster as dg
 from qmt_orchestration.market.periods import rollups
 from qmt_orchestration.settings import Settings
 
+MAKE_DAY, RECONCILE_DAY = "make_day", "reconcile_day"
+FROM_WHAT_THERE_IS = ""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
 
 
@@ -29,6 +32,7 @@ class Outcome:
     passed: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)  # of each day's minutes: ticks, QMT history, both, nothing
     failed_runs: list[dict[str, str]] = field(default_factory=list)
 
 
@@ -46,31 +50,37 @@ def materialize_days(
     days: Sequence[date],
     on_progress: Callable[[str], None] = lambda _: None,
     *,
-    job: str = "make_day",
+    job: str = MAKE_DAY,
 ) -> dict[str, Any]:
     """Make *days* through Dagster: the account of the ticks, bars of every period, and their checks.
 
-    Returns ``{"bars": {period: rows}, "checks": {"passed": n, "failed": [{day, asset, check, severity, expected,
-    found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``. Raises ValueError when a day is no
-    partition; a run that fails is reported, and the other days are still made.
+    *job*: the one to run, or `FROM_WHAT_THERE_IS`: ``make_day`` for days with ticks, else ``reconcile_day``, which
+    fetches QMT's history and needs a gateway (without one, QMT's bars that are already here are taken).
+
+    Returns ``{"bars": {period: rows}, "sources": {day: what its minutes stand on}, "checks": {"passed": n, "failed":
+    [{day, asset, check, severity, expected, found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``.
+    Raises ValueError when a day is no partition; a run that fails is reported, and the other days are still made.
     """
     from qmt_orchestration.definitions import build_defs
     from qmt_orchestration.partitions import require_partition, trading_day_partitions
 
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
-    chosen = build_defs(settings=settings).resolve_job_def(job)
+    definitions, started = build_defs(settings=settings), time.monotonic()
     outcome = Outcome()
     with instance_of(settings) as instance:
         for n, key in enumerate(keys, 1):
-            on_progress(f"making {key}, {n} of {len(keys)} days")
-            result = chosen.execute_in_process(
+            left = (time.monotonic() - started) / (n - 1) * (len(keys) - n + 1) if n > 1 else 0.0
+            on_progress(f"making {key}, {n} of {len(keys)} days" + (f", about {left:,.0f} s left" if n > 1 else ""))
+            name = _job_for(settings, days[n - 1]) if job == FROM_WHAT_THERE_IS else job
+            result = definitions.resolve_job_def(name).execute_in_process(
                 partition_key=key, instance=instance, raise_on_error=False, run_config=QUIET
             )
             _collect(outcome, key, result)
     _count(settings, days, outcome)
     return {
         "bars": outcome.bars,
+        "sources": outcome.sources,
         "checks": {"passed": outcome.passed, "failed": outcome.failed},
         "runs": outcome.runs,
         "failed_runs": len(outcome.failed_runs),
@@ -78,8 +88,21 @@ def materialize_days(
     }
 
 
+def _job_for(settings: Settings, day: date) -> str:
+    from qmt_orchestration.stream import connection, heartbeat, rpc
+    from qmt_orchestration.warehouse.client import connect, load_sql
+
+    ticks, qmt_minutes = connect(settings).query(load_sql("day_sources"), parameters={"day": day}).first_row
+    if ticks or (qmt_minutes and not heartbeat.is_alive(connection.connect(settings), rpc.SERVICE)):
+        return MAKE_DAY
+    return RECONCILE_DAY  # also when some of QMT's bars are here: an interrupted fetch left a part of them
+
+
 def _collect(outcome: Outcome, key: str, result: dg.ExecuteInProcessResult) -> None:
     outcome.runs.append(result.run_id)
+    for event in result.get_asset_materialization_events():
+        if event.asset_key == dg.AssetKey("bars_1m"):
+            outcome.sources[key] = str(event.materialization.metadata["source"].value)
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.passed:
             outcome.passed += 1

@@ -16,22 +16,26 @@ def backfill(
     last: Annotated[str, typer.Option("--to", help="Last day, YYYY-MM-DD")],
     history: Annotated[
         bool,
-        typer.Option("--history", help="Fetch QMT's own bars first (needs a running gateway), fill gaps and compare"),
+        typer.Option(
+            "--history", help="Fetch QMT's own bars of every day (needs a running gateway), fill gaps, compare"
+        ),
     ] = False,
     data_dir: Annotated[
         Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")
     ] = None,
 ) -> None:
-    """Make the trading days of a range again: from ticks where they are, else from QMT's history. Safe to repeat and
-    to interrupt.
+    """Make the trading days of a range again: from ticks where they are, else from QMT's history, which a running
+    gateway is asked for. Safe to repeat and to interrupt.
 
-    The last line is JSON: bars per period, checks, cost. Exit code 1 when a day's run failed.
+    The last line is JSON: bars per period, what each day came from, checks, cost. Exit code 1 when a day's run failed.
     """
-    from qmt_orchestration.backfill import materialize_days
+    from dagster import DagsterExecutionInterruptedError
+
+    from qmt_orchestration.backfill import FROM_WHAT_THERE_IS, RECONCILE_DAY, materialize_days
     from qmt_orchestration.embedded import engines
-    from qmt_orchestration.jobs import MAKE_DAY, RECONCILE_DAY
     from qmt_orchestration.market import calendar
     from qmt_orchestration.settings import Settings
+    from qmt_orchestration.warehouse.migrate import migrate
 
     started, cpu = time.monotonic(), time.process_time()
     chosen: dict[str, Any] = {"data_dir": data_dir} if data_dir else {}
@@ -41,11 +45,15 @@ def backfill(
         if not days:
             raise ValueError(f"no trading day from {first} to {last}")
         with engines.ensure(settings) as ready:
-            job = RECONCILE_DAY if history else MAKE_DAY
+            migrate(ready)
+            job = RECONCILE_DAY if history else FROM_WHAT_THERE_IS
             outcome = materialize_days(ready, days, lambda text: typer.echo(text, err=True), job=job)
     except (ValueError, engines.EngineError) as error:
         typer.echo(f"qmt backfill: {error}", err=True)
         raise typer.Exit(1) from None
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        typer.echo("qmt backfill: interrupted; what was made stays, the same command goes on", err=True)
+        raise typer.Exit(130) from None
     seconds = time.monotonic() - started
     cost = {
         "days": len(days),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from qmt_orchestration.backfill import MAKE_DAY as MAKE_DAY
+from qmt_orchestration.backfill import RECONCILE_DAY as RECONCILE_DAY
 from qmt_orchestration.backfill import (
     materialize_days as materialize_days,
 )  # the door of `qmt replay` and `qmt backfill`
@@ -16,9 +18,7 @@ from qmt_orchestration.resources import ClickHouseResource, RedisResource, Servi
 from qmt_orchestration.settings import Settings
 
 FINALIZE_MINUTES = "finalize_minutes"
-MAKE_DAY = "make_day"
 END_OF_DAY = "end_of_day"
-RECONCILE_DAY = "reconcile_day"
 BEFORE_OPEN = "before_open"
 
 

@@ -129,7 +129,8 @@ def _whole_day(
     filled = bars.fill_from_history(client, window.day)
     if filled.rows and not rows:
         facts = _facts(filled)
-    parts = [*(["ticks"] if rows else []), *(["QMT history"] if filled.rows else [])]
+    ours, theirs = client.query(load_sql("bars_sources"), parameters={"day": window.day}).first_row
+    parts = [*(["ticks"] if ours else []), *(["QMT history"] if theirs else [])]
     source = " and ".join(parts) or "nothing: no ticks, no QMT bars"
     if not parts:
         context.log.warning(

@@ -137,7 +137,10 @@ def _ask(
 def _history(
     context: dg.AssetExecutionContext, client: Any, server: Any, settings: Settings, day: date, period: str
 ) -> int:
-    chunks = _chunks(_universe(client, day), settings.history_chunk_symbols)
+    symbols = _known_symbols(client, day)
+    if not symbols:  # a first backfill: no list and no ticks yet
+        symbols = sorted(_ask(context, server, settings, "instruments", {}).column("symbol").to_pylist())
+    chunks = _chunks(symbols, settings.history_chunk_symbols)
     rows, text = 0, day.strftime("%Y%m%d")
     for n, chunk in enumerate(chunks, 1):
         table = _ask(
@@ -148,14 +151,19 @@ def _history(
     return rows
 
 
-def _universe(client: Any, day: date | None = None) -> list[str]:
-    """Symbols to ask for: the day's instruments, else the newest list, else the symbols that ticked."""
+def _universe(client: Any) -> list[str]:
+    """Symbols of the newest instrument list."""
+    found = _known_symbols(client, date(2149, 6, 6))
+    if not found:
+        raise dg.Failure("no instrument list to take symbols from: materialize instruments first")
+    return found
+
+
+def _known_symbols(client: Any, day: date) -> list[str]:
+    """Symbols of the day's instruments, else of the list nearest to it, else those that ticked."""
     from qmt_orchestration.warehouse.client import load_sql
 
-    found = client.query(load_sql("universe"), parameters={"day": day or date(2149, 6, 6)}).result_rows
-    if not found:
-        raise dg.Failure("no instrument list and no ticks to take symbols from: materialize instruments first")
-    return [row[0] for row in found]
+    return [row[0] for row in client.query(load_sql("universe"), parameters={"day": day}).result_rows]
 
 
 def _chunks(symbols: list[str], size: int) -> list[list[str]]:

@@ -1,20 +1,19 @@
 """`qmt validate FOLDER`: recorded market data through the SQL of the warehouse, and how much of it comes out right.
 
-Files of a folder are told apart by name: ``ticks_*.parquet|csv`` (columns of `market.schema.RECORDED_COLUMNS`) and a
-vendor's bars ``bars_{1m,5m,30m,1d}_*.parquet|csv`` (symbol, frame, open, high, low, close, vol in shares, amount).
-Ticks go through states and the rule of a bar; a vendor's minutes through the rollups. All of it happens in databases
-that are dropped afterwards, on a private engine unless a server is configured.
+Files are told apart by name (`warehouse.recordings`). Ticks go through states and the rule of a bar and are held
+against their own snapshots, full days and parts of days apart; a vendor's finest bars go through the rollups and are
+held against the vendor's coarser ones. All of it happens in databases that are dropped afterwards, on a private
+engine unless a server is configured.
 """
 
 from __future__ import annotations
 
-import re
 import tempfile
-import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -22,22 +21,33 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TZ
-from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at, from_ms
+from qmt_orchestration.market.periods import UnknownPeriod, minutes_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect, load_sql
 from qmt_orchestration.warehouse.migrate import migrate
+from qmt_orchestration.warehouse.recordings import TICKS, VENDOR, RecordingError, read_bars, read_ticks
 
-_VENDOR: Final = re.compile(r"^bars_(\d+m|1d)_.*\.(parquet|csv)$")
-_VENDOR_COLUMNS: Final = ("symbol", "frame", "open", "high", "low", "close", "vol", "amount")
-#: What 240 minutes rounded to lots and to yuan differ from the day by: "up to ~300 shares" in the recordings' notes.
-VOL_TOLERANCE, AMOUNT_TOLERANCE = 350, 300.0
+#: What a day's volume usually differs from its rounded minutes by: "up to ~300 shares" in the recordings' notes.
+USUAL_SHARES: Final = 350
 _CHUNK_ROWS: Final = 500_000
-
-
-class RecordingError(ValueError):
-    """The folder or a file in it cannot be used; the message names file, column and what was expected."""
+_KINDS: Final = {"full": "full days", "part": "parts of days", "idle": "no trade"}
+_TICK_CHECKS: Final = (
+    "a row for every minute from the first trade on",
+    "09:30 is the opening call alone",
+    "volume",
+    "amount",
+    "high",
+    "low",
+    "5m and 30m add up (48 and 8 rows)",
+    "240-row view adds up",
+    "daily row = last snapshot",
+    "after-hours volume apart",
+)
+_IDLE_CHECKS: Final = {
+    "a row for every minute from the first trade on": "no minute bars",
+    "daily row = last snapshot": "daily row without volume",
+}
 
 
 @dataclass
@@ -60,196 +70,258 @@ class Rate:
 
 @dataclass
 class Report:
-    """Rates of one folder; ``ok`` = something was checked and every exact rate is 100 %."""
+    """Rates of one folder, files that cannot be read, and what there is to know beside: parts of days, rows left out,
+    bars that cannot be compared, kinds of files that were absent."""
 
     rates: list[Rate] = field(default_factory=list)
-    absent: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether every exact rate is 100 % (and there was anything to check)."""
-        return any(r.total for r in self.rates) and all(r.matched == r.total for r in self.rates if r.exact)
+        """Whether every file was read, anything was checked, and every exact rate is 100 %."""
+        right = all(r.matched == r.total for r in self.rates if r.exact)
+        return right and not self.unreadable and any(r.total for r in self.rates)
+
+    def rate(self, name: str, exact: bool = True) -> Rate:
+        """The rate of that name, new if there is none."""
+        for known in self.rates:
+            if known.name == name:
+                return known
+        self.rates.append(Rate(name, exact))
+        return self.rates[-1]
 
 
 def validate(folder: Path, settings: Settings | None = None) -> Report:
-    """Put the recordings of *folder* through the warehouse. Raises `RecordingError` for a file that cannot be read."""
+    """Put the recordings of *folder* through the warehouse. Raises `RecordingError` when there is no such folder."""
     if not folder.is_dir():
         raise RecordingError(f"no folder {folder}: name one with recordings (make validate RECORDINGS=folder)")
-    ticks = sorted(p for p in folder.iterdir() if re.match(r"^ticks_.*\.(parquet|csv)$", p.name))
-    vendor: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if match := _VENDOR.match(path.name):
-            vendor.setdefault(match.group(1), []).append(path)
+    names = sorted(p for p in folder.iterdir() if p.is_file())
     report = Report()
-    with _warehouse(settings or Settings()) as (client, _):
-        if ticks:
-            _ticks(client, ticks, report)
-        else:
-            report.absent.append("ticks_*.parquet|csv: the rule of a bar was not checked")
-    if "1m" not in vendor:
-        report.absent.append("bars_1m_*.parquet|csv: the rollups were not checked")
-        return report
-    with _warehouse(settings or Settings()) as (client, _):
-        _vendor_bars(client, vendor, report)
+    vendor = _vendor_files(names, report)
+    ticks = [p for p in names if TICKS.match(p.name)]
+    if ticks:
+        with _warehouse(settings or Settings()) as client:
+            _ticks(client, ticks, vendor, report)
+    else:
+        report.notes.append("no ticks_*.parquet|csv: the rule of a bar was not checked")
+    if vendor:
+        with _warehouse(settings or Settings(), tuple(vendor)) as client:
+            _vendor_bars(client, vendor, report)
+    else:
+        report.notes.append("no bars_{1m,5m,30m,1d}_*.parquet|csv: the rollups were not checked")
     return report
 
 
+def _vendor_files(paths: Iterable[Path], report: Report) -> dict[str, pa.Table]:
+    """The vendor's bars by period."""
+    found: dict[str, list[pa.Table]] = {}
+    for path in paths:
+        match = VENDOR.match(path.name)
+        if not match:
+            continue
+        period = match.group(1)
+        try:
+            if period != "1m":
+                minutes_of(period)
+            recording = read_bars(path)
+        except RecordingError as error:
+            report.unreadable.append(str(error))
+            continue
+        except UnknownPeriod as error:
+            report.unreadable.append(f"{path.name}: {error}")
+            continue
+        _note_left_out(path, recording.left_out, report)
+        found.setdefault(period, []).append(recording.table)
+    return {period: pa.concat_tables(tables) for period, tables in found.items()}
+
+
+def _note_left_out(path: Path, count: int, report: Report) -> None:
+    if count:
+        report.notes.append(f"{path.name}: {count:,} rows without a value were left out")
+
+
 @contextmanager
-def _warehouse(settings: Settings) -> Iterator[tuple[Any, Settings]]:
+def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[Any]:
     """A client of a database that lives as long as the block; a private engine unless a server is configured."""
     from qmt_orchestration.embedded import engines
 
     with tempfile.TemporaryDirectory(prefix="qmt-validate-") as scratch:
         private = settings if settings.clickhouse_url else settings.model_copy(update={"data_dir": Path(scratch)})
         with engines.ensure(private, names=("clickhouse",)) as ready:
-            own = ready.model_copy(update={"clickhouse_database": f"qmt_validate_{uuid4().hex[:12]}"})
+            chosen = {
+                "clickhouse_database": f"qmt_validate_{uuid4().hex[:12]}",
+                "rollup_periods": tuple(p for p in periods if p not in ("1m", "1d")),
+            }
+            own = ready.model_copy(update=chosen)
             migrate(own)
             client = connect(own)
             try:
-                yield client, own
+                yield client
             finally:
                 client.command("DROP DATABASE {db:Identifier} SYNC", {"db": own.clickhouse_database})
                 client.close()
 
 
-def _ticks(client: Any, paths: Iterable[Path], report: Report) -> None:
+def _ticks(client: Any, paths: Iterable[Path], vendor: dict[str, pa.Table], report: Report) -> None:
     days: set[date] = set()
     for path in paths:
-        table = _tick_table(path)
-        days.update(d.as_py() for d in pc.unique(table.column("time").cast(pa.timestamp("ms", TZ)).cast(pa.date32())))
-        for start in range(0, table.num_rows, _CHUNK_ROWS):
-            client.insert_arrow("ticks", table.slice(start, _CHUNK_ROWS))
-    names = ("rows from the first trade on", "volume", "amount", "high", "low", "after-hours volume apart")
-    rates = [Rate(f"ticks: {name}", exact=True) for name in names]
+        try:
+            recording = read_ticks(path)
+        except RecordingError as error:
+            report.unreadable.append(str(error))
+            continue
+        _note_left_out(path, recording.left_out, report)
+        days.update(_days(recording.table))
+        for start in range(0, recording.table.num_rows, _CHUNK_ROWS):
+            client.insert_arrow("ticks", recording.table.slice(start, _CHUNK_ROWS))
+    for kind in ("full", "part"):  # in this order in the table, and only if there are any
+        for name in _TICK_CHECKS:
+            report.rate(f"ticks, {_KINDS[kind]}: {name}")
     same = Rate("ticks: rebuilt from stored ticks = as they came (days)", exact=True)
     for day in sorted(days):
-        bars.finalize(client, day)
-        bars.roll_up(client, day, "1d")
-        closed = [
-            f for f in (at(day, m) for m in MINUTE_LABELS) if f.timestamp() * 1000 <= bars.market_time_ms(client, day)
-        ]
-        if not closed:
-            continue
-        last = closed[-1]
-        until = last + timedelta(minutes={690: 90, 900: 5}.get(last.hour * 60 + last.minute, 0))
-        parameters = {"day": day, "last": f"{last:%Y-%m-%d %H:%M:%S}", "until": f"{until:%Y-%m-%d %H:%M:%S}"}
-        for symbol, *flags, found in client.query(load_sql("validate_ticks"), parameters).result_rows:
-            for rate, flag in zip(rates, flags, strict=True):
-                rate.add(bool(flag), f"{symbol} {day}: {found}")
+        _make_day(client, day)
+        _check_day(client, day, report)
         bars.rebuild_states(client, day)
-        changed = bars.finalize(client, day).rows
+        changed = bars.finalize(client, day, None, bars.newest_frame(client, day)).rows
         same.add(changed == 0, f"{day}: {changed} rows differ")
-    report.rates += [*rates, same]
+    report.rates = [r for r in report.rates if r.total] + [same]
+    if "1m" in vendor and days:
+        _compare_with_vendor(client, vendor["1m"], report)
 
 
-def _vendor_bars(client: Any, files: dict[str, list[Path]], report: Report) -> None:
-    for period, paths in files.items():
-        table = pa.concat_tables([_vendor_table(p) for p in paths])
+def _days(ticks: pa.Table) -> set[date]:
+    local = pc.local_timestamp(ticks.column("time"))
+    return set(pc.unique(local.cast(pa.date32(), safe=False)).to_pylist())
+
+
+def _make_day(client: Any, day: date) -> None:
+    """A recorded day as `qmt replay` makes it: it is over, so the minute and the windows it ends in are whole."""
+    bars.finalize(client, day, None, bars.newest_frame(client, day))
+    for period in ("5m", "30m", "1d"):
+        bars.roll_up(client, day, period, day_over=True)
+
+
+def _check_day(client: Any, day: date, report: Report) -> None:
+    newest = bars.newest_frame(client, day)
+    if newest is None:
+        return
+    parameters = {"day": day, "last_minute": newest.hour * 60 + newest.minute}
+    spans: Counter[tuple[str, str]] = Counter()
+    for symbol, kind, *flags, since, until, found in client.query(load_sql("validate_ticks"), parameters).result_rows:
+        for name, flag in zip(_TICK_CHECKS, flags, strict=True):
+            if kind == "idle" and name not in _IDLE_CHECKS:
+                continue
+            shown = _IDLE_CHECKS[name] if kind == "idle" else name
+            report.rate(f"ticks, {_KINDS[kind]}: {shown}").add(bool(flag), f"{symbol} {day}: {found}")
+        if kind == "part":
+            spans[(since[:5], until[:5])] += 1
+    for (since, until), count in spans.most_common(5):
+        report.notes.append(f"{day}: part of a day, {since} to {until}, {count} symbol{'s' if count > 1 else ''}")
+    if len(spans) > 5:
+        report.notes.append(f"{day}: parts of a day, {sum(spans.values())} symbols in all")
+
+
+def _compare_with_vendor(client: Any, minutes: pa.Table, report: Report) -> None:
+    """Our minutes beside a vendor's of the same symbol and day, for information."""
+    _store(client, {"1m": minutes})
+    names = ("volume within a lot", "close", "high and low")
+    rates = [Rate(f"our minutes beside a vendor's: {name}", exact=False) for name in names]
+    for symbol, frame, *flags, found in client.query(load_sql("validate_other")).result_rows:
+        for rate, flag in zip(rates, flags, strict=True):
+            rate.add(bool(flag), f"{symbol} {frame}: {found}")
+    report.rates += [rate for rate in rates if rate.total]
+
+
+def _store(client: Any, vendor: dict[str, pa.Table]) -> None:
+    for period, table in vendor.items():
         client.insert_arrow("qmt_bars", table.append_column("period", pa.array([period] * table.num_rows)))
+
+
+def _vendor_bars(client: Any, vendor: dict[str, pa.Table], report: Report) -> None:
+    _store(client, vendor)
     days = [row[0] for row in client.query(load_sql("vendor_days")).result_rows]
-    for day in days:
-        bars.fill_from_history(client, day)
-    for period in [p for p in ("5m", "30m") if p in files]:
+    for day in days:  # a partition is a day
+        client.command(load_sql("validate_base"), {"day": day})
+    finest = min((minutes_of(p) if p != "1m" else 1 for p in vendor if p != "1d"), default=0)
+    coarser = sorted((minutes_of(p), p) for p in vendor if p not in ("1m", "1d") and minutes_of(p) > finest)
+    adds_up = Rate("vendor's finest bars → our rollups: volume, amount, extremes add up", exact=True)
+    for period in {"5m", "30m", *(p for _, p in coarser)}:
         for day in days:
-            bars.roll_up(client, day, period)
-        rate = Rate(f"vendor 1m → our {period} = vendor {period} (rows)", exact=True)
-        parameters = {"period": period, "table": f"bars_{period}"}
-        for symbol, frame, equal, found in client.query(load_sql("validate_rollup"), parameters).result_rows:
-            rate.add(bool(equal), f"{symbol} {frame}: {found}")
+            bars.roll_up(client, day, period, day_over=True)
+        for symbol, day, right, found in client.query(
+            load_sql("validate_sums"), {"table": f"bars_{period}"}
+        ).result_rows:
+            adds_up.add(bool(right), f"{symbol} {day} {period}: {found}")
+    report.rates += [adds_up] if adds_up.total else []
+    for minutes, period in coarser:
+        rate, skipped = Rate(f"vendor's finer bars → our {period} = vendor's {period} (rows)", exact=True), 0
+        parameters = {"period": period, "table": f"bars_{period}", "minutes": minutes}
+        for symbol, frame, comparable, equal, found in client.query(
+            load_sql("validate_rollup"), parameters
+        ).result_rows:
+            if comparable:
+                rate.add(bool(equal), f"{symbol} {frame}: {found}")
+            skipped += not comparable
         report.rates.append(rate)
-    report.absent += [f"bars_{p}_*: not compared" for p in ("5m", "30m", "1d") if p not in files]
-    if "1d" in files:
-        names = (
-            ("open, close", True),
-            (f"volume within {VOL_TOLERANCE} shares", False),
-            (f"amount within {AMOUNT_TOLERANCE:g} yuan", False),
-            ("high, low inside the day's", True),
-        )
-        rates = [Rate(f"vendor 1m → 1d: {name}", exact) for name, exact in names]
-        tolerances = {"vol_tolerance": VOL_TOLERANCE, "amount_tolerance": AMOUNT_TOLERANCE}
-        for symbol, frame, *flags, found in client.query(load_sql("validate_daily"), tolerances).result_rows:
-            for rate, flag in zip(rates, flags, strict=True):
+        if skipped:
+            report.notes.append(f"{period}: {skipped} rows not compared, their minutes are not all there")
+    if not coarser:
+        report.notes.append("no bars of 5m, 30m … beside finer ones: intraday rollups were not compared")
+    if "1d" in vendor and finest:
+        _vendor_days(client, report)
+    else:
+        report.notes.append("no bars_1d_* beside intraday bars: daily bars were not compared")
+
+
+def _vendor_days(client: Any, report: Report) -> None:
+    names = (
+        ("open, close", True),
+        ("volume within the rounding of its minutes", True),
+        ("amount within the rounding of its minutes", True),
+        ("high, low inside the day's", True),
+        (f"volume within {USUAL_SHARES} shares", False),
+        ("high, low equal the day's", False),
+    )
+    rates = [Rate(f"vendor's minutes → 1d: {name}", exact) for name, exact in names]
+    skipped = 0
+    for symbol, frame, comparable, prices, _, volume, amount, inside, usual, equal, found in client.query(
+        load_sql("validate_daily"), {"vol_usual": USUAL_SHARES}
+    ).result_rows:
+        skipped += not comparable
+        if comparable:
+            for rate, flag in zip(rates, (prices, volume, amount, inside, usual, equal), strict=True):
                 rate.add(bool(flag), f"{symbol} {frame:%Y-%m-%d}: {found}")
-        report.rates += rates
-
-
-def _read(path: Path, wanted: Iterable[str]) -> pa.Table:
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    table = pyarrow.parquet.read_table(path) if path.suffix == ".parquet" else pyarrow.csv.read_csv(path)
-    missing = [name for name in wanted if name not in table.column_names]
-    if missing:
-        raise RecordingError(f"{path.name}: columns {missing} are missing, found {table.column_names}")
-    return table
-
-
-def _tick_table(path: Path) -> pa.Table:
-    """A recording as TICK_SCHEMA: other columns zero, received now (life times count from there)."""
-    source = _read(path, [name for name, _ in RECORDED_COLUMNS])
-    now, size = int(time.time() * 1000), source.num_rows
-    arrays = []
-    for column in TICK_SCHEMA:
-        if column.name in source.column_names and not pa.types.is_list(column.type):
-            values = source.column(column.name).combine_chunks()
-            integer = pa.int64() if column.name == "time" else column.type
-            try:
-                arrays.append(values.cast(integer).cast(column.type))
-            except pa.ArrowInvalid as error:
-                raise RecordingError(f"{path.name}: column {column.name}: expected {column.type}: {error}") from error
-        elif pa.types.is_list(column.type):
-            arrays.append(pa.array([[]] * size, column.type))
-        else:
-            fixed = {"received_at": now, "session": "validate", "quality_score": 1.0}.get(column.name, 0)
-            arrays.append(pa.array([fixed] * size, column.type))
-    return pa.table(arrays, schema=TICK_SCHEMA)
-
-
-def _vendor_table(path: Path) -> pa.Table:
-    """A vendor's bars with frames as time stamps; a daily row stands at 15:00."""
-    source = _read(path, _VENDOR_COLUMNS)
-    frames = [_frame(value) for value in source.column("frame").to_pylist()]
-    kinds = {"symbol": pa.string(), "vol": pa.int64()}
-    columns = [
-        pa.array(frames, pa.timestamp("s", TZ))
-        if name == "frame"
-        else source.column(name).combine_chunks().cast(kinds.get(name, pa.float64()))
-        for name in _VENDOR_COLUMNS
-    ]
-    return pa.table(columns, names=list(_VENDOR_COLUMNS))
-
-
-def _frame(value: Any) -> datetime:
-    """A vendor's label: text, date or time without zone, in Shanghai; a bare date is the day's close."""
-    if isinstance(value, int):
-        return from_ms(value)
-    if not isinstance(value, (datetime, date)):
-        value = datetime.fromisoformat(str(value)) if len(str(value)) > 10 else date.fromisoformat(str(value))
-    if not isinstance(value, datetime):
-        return at(value, 900)
-    return value.replace(tzinfo=SHANGHAI) if value.tzinfo is None else value.astimezone(SHANGHAI)
+    report.rates += [rate for rate in rates if rate.total]
+    if skipped:
+        report.notes.append(f"1d: {skipped} days not compared: no trade, or their minutes are not all there")
 
 
 def show(report: Report) -> None:
-    """The table of match rates, what was not right, and which kinds of files were absent."""
+    """The table of match rates, what was not right, and what there is to know beside."""
     from rich.console import Console
     from rich.table import Table
 
     console = Console()
-    table = Table("check", "right", "of", "rate", "must be 100 %", title="Recorded data through the warehouse")
+    table = Table(title="Recorded data through the warehouse")
+    table.add_column("check", overflow="fold")
+    for name in ("right", "of", "rate", "must be 100 %"):
+        table.add_column(name, no_wrap=True)
     for rate in report.rates:
         share = f"{100 * rate.matched / rate.total:.2f} %" if rate.total else "none"
         table.add_row(rate.name, f"{rate.matched:,}", f"{rate.total:,}", share, "yes" if rate.exact else "no")
     console.print(table)
     for rate in report.rates:
-        for found in rate.worst:
+        for found in rate.worst if rate.exact else rate.worst[:1]:
             console.print(f"{rate.name}: {found}", markup=False, soft_wrap=True)
-    for text in report.absent:
-        console.print(f"absent: {text}", markup=False)
+    for text in report.unreadable:
+        console.print(f"cannot be read: {text}", markup=False, soft_wrap=True)
+    for text in report.notes:
+        console.print(f"note: {text}", markup=False, soft_wrap=True)
 
 
 def command(folder: Path) -> int:
-    """Validate *folder* and print the report; the exit code: 0 right, 1 not, 2 the folder cannot be used."""
+    """Validate *folder* and print the report; the exit code: 0 right, 1 not, 2 nothing could be checked."""
     import sys
 
     try:
@@ -259,7 +331,10 @@ def command(folder: Path) -> int:
         return 2
     show(report)
     if not any(rate.total for rate in report.rates):
-        sys.stderr.write(f"qmt validate: nothing to check in {folder}: expected ticks_* or bars_1m_* files\n")
+        sys.stderr.write(
+            f"qmt validate: nothing to check in {folder}: expected ticks_*.parquet|csv or bars_1m_*.csv|parquet "
+            "(bars_5m_*, bars_30m_*, bars_1d_* of the same symbols and days are held against them)\n"
+        )
         return 2
     return 0 if report.ok else 1
 

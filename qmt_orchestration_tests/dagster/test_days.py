@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from qmt_orchestration.backfill import instance_of, materialize_days
+from qmt_orchestration.backfill import FROM_WHAT_THERE_IS, instance_of, materialize_days
 from qmt_orchestration.checks import names
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market import calendar
@@ -22,6 +22,7 @@ from qmt_orchestration_tests.dagster import market
 from qmt_orchestration_tests.dagster.market import DAY, SYMBOLS
 
 FRAMES = 241 * len(SYMBOLS)
+DIFFERENT = "symbol = '600000.SH' AND formatDateTime(frame, '%H:%i') IN ('10:30', '10:31', '10:32')"  # more than the 0.5 % that warn
 
 
 def rows(client: Any, table: str) -> list[tuple[Any, ...]]:
@@ -225,6 +226,7 @@ def gateway(settings: Settings) -> Iterator[None]:
         stop.set()
         for thread in threads:
             thread.join(10)
+        heartbeat.stop()
 
 
 def keep_truth(client: Any) -> None:
@@ -240,6 +242,11 @@ def test_history_repairs_a_gap_marks_it_and_the_verdict_says_so(
     market.insert_ticks(clickhouse)
     market.make_bars(clickhouse)
     keep_truth(clickhouse)
+    clickhouse.command(
+        f"ALTER TABLE truth_1m UPDATE vol = vol + 5000, close = close + 1 WHERE {DIFFERENT} SETTINGS mutations_sync = 1"
+    )
+    mine = f"SELECT * FROM bars_1m WHERE {DIFFERENT} ORDER BY frame"
+    ours = clickhouse.query(mine).result_rows
     clickhouse.command("DELETE FROM ticks WHERE symbol = '000001.SZ'")
     for table in ("bars_1m", "bars_5m", "bars_30m", "bars_1d"):
         clickhouse.command(f"DELETE FROM {table} WHERE symbol = '000001.SZ'")
@@ -253,7 +260,47 @@ def test_history_repairs_a_gap_marks_it_and_the_verdict_says_so(
     assert {r[0]: "history" in r[1] for r in sources} == {s: s == "000001.SZ" for s in SYMBOLS}
     failed = {c["check"]: c for c in outcome["checks"]["failed"]}
     assert "filled from QMT" in failed[names.QMT_ROWS]["found"]
-    assert names.QMT_VOLUME not in failed
+    assert clickhouse.query(mine).result_rows == ours, "never overwritten"
+    for check in (names.QMT_VOLUME, names.QMT_OHLC):
+        assert failed[check]["found"].startswith("3 of 478 minutes differ"), failed[check]
+    kept = "SELECT evidence FROM quality_results WHERE check = 'qmt_volume_matches'"
+    assert "600000.SH" in clickhouse.query(kept).first_row[0]
+
+
+def test_a_backfill_takes_ticks_where_they_are_and_else_qmts_history(
+    settings: Settings, clickhouse: Any, redis_client: Any
+) -> None:
+    """Two days, one with ticks; a list of instruments from after both; again, it finds the same."""
+    before = calendar.previous_trading_day(DAY)
+    market.insert_ticks(clickhouse)
+    market.make_bars(clickhouse)
+    keep_truth(clickhouse)
+    for period in ("1m", "1d"):
+        clickhouse.command(
+            f"ALTER TABLE truth_{period} UPDATE frame = frame - 86400 WHERE 1 SETTINGS mutations_sync = 1"
+        )
+    told: list[str] = []
+    with gateway(settings):
+        for _ in range(2):
+            outcome = materialize_days(settings, [before, DAY], told.append, job=FROM_WHAT_THERE_IS)
+            assert outcome["errors"] == []
+            assert outcome["sources"] == {str(before): "QMT history", str(DAY): "ticks"}
+            assert outcome["bars"]["1m"] == 2 * FRAMES
+    assert told[0] == f"making {before}, 1 of 2 days"
+    assert "s left" in told[1]
+    source = "SELECT DISTINCT source FROM {t} WHERE toDate(frame) = toDate('" + str(before) + "')"
+    for table in ("bars_1m", "bars_1d"):
+        assert clickhouse.query(source.format(t=table)).result_rows == [("history",)]
+    without = materialize_days(settings, [before], job=FROM_WHAT_THERE_IS)
+    assert without["sources"] == {str(before): "QMT history"}, "what was fetched once is still there"
+
+
+def test_a_backfill_without_ticks_and_gateway_fails_and_says_what_to_do(
+    settings: Settings, clickhouse: Any, redis_client: Any
+) -> None:
+    outcome = materialize_days(settings, [DAY], job=FROM_WHAT_THERE_IS)
+    assert outcome["failed_runs"] == 1
+    assert "no gateway is alive" in outcome["errors"][0]["error"]
 
 
 def test_without_a_gateway_the_days_own_bars_are_made_all_the_same(

@@ -1,14 +1,26 @@
--- A vendor's minute bars summed over a day against the vendor's daily bar. The vendor rounds a minute's volume to lots and its amount to
--- yuan: 240 of these may add up to some shares and yuan; a day's high and low may lie outside the minutes'.
-SELECT toString(v.symbol) AS symbol, v.frame AS frame, m.open = v.open AND m.close = v.close AS prices_ok,
-       abs(m.vol - v.vol) <= {vol_tolerance:Int64} AS vol_ok, abs(m.amount - v.amount) <= {amount_tolerance:Float64} AS amount_ok,
-       m.high <= v.high AND m.low >= v.low AS range_ok,
+-- A vendor's finest intraday bars summed over a day against the vendor's daily bar: symbol, frame, whether the day is whole (all 240
+-- minutes, some trade), flags, both. The vendor rounds a minute's volume to lots and its amount to yuan, so that each
+-- minute of a traded row may be off by 50 shares and half a yuan; a day's high and low may lie outside the minutes'. Where there is after-hours trading
+-- (STAR since 2019-07-22, ChiNext since 2020-08-24, all since 2026-07-06), the day's volume and amount may hold it.
+WITH
+    v AS (SELECT *, toUInt16OrZero(trimRight(period, 'm')) AS n FROM qmt_bars FINAL WHERE match(period, '^[0-9]+m$')),
+    finest AS (SELECT symbol, toDate(frame) AS day, min(n) AS n FROM v GROUP BY symbol, day),
+    m AS (
+        SELECT f.symbol AS symbol, f.day AS day, argMinIf(x.open, x.frame, x.vol > 0) AS open, maxIf(x.high, x.vol > 0) AS high,
+               minIf(x.low, x.vol > 0) AS low, argMax(x.close, x.frame) AS close, toInt64(sum(x.vol)) AS vol, sum(x.amount) AS amount,
+               toInt64(sumIf(x.n, x.vol > 0)) AS traded, sumIf(x.n, toHour(x.frame) * 60 + toMinute(x.frame) != 570) AS minutes
+        FROM v AS x INNER JOIN finest AS f ON x.symbol = f.symbol AND toDate(x.frame) = f.day AND x.n = f.n
+        GROUP BY symbol, day
+    )
+SELECT toString(d.symbol) AS symbol, d.frame AS frame, m.minutes = 240 AND m.vol > 0 AND d.vol > 0 AS comparable,
+       m.open = d.open AND m.close = d.close AS prices_ok,
+       startsWith(d.symbol, '68') AND toDate(d.frame) >= '2019-07-22' OR startsWith(d.symbol, '30') AND toDate(d.frame) >= '2020-08-24' OR toDate(d.frame) >= '2026-07-06' AS after_hours,
+       abs(m.vol - d.vol) <= 50 * m.traded OR (after_hours AND d.vol > m.vol) AS vol_ok,
+       abs(m.amount - d.amount) <= 0.5 * m.traded + 0.01 OR (after_hours AND d.amount > m.amount) AS amount_ok,
+       m.high <= d.high AND m.low >= d.low AS range_ok,
+       abs(m.vol - d.vol) <= {vol_usual:Int64} AS vol_close, m.high = d.high AND m.low = d.low AS range_equal,
        concat('minutes ', toString((m.open, m.high, m.low, m.close, m.vol, m.amount)), ', the day ',
-              toString((v.open, v.high, v.low, v.close, v.vol, v.amount))) AS found
-FROM (SELECT * FROM qmt_bars FINAL WHERE period = '1d') AS v
-INNER JOIN (
-    SELECT symbol, toDate(frame) AS day, argMin(b.open, b.frame) AS open, max(b.high) AS high, min(b.low) AS low,
-           argMax(b.close, b.frame) AS close, toInt64(sum(b.vol)) AS vol, sum(b.amount) AS amount
-    FROM bars_1m AS b FINAL GROUP BY symbol, day
-) AS m ON v.symbol = m.symbol AND toDate(v.frame) = m.day
+              toString((d.open, d.high, d.low, d.close, d.vol, d.amount))) AS found
+FROM (SELECT * FROM qmt_bars FINAL WHERE period = '1d') AS d
+LEFT JOIN m ON d.symbol = m.symbol AND toDate(d.frame) = m.day
 ORDER BY symbol, frame

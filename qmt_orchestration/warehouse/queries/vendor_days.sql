@@ -1,2 +1,2 @@
--- Days with minute bars of others.
-SELECT DISTINCT toDate(frame) AS day FROM qmt_bars WHERE period = '1m' ORDER BY day
+-- Days with intraday bars of others.
+SELECT DISTINCT toDate(frame) AS day FROM qmt_bars WHERE match(period, '^[0-9]+m$') ORDER BY day

@@ -1,0 +1,169 @@
+"""Files of recorded market data, read into the warehouse's own columns.
+
+Ticks: ``ticks_*.parquet|csv`` with `market.schema.RECORDED_COLUMNS`. Bars of others: ``bars_{Nm,1d}_*.csv`` (or
+parquet) with symbol, frame (end label), open, high, low, close, vol (shares), amount (yuan). Rows without a value
+where one is needed are left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TZ, TickFlag
+from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms
+
+TICKS: Final = re.compile(r"^ticks_.*\.(parquet|csv)$")
+VENDOR: Final = re.compile(r"^bars_(\d+m|1d)_.*\.(parquet|csv)$")
+VENDOR_COLUMNS: Final = ("symbol", "frame", "open", "high", "low", "close", "vol", "amount")
+#: A symbol whose first tick of the day comes later, with volume, was recorded from the middle of the day on.
+LATEST_START_MINUTE: Final = 571
+_EARLIEST_MS: Final = 631_123_200_000  # 1990-01-01
+_MARKETS: Final = {".XSHE": ".SZ", ".XSHG": ".SH"}
+
+
+class RecordingError(ValueError):
+    """The folder or a file in it cannot be used; the message names file, column and what was expected."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Rows of one file, and how many rows were left out because a value was missing."""
+
+    table: pa.Table
+    left_out: int
+
+
+def read_ticks(path: Path) -> Recording:
+    """A recording as TICK_SCHEMA: other columns zero, received now (life times count from there). Raises
+    `RecordingError`."""
+    source, left_out = _complete(_read(path, [name for name, _ in RECORDED_COLUMNS]), [n for n, _ in RECORDED_COLUMNS])
+    stamps = _epoch_ms(path, source.column("time"))
+    now, size = int(time.time() * 1000), source.num_rows
+    arrays = []
+    for column in TICK_SCHEMA:
+        if column.name == "time":
+            arrays.append(stamps.cast(column.type))
+        elif pa.types.is_list(column.type):
+            arrays.append(pa.array([[]] * size, column.type))
+        elif column.name in source.column_names and column.name not in ("received_at", "session", "seq", "flags"):
+            arrays.append(_cast(path, source, column.name, column.type))
+        else:
+            fixed = {"received_at": now, "session": "validate", "quality_score": 1.0}.get(column.name, 0)
+            arrays.append(pa.array([fixed] * size, column.type))
+    return Recording(_with_baselines(pa.table(arrays, schema=TICK_SCHEMA)), left_out)
+
+
+def _with_baselines(ticks: pa.Table) -> pa.Table:
+    """*ticks* with the first one of each symbol and day flagged as a baseline when the recording began in mid-session:
+    what was traded before it belongs to no minute."""
+    frame = ticks.select(["symbol", "time", "pvolume", "volume"]).to_pandas()
+    local = frame["time"].dt
+    traded = (frame["pvolume"] > 0) | (frame["volume"] > 0)
+    first = ~frame.assign(day=local.date).sort_values(["time", "pvolume"], kind="stable").duplicated(["symbol", "day"])
+    late = local.hour * 60 + local.minute >= LATEST_START_MINUTE
+    flags = (first.sort_index() & late & traded).to_numpy().astype("uint32") * int(TickFlag.BASELINE)
+    return ticks.set_column(ticks.column_names.index("flags"), TICK_SCHEMA.field("flags"), pa.array(flags))
+
+
+def read_bars(path: Path) -> Recording:
+    """A vendor's bars as VENDOR_COLUMNS with frames as time stamps; a daily row stands at 15:00. Raises
+    `RecordingError`."""
+    source, left_out = _complete(_read(path, VENDOR_COLUMNS), VENDOR_COLUMNS)
+    try:
+        frames = [_frame(value) for value in source.column("frame").to_pylist()]
+    except ValueError as error:
+        raise RecordingError(f"{path.name}: column frame: expected like 2022-02-08 09:31:00: {error}") from error
+    kinds = {"symbol": pa.string(), "vol": pa.int64()}
+    columns = [
+        pa.array(frames, pa.timestamp("s", TZ))
+        if name == "frame"
+        else _cast(path, source, name, kinds.get(name, pa.float64()))
+        for name in VENDOR_COLUMNS
+    ]
+    return Recording(pa.table(columns, names=list(VENDOR_COLUMNS)), left_out)
+
+
+def _read(path: Path, wanted: Iterable[str]) -> pa.Table:
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    try:
+        if path.suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            as_text = pyarrow.csv.ConvertOptions(column_types={"symbol": pa.string()}, strings_can_be_null=True)
+            table = pyarrow.csv.read_csv(path, convert_options=as_text)
+    except (pa.ArrowException, OSError) as error:
+        raise RecordingError(f"{path.name}: cannot be read as {path.suffix[1:]}: {error}") from error
+    missing = [name for name in wanted if name not in table.column_names]
+    if missing:
+        raise RecordingError(f"{path.name}: columns {missing} are missing, found {table.column_names}")
+    return table.combine_chunks()
+
+
+def _complete(table: pa.Table, needed: Iterable[str]) -> tuple[pa.Table, int]:
+    """The rows of *table* that have all *needed* values (no null, no NaN), and the number of the others."""
+    keep = pa.array([True] * table.num_rows, pa.bool_())
+    for name in needed:
+        column = table.column(name)
+        keep = pc.and_(keep, pc.is_valid(column))
+        if pa.types.is_floating(column.type):
+            keep = pc.and_(keep, pc.fill_null(pc.is_finite(column), False))
+    kept = table.filter(keep).combine_chunks()
+    return kept, table.num_rows - kept.num_rows
+
+
+def _cast(path: Path, table: pa.Table, name: str, kind: pa.DataType) -> Any:
+    values = table.column(name)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if pa.types.is_integer(kind) and pa.types.is_floating(values.type):
+        values = pc.round(values)
+    try:
+        cast = values.cast(kind)
+    except pa.ArrowException as error:
+        raise RecordingError(f"{path.name}: column {name}: expected {kind}, found {values.type}: {error}") from error
+    if name == "symbol":
+        for theirs, ours in _MARKETS.items():
+            cast = pc.replace_substring(cast, theirs, ours)
+    return cast
+
+
+def _epoch_ms(path: Path, column: Any) -> Any:
+    """Times of ticks as epoch ms, from integers or time stamps (without zone: Shanghai)."""
+    if pa.types.is_timestamp(column.type):
+        zoned = column if column.type.tz else pc.assume_timezone(column, TZ)
+        return zoned.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
+    try:
+        stamps = (pc.round(column) if pa.types.is_floating(column.type) else column).cast(pa.int64())
+    except pa.ArrowException as error:
+        raise RecordingError(f"{path.name}: column time: expected epoch ms, found {column.type}") from error
+    if len(stamps) and pc.min(stamps).as_py() < _EARLIEST_MS:
+        raise RecordingError(f"{path.name}: column time: expected epoch ms, found {pc.min(stamps).as_py()}")
+    return stamps
+
+
+def _frame(value: Any) -> datetime:
+    """A vendor's label: text, date, YYYYMMDD[hhmm[ss]], epoch ms, or time without zone, in Shanghai; a bare date is the
+    day's close."""
+    text = str(value)
+    if isinstance(value, int) and len(text) not in (8, 12, 14):
+        return from_ms(value)
+    if text.isdigit():
+        form = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}.get(len(text), "%Y%m%d")
+        value = datetime.strptime(text, form).replace(tzinfo=SHANGHAI)
+        value = value.date() if len(text) == 8 else value
+    elif not isinstance(value, (datetime, date)):
+        value = datetime.fromisoformat(text) if len(text) > 10 else date.fromisoformat(text)
+    if not isinstance(value, datetime):
+        return at(value, 900)
+    return value.replace(tzinfo=SHANGHAI) if value.tzinfo is None else value.astimezone(SHANGHAI)
