@@ -1,7 +1,7 @@
 """Keeping the embedded engines running: one that has died, or that hangs, is started again on its port.
 
-An engine hangs when it has answered nothing for QMT_SERVICE_STALE_SECONDS and does nothing either: none of its threads
-runs or waits for the disk, and it has used next to no processor time (a process that was stopped, a deadlock). An
+An engine hangs when for QMT_SERVICE_STALE_SECONDS it has answered nothing and done nothing either: none of its threads
+ran or waited for the disk, and it used next to no processor time (a process that was stopped, a deadlock). An
 engine that works while it does not answer (a long merge, a machine under load, a slow disk) is left alone for two
 minutes. While this process itself was stopped nobody could be heard, so silence is counted anew.
 """
@@ -99,19 +99,22 @@ class Watch:
         if time.monotonic() - self._looked > _SLEPT_SECONDS:
             self._heard()
         answered = self._answers()
-        self._looked = time.monotonic()
+        before, self._looked = self._looked, time.monotonic()
         if answered:
             self._heard()
             return ""
-        silent = self._looked - self._answered
+        if self._busy(self._looked - before):
+            self._worked = self._looked
+        silent, idle = self._looked - self._answered, self._looked - max(self._answered, self._worked)
         if silent > _BUSY_SECONDS:
             return f"no answer for {silent:.0f} s"
-        if silent > self._stale and not self._busy(silent):
+        if idle > self._stale:
             return f"no answer for {silent:.0f} s, and it does nothing"
         return ""
 
     def _heard(self) -> None:
-        self._answered, self._used = time.monotonic(), self._processor_seconds()
+        self._answered = self._worked = time.monotonic()
+        self._used = self._processor_seconds()
 
     def _answers(self) -> bool:
         """Whether it says anything at all: "still loading" or "no password given" is an answer."""
@@ -122,10 +125,10 @@ class Watch:
         except OSError:
             return False
 
-    def _busy(self, silent: float) -> bool:
-        if self._processor_seconds() - self._used > _IDLE_SHARE * silent:
-            return True
-        return bool(self._states() & {"R", "D"})
+    def _busy(self, seconds: float) -> bool:
+        """Whether it has worked in the *seconds* since the last look, or would like to now."""
+        before, self._used = self._used, self._processor_seconds()
+        return self._used - before > _IDLE_SHARE * seconds or bool(self._states() & {"R", "D"})
 
     def _processor_seconds(self) -> float:
         try:
