@@ -54,7 +54,9 @@ def agent(
 
 
 def status(data_dir: DataDir = None) -> None:
-    """The market's clock and every service: state, desired state, heartbeat, rate, delay, lag, memory, restarts."""
+    """The market's clock and every service: state (and the wanted one, where it differs), heartbeat, rate, delay, lag,
+    memory, restarts."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -63,12 +65,20 @@ def status(data_dir: DataDir = None) -> None:
 
     with _redis(data_dir) as client:
         clock, rows = read_clock(client), status_rows(read_all(client), read_desired(client), time.time() * 1000)
-    table = Table(title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}" + (" (simulated)" if clock.simulated else ""))
-    for column in rows[0]:
-        table.add_column(column, justify="left" if column in ("service", "host", "state", "desired") else "right")
+    table = Table(
+        title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}" + (" (simulated)" if clock.simulated else ""),
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    told = [name for name in rows[0] if name != "desired" and any(row[name] not in ("", "–") for row in rows)]
+    for column in told:
+        left = column in ("service", "host", "state", "note")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "note", overflow="fold")
     for row in rows:
         healthy = row["state"] == row["desired"] or row["state"] in ("standby", "finished")
-        table.add_row(*row.values(), style="" if healthy else "red")
+        if not healthy:
+            row["state"] += f" (wanted: {row['desired']})"
+        table.add_row(*(row[name] for name in told), style="" if healthy else "red")
     Console().print(table)
 
 
