@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from qmt_orchestration.terminal import screen
+
 
 def quality(
     date: Annotated[str | None, typer.Option(help="Trading day; default: the newest with verdicts")] = None,
@@ -18,7 +20,6 @@ def quality(
 ) -> None:
     """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 2 when one is
     ERROR."""
-    from rich.console import Console
 
     from qmt_orchestration.assets.report import verdicts
     from qmt_orchestration.embedded import engines
@@ -40,7 +41,7 @@ def quality(
             f"no verdicts{f' of {day}' if day else ''}: make the day with `qmt backfill` or in Dagster", err=True
         )
         raise typer.Exit(1)
-    Console().print(_table(day, [v for v in found if not (failed and v.passed)]))
+    screen().print(_table(day, [v for v in found if not (failed and v.passed)]))
     if any(not v.passed and v.severity == "ERROR" for v in found):
         raise typer.Exit(2)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -10,18 +9,19 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from qmt_orchestration.client import registry
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.terminal import WIDE, screen
 
 T = TypeVar("T")
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ClientId = Annotated[str, typer.Argument(help="Client id, as `qmt clients` shows it")]
-_WIDE, _NARROW = 160, 120  # columns
+_NARROW = 120  # columns
 _STATES = {"running": "green", "paused": "yellow", "stopped": "dim", "down": "red"}
 
 clients_app = typer.Typer(help="The clients of the bar stream: list, stats, stop, start, evict.", rich_markup_mode=None)
@@ -48,7 +48,7 @@ def stats(context: typer.Context, client_id: ClientId) -> None:
     table = Table(show_header=False, box=None)
     for name, value in asdict(info).items():
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
-    _console().print(table)
+    screen().print(table)
 
 
 @clients_app.command()
@@ -89,10 +89,10 @@ def quote(
     from qmt_orchestration.market.sessions import from_ms
     from qmt_orchestration.warehouse.client import connect
 
-    screen = _console()
+    out = screen()
     table = Table("Symbol", "Time", box=None)
     names = ("Price", "Change", "%", "Open", "High", "Low", "Prev.", "Volume", "Amount", "Bid", "Ask")
-    shown = 3 if screen.width < _NARROW else len(names)  # what does not fit whole is left out, not cut
+    shown = 3 if out.width < _NARROW else len(names)  # what does not fit whole is left out, not cut
     for name in names[:shown]:
         table.add_column(name, justify="right")
     unknown = []
@@ -123,7 +123,7 @@ def quote(
             f"ClickHouse does not answer ({str(error)[:200]}); is it running (`qmt up`), is QMT_CLICKHOUSE_URL right?"
         )
     if table.row_count:
-        screen.print(table)
+        out.print(table)
     if unknown:
         _fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
 
@@ -133,18 +133,18 @@ def top(
     once: Annotated[bool, typer.Option("--once", help="Print one picture and end")] = False,
 ) -> None:
     """Live view of the market clock, the services and the clients; Ctrl-C ends it."""
-    screen = _console()
+    out = screen()
     if once:
-        screen.print(_on_redis(data_dir, lambda redis: picture(redis, screen.width)))
+        out.print(_on_redis(data_dir, lambda redis: picture(redis, out.width)))
         return
     settings = _settings(data_dir)
     from qmt_orchestration.stream.connection import connect
 
     redis = connect(settings)
     try:
-        with Live(console=screen, screen=True, auto_refresh=False) as live:
+        with Live(console=out, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(_or_error(redis, lambda client: picture(client, screen.width)), refresh=True)
+                live.update(_or_error(redis, lambda client: picture(client, out.width)), refresh=True)
                 time.sleep(1)
     except KeyboardInterrupt:
         return
@@ -152,7 +152,7 @@ def top(
         redis.close()
 
 
-def picture(redis: Any, width: int = _WIDE) -> Group:
+def picture(redis: Any, width: int = WIDE) -> Group:
     """Clock and feed, services, clients: what `qmt top` shows on a screen of *width* columns."""
     from qmt_orchestration.stream.clock import read_clock
     from qmt_orchestration.stream.heartbeat import read_all
@@ -170,7 +170,7 @@ def picture(redis: Any, width: int = _WIDE) -> Group:
     return Group(Text(head, "bold"), "", services, "", clients_table(registry.list_clients(redis), width))
 
 
-def clients_table(infos: list[registry.ClientInfo], width: int = _WIDE) -> Table:
+def clients_table(infos: list[registry.ClientInfo], width: int = WIDE) -> Table:
     """One row per client; below 120 columns only what tells whether it keeps up."""
     narrow = width < _NARROW
     table = Table(title="Clients", title_justify="left", box=None)
@@ -203,15 +203,9 @@ def clients_table(infos: list[registry.ClientInfo], width: int = _WIDE) -> Table
     return table
 
 
-def _console() -> Console:
-    """The terminal; a pipe or a file gets whole lines, however long."""
-    plain = Console()
-    return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=_WIDE)
-
-
 def _print_clients(data_dir: Path | None) -> None:
-    screen = _console()
-    screen.print(clients_table(_on_redis(data_dir, registry.list_clients), screen.width))
+    out = screen()
+    out.print(clients_table(_on_redis(data_dir, registry.list_clients), out.width))
 
 
 def _settings(data_dir: Path | None) -> Settings:

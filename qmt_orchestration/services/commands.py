@@ -19,6 +19,7 @@ from qmt_orchestration.services.link import CLOCKS_APART_MS
 from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.terminal import screen
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}")]
@@ -57,7 +58,6 @@ def status(data_dir: DataDir = None) -> None:
     """The market's clock and every service: state (and the wanted one, where it differs), heartbeat, rate, delay, lag,
     memory, restarts."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from qmt_orchestration.stream.clock import read_clock
@@ -79,7 +79,7 @@ def status(data_dir: DataDir = None) -> None:
         if not healthy:
             row["state"] += f" (wanted: {row['desired']})"
         table.add_row(*(row[name] for name in told), style="" if healthy else "red")
-    Console().print(table)
+    screen().print(table)
 
 
 def start(service: ServiceName, data_dir: DataDir = None) -> None:

@@ -57,7 +57,7 @@ def test_status_shows_services_agents_and_what_is_absent(qmt: Any, client: Any, 
     )
     shown = qmt("status")
     assert shown.exit_code == 0, shown.output
-    lines = {line.split()[1]: line for line in shown.output.split("\n") if line.startswith("│")}
+    lines = {line.split()[0]: line for line in shown.output.split("\n") if line.strip()}
     assert "h1" in lines["writer"]
     for cell in ("1,23", "87 ms", "210 MB", "running"):
         assert cell in lines["writer"], lines["writer"]
