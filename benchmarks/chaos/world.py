@@ -66,7 +66,6 @@ class Market:
             "sim_start_time": self.start,
             "feed_gap_seconds": 60 * self.speed,
             "feed_silence_seconds": 15 * self.speed,
-            "close_fallback_seconds": 30 * self.speed,
             # what a dead writer had in hand is claimed after 60 s of the wall clock; its bars must still be revised
             "publish_revision_frames": max(math.ceil(90 * self.speed / 60), 5),
             "stream_retention_seconds": self.retention_seconds,

@@ -85,7 +85,7 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
                 return _finalize(client, config.window(day))
             closed = None  # of a day that is over, everything
             if day == clock.today():
-                closed = closed_watermark(client, clickhouse.settings, day, clock.now_ms())
+                closed = closed_watermark(client, clickhouse.settings, day, clock.now_ms(), speed=clock.speed)
             return _whole_day(context, client, Window.whole(day, now), live=day == clock.today(), closed=closed)
 
         return make_days(context, client, clickhouse.settings, "bars_1m", make, "bars_rows")

@@ -27,6 +27,8 @@ AFTER_HOURS_END: Final = time(15, 30)
 
 #: End labels in minutes since midnight, in order: 570, 571 … 690, 781 … 900.
 MINUTE_LABELS: Final[tuple[int, ...]] = (570, *range(571, 691), *range(781, 901))
+#: The labels after which none follows for long: 11:30 and 15:00.
+SESSION_ENDS: Final[tuple[int, ...]] = (690, 900)
 FRAMES_PER_DAY: Final = len(MINUTE_LABELS)  # 241
 
 

@@ -77,7 +77,8 @@ def build_minutes_sensor(days: dg.DailyPartitionsDefinition, settings: Settings)
         if (left := cursor.pause_left(time.time())) > 0:
             reason = f"{cursor.failures} runs failed in a row, the last was {cursor.run_id}: waiting {left:.0f} s more"
             return dg.SensorResult(skip_reason=reason, cursor=cursor.text())
-        found = pending(clickhouse.connect(), clickhouse.settings, read_clock(redis.connect()).now_ms())
+        clock = read_clock(redis.connect())
+        found = pending(clickhouse.connect(), clickhouse.settings, clock.now_ms(), speed=clock.speed)
         chosen = [p for p in found if days.has_partition_key(p.day.isoformat())]
         if not chosen:
             return dg.SensorResult(skip_reason=_nothing(found, clickhouse.settings.first_date), cursor=cursor.text())

@@ -17,7 +17,7 @@ from typing import Any, Final
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.periods import UnknownPeriod as UnknownPeriod
 from qmt_orchestration.market.periods import intraday, minutes_of
-from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at, frame_label, from_ms, to_ms
+from qmt_orchestration.market.sessions import MINUTE_LABELS, SESSION_ENDS, SHANGHAI, at, frame_label, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import load_sql
 
@@ -46,12 +46,14 @@ class Pending:
     frames: int
 
 
-def pending(client: Any, settings: Settings, now_ms: int) -> list[Pending]:
+def pending(client: Any, settings: Settings, now_ms: int, *, speed: float = 1.0) -> list[Pending]:
     """Closed frames to be made final, oldest day first; *now_ms* is the market's now (`stream.clock.read_clock`).
 
-    A frame is closed when the market's newest tick is ``close_grace_ms`` past its end, or, on the day of *now_ms* only,
-    ``close_fallback_seconds`` after its end. The range of a day reaches to its last closed frame, because a late tick
-    also moves the minutes after its own. Days whose intraday rollups lag behind their minutes are told, too.
+    A frame is closed when the market's newest tick is ``close_grace_ms`` past its end. The clock alone closes what a
+    session's end leaves open (11:30, 15:00), on the day of *now_ms* only and ``close_fallback_seconds`` of wall time
+    after it (*speed*: market seconds per wall second): a minute in mid-session whose ticks are merely late must not be
+    closed without them. The range of a day reaches to its last closed frame, because a late tick also moves the minutes
+    after its own. Days whose intraday rollups lag behind their minutes are told, too.
     """
     today = from_ms(now_ms).date()
     days = client.query(load_sql("state_days")).result_rows
@@ -59,7 +61,7 @@ def pending(client: Any, settings: Settings, now_ms: int) -> list[Pending]:
     found: dict[date, Pending] = {}
     for day, touched in days:
         if touched or day in (today, newest):
-            one = _open_frames(client, settings, day, now_ms)
+            one = _open_frames(client, settings, day, _fallback(settings, day, now_ms, speed))
             if one:
                 found[day] = one
     for period in intraday(settings.rollup_periods):
@@ -68,9 +70,10 @@ def pending(client: Any, settings: Settings, now_ms: int) -> list[Pending]:
     return [found[day] for day in sorted(found)]
 
 
-def closed_watermark(client: Any, settings: Settings, day: date, now_ms: int) -> datetime | None:
+def closed_watermark(client: Any, settings: Settings, day: date, now_ms: int, *, speed: float = 1.0) -> datetime | None:
     """The last closed frame of *day* (the rule of `pending`), None before the first has closed."""
-    closed = _closed(day, market_time_ms(client, day), settings.close_grace_ms, _fallback(settings, day, now_ms))
+    by_clock = _fallback(settings, day, now_ms, speed)
+    closed = _closed(day, market_time_ms(client, day), settings.close_grace_ms, by_clock)
     return closed[-1] if closed else None
 
 
@@ -212,19 +215,20 @@ def _block(client: Any, table: str, day: date) -> int:
     return int(client.query(load_sql("newest_block"), {"table": table, "day": day}).first_row[0])
 
 
-def _open_frames(client: Any, settings: Settings, day: date, now_ms: int) -> Pending | None:
+def _open_frames(client: Any, settings: Settings, day: date, by_clock_ms: int) -> Pending | None:
     rows = client.query(load_sql("open_frames"), {"day": day}).result_rows
-    closed = _closed(day, int(rows[0][4]), settings.close_grace_ms, _fallback(settings, day, now_ms))
+    closed = _closed(day, int(rows[0][4]), settings.close_grace_ms, by_clock_ms)
     if not closed:
         return None
     open_frames = [frame for frame, _, _, is_final, *_ in rows if not is_final and _local(frame) <= closed[-1]]
     return Pending(day, _local(open_frames[0]), closed[-1], len(open_frames)) if open_frames else None
 
 
-def _fallback(settings: Settings, day: date, now_ms: int) -> int:
-    """Epoch ms up to which frame ends are closed by the clock alone; 0 on any day but today's."""
-    now = from_ms(now_ms)
-    return to_ms(now - timedelta(seconds=settings.close_fallback_seconds)) if now.date() == day else 0
+def _fallback(settings: Settings, day: date, now_ms: int, speed: float) -> int:
+    """The end of a session (11:30, 15:00; epoch ms) up to which the clock alone closes frames; 0: none yet."""
+    passed = now_ms - int(settings.close_fallback_seconds * max(speed, 1.0) * 1000)
+    ends = [to_ms(at(day, minutes)) for minutes in SESSION_ENDS]
+    return max((end for end in ends if end <= passed), default=0) if from_ms(now_ms).date() == day else 0
 
 
 def _closed(day: date, market_ms: int, grace_ms: int, clock_ms: int) -> list[datetime]:

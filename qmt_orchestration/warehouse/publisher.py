@@ -27,7 +27,7 @@ import pyarrow as pa
 import redis
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
-from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, minute_frames, to_ms
+from qmt_orchestration.market.sessions import MINUTE_LABELS, SESSION_ENDS, at, from_ms, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
@@ -51,7 +51,6 @@ _FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
 _DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
 _REVISE_SECONDS: Final = 5.0  # wall clock, between looks for late ticks while no frame closes
 _SETTLE_SECONDS: Final = 0.5  # the same while last snapshots of a session come in
-_ENDS: Final = (690, 900)  # frames after which none closes for long: 11:30, 15:00
 _DAY_DONE: Final = 905  # progress of a day whose last revisions are published: 15:05
 
 _COLUMNS: Final = ("frame", "symbol", "open", "high", "low", "close", "vol", "amount", "source", "quality_score")
@@ -172,7 +171,7 @@ class Publisher:
 
     def _step_day(self, day: date, done: int, clock: MarketClock) -> int:
         now_ms = clock.now_ms()
-        watermark = bars.closed_watermark(self._clickhouse, self._settings, day, now_ms)
+        watermark = bars.closed_watermark(self._clickhouse, self._settings, day, now_ms, speed=clock.speed)
         newest = to_ms(watermark) if watermark else 0
         frames = [to_ms(frame) for frame in minute_frames(day)]
         closed = [frame for frame in frames if frame <= newest]
@@ -184,8 +183,8 @@ class Publisher:
             if self._state is None:
                 return count
             done = part[-1]
-        if done in closed and (due or done in (to_ms(at(day, minutes)) for minutes in _ENDS)):
-            count += self._revise(day, closed, done, now_ms, new=bool(due))
+        if done in closed and (due or done in (to_ms(at(day, minutes)) for minutes in SESSION_ENDS)):
+            count += self._revise(day, closed, done, clock, new=bool(due))
         following = next((frame for frame in frames[len(closed) :] if frame > done), 0)
         self._due_at = (clock, following + self._settings.close_grace_ms) if following else None
         if self._settings.publish_forming and day == clock.today() and time.monotonic() >= self._next_forming:
@@ -214,13 +213,14 @@ class Publisher:
         self.delay_ms = clock.now_ms() - due[-1]
         return count
 
-    def _revise(self, day: date, closed: Sequence[int], done: int, now_ms: int, *, new: bool) -> int:
+    def _revise(self, day: date, closed: Sequence[int], done: int, clock: MarketClock, *, new: bool) -> int:
         """Publish what has changed in the last frames since they went out; *new*: a frame has just been published."""
-        last = self._settings.close_fallback_seconds * 1000 + to_ms(at(day, _DAY_DONE)) <= now_ms
+        now_ms, late_ms = clock.now_ms(), self._settings.close_fallback_seconds * max(clock.speed, 1.0) * 1000
+        last = to_ms(at(day, _DAY_DONE)) + late_ms <= now_ms
         over = last and done == closed[-1] == to_ms(at(day, MINUTE_LABELS[-1]))
         if not (over or new) and time.monotonic() < self._next_revision:
             return 0
-        settling = done in (to_ms(at(day, minutes)) for minutes in _ENDS) and now_ms < self._settled_ms(done)
+        settling = done in (to_ms(at(day, minutes)) for minutes in SESSION_ENDS) and now_ms < self._settled_ms(done)
         self._next_revision = time.monotonic() + (_SETTLE_SECONDS if settling else _REVISE_SECONDS)
         state = self._state_of(day, closed, done)
         first = closed[max(closed.index(done) - self._settings.publish_revision_frames, 0)]
@@ -261,7 +261,7 @@ class Publisher:
 
     def _unsettled(self, day: date, rows: Sequence[Row], last: int, now_ms: int) -> set[tuple[int, str]]:
         """Bars (frame ms, symbol) of *last*, if it ends a session, whose symbol has not sent its last snapshot yet."""
-        label = next((minutes for minutes in _ENDS if to_ms(at(day, minutes)) == last), 0)
+        label = next((minutes for minutes in SESSION_ENDS if to_ms(at(day, minutes)) == last), 0)
         if not label or now_ms >= self._settled_ms(last):
             return set()
         found = self._clickhouse.query(load_sql("settled"), parameters={"day": day, "frame": last // 1000}).result_rows
@@ -270,7 +270,7 @@ class Publisher:
         return {
             (last, row[1])
             for row in rows
-            if row[0] * 1000 == last and (row[1] not in there or (label == _ENDS[-1] and row[8] == "filled"))
+            if row[0] * 1000 == last and (row[1] not in there or (label == SESSION_ENDS[-1] and row[8] == "filled"))
         }
 
     def _note(self, state: _Day, fresh: Sequence[Fresh]) -> None:

@@ -38,6 +38,21 @@ def test_the_ends_of_the_sessions_close_without_a_later_tick(
     assert last_closed(clickhouse, settings, now) == closed
 
 
+def test_ticks_that_are_late_in_mid_session_hold_their_minute_open(clickhouse: Any, settings: Any) -> None:
+    """A stalled feed: what the clock closed without its ticks went out as half a bar, and again as a revision."""
+    store(clickhouse, [*OPENING, tick("10:00:00.5", 10.0, 1000)])
+    assert last_closed(clickhouse, settings, "10:20:00") == "09:59"
+    assert last_closed(clickhouse, settings, "11:30:30") == "11:30", "the session is over: what is missing is a gap"
+
+
+def test_the_clock_waits_seconds_of_the_wall_in_a_faster_market(clickhouse: Any, settings: Any) -> None:
+    store(clickhouse, [*OPENING, tick("11:29:59", 10.0, 1000)])
+    closed = [
+        bars.closed_watermark(clickhouse, settings, DAY, clock(now), speed=20.0) for now in ("11:39:59", "11:40:00")
+    ]
+    assert closed == [at(DAY, 689), at(DAY, 690)]
+
+
 def test_the_clock_closes_nothing_of_another_day(clickhouse: Any, settings: Any) -> None:
     store(clickhouse, [*OPENING, tick("10:29:58", 10.0, 1000)])
     other_day = clock("16:00:00", date(2025, 6, 6))
