@@ -83,9 +83,7 @@ class Settings(BaseSettings):
 
     # -- closing minutes ----------------------------------------------------------------------------------------
     close_grace_ms: int = Field(1000, description="A minute closes when market time is this far past its end")
-    close_fallback_seconds: float = Field(
-        30.0, description="… 11:30 and 15:00 at the latest this long after, by the clock"
-    )
+    close_fallback_seconds: float = Field(30.0, description="… by the clock this long after: 11:30, 14:57 … 15:00")
     close_settle_ms: int = Field(
         10_000, ge=0, description="11:30 and 15:00 on the stream: a symbol's bar waits this long for its last snapshot"
     )

@@ -29,6 +29,8 @@ AFTER_HOURS_END: Final = time(15, 30)
 MINUTE_LABELS: Final[tuple[int, ...]] = (570, *range(571, 691), *range(781, 901))
 #: The labels after which none follows for long: 11:30 and 15:00.
 SESSION_ENDS: Final[tuple[int, ...]] = (690, 900)
+#: Labels that may see no later tick for long: 11:30, and those of the closing call, in which the market is silent.
+CLOSED_BY_CLOCK: Final[tuple[int, ...]] = (690, 897, 898, 899, 900)
 FRAMES_PER_DAY: Final = len(MINUTE_LABELS)  # 241
 
 

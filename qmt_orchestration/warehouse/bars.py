@@ -17,7 +17,7 @@ from typing import Any, Final
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.periods import UnknownPeriod as UnknownPeriod
 from qmt_orchestration.market.periods import intraday, minutes_of
-from qmt_orchestration.market.sessions import MINUTE_LABELS, SESSION_ENDS, SHANGHAI, at, frame_label, from_ms, to_ms
+from qmt_orchestration.market.sessions import CLOSED_BY_CLOCK, MINUTE_LABELS, SHANGHAI, at, frame_label, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import load_sql
 
@@ -49,11 +49,12 @@ class Pending:
 def pending(client: Any, settings: Settings, now_ms: int, *, speed: float = 1.0) -> list[Pending]:
     """Closed frames to be made final, oldest day first; *now_ms* is the market's now (`stream.clock.read_clock`).
 
-    A frame is closed when the market's newest tick is ``close_grace_ms`` past its end. The clock alone closes what a
-    session's end leaves open (11:30, 15:00), on the day of *now_ms* only and ``close_fallback_seconds`` of wall time
-    after it (*speed*: market seconds per wall second): a minute in mid-session whose ticks are merely late must not be
-    closed without them. The range of a day reaches to its last closed frame, because a late tick also moves the minutes
-    after its own. Days whose intraday rollups lag behind their minutes are told, too.
+    A frame is closed when the market's newest tick is ``close_grace_ms`` past its end. The clock alone closes what is
+    open where the market is silent by rule (11:30; 14:57 to 15:00), on the day of *now_ms* only and
+    ``close_fallback_seconds`` of wall time after it (*speed*: market seconds per wall second): a minute in mid-session
+    whose ticks are merely late must not be closed without them. The range of a day reaches to its last closed frame,
+    because a late tick also moves the minutes after its own. Days whose intraday rollups lag behind their minutes are
+    told, too.
     """
     today = from_ms(now_ms).date()
     days = client.query(load_sql("state_days")).result_rows
@@ -225,9 +226,9 @@ def _open_frames(client: Any, settings: Settings, day: date, by_clock_ms: int) -
 
 
 def _fallback(settings: Settings, day: date, now_ms: int, speed: float) -> int:
-    """The end of a session (11:30, 15:00; epoch ms) up to which the clock alone closes frames; 0: none yet."""
+    """The frame end (epoch ms) up to which the clock alone closes frames; 0: none yet."""
     passed = now_ms - int(settings.close_fallback_seconds * max(speed, 1.0) * 1000)
-    ends = [to_ms(at(day, minutes)) for minutes in SESSION_ENDS]
+    ends = [to_ms(at(day, minutes)) for minutes in CLOSED_BY_CLOCK]
     return max((end for end in ends if end <= passed), default=0) if from_ms(now_ms).date() == day else 0
 
 

@@ -45,6 +45,14 @@ def test_ticks_that_are_late_in_mid_session_hold_their_minute_open(clickhouse: A
     assert last_closed(clickhouse, settings, "11:30:30") == "11:30", "the session is over: what is missing is a gap"
 
 
+def test_minutes_of_the_closing_call_close_by_the_clock_because_the_market_is_silent(
+    clickhouse: Any, settings: Any
+) -> None:
+    store(clickhouse, [*OPENING, tick("14:57:00.5", 10.0, 1000)])
+    assert last_closed(clickhouse, settings, "14:57:29") == "14:56"
+    assert [last_closed(clickhouse, settings, f"14:{m}:30") for m in (57, 58, 59)] == ["14:57", "14:58", "14:59"]
+
+
 def test_the_clock_waits_seconds_of_the_wall_in_a_faster_market(clickhouse: Any, settings: Any) -> None:
     store(clickhouse, [*OPENING, tick("11:29:59", 10.0, 1000)])
     closed = [

@@ -12,3 +12,4 @@ LEFT JOIN (
 WHERE e.version = 0
    OR ((r.open, r.high, r.low, r.close, r.vol, r.amount, r.source, r.ticks, r.quality_score) != e.content
        AND NOT (e.source = 'history' AND (r.ticks = 0 OR r.gap)))
+SETTINGS final = 0  -- FINAL stands where it is needed; states are merged by the query itself

@@ -61,3 +61,4 @@ LEFT JOIN (
 ) AS e ON b.symbol = e.symbol
 WHERE e.version = 0 OR (b.open, b.high, b.low, b.close, b.vol, b.amount, b.source, b.ticks, b.quality_score, b.pre_close,
                         b.after_hours_vol, b.after_hours_amount, b.suspended) != e.content
+SETTINGS final = 0  -- FINAL stands where it is needed; states are merged by the query itself

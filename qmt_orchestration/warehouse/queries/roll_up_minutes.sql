@@ -32,3 +32,4 @@ LEFT JOIN (
     FROM {table:Identifier} FINAL WHERE toDate(frame) = {day:Date}
 ) AS e ON b.symbol = e.symbol AND b.label = e.frame
 WHERE e.version = 0 OR (b.open, b.high, b.low, b.close, b.vol, b.amount, b.source, b.ticks, b.quality_score) != e.content
+SETTINGS final = 0  -- FINAL stands where it is needed; states are merged by the query itself

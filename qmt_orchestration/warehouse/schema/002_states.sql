@@ -24,7 +24,7 @@ CREATE TABLE IF NOT EXISTS bar_states_1m $on_cluster (
 )
 ENGINE = $aggregating_merge_tree
 PARTITION BY toYYYYMMDD(frame)
-ORDER BY (symbol, frame)
+ORDER BY (frame, symbol)
 TTL toDateTime(intDiv(updated, 1000000)) + INTERVAL $ticks_ttl_days DAY
 SETTINGS $dedup_setting = $dedup_window, ttl_only_drop_parts = 1;
 
@@ -32,7 +32,7 @@ SETTINGS $dedup_setting = $dedup_window, ttl_only_drop_parts = 1;
 CREATE TABLE IF NOT EXISTS bar_states_1m_new $on_cluster AS bar_states_1m
 ENGINE = $aggregating_merge_tree
 PARTITION BY toYYYYMMDD(frame)
-ORDER BY (symbol, frame)
+ORDER BY (frame, symbol)
 TTL toDateTime(intDiv(updated, 1000000)) + INTERVAL $ticks_ttl_days DAY
 SETTINGS ttl_only_drop_parts = 1;
 
