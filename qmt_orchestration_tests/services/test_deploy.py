@@ -193,7 +193,7 @@ def test_clickhouse_roles_can_do_their_work_and_no_more(settings: Settings, redi
         assert migrate(owner)
         assert migrate(owner) == []
     with served_as("qmt_service", settings) as service:
-        ticks = publish(redis_client, range(20))
+        ticks = publish(redis_client, [*range(20), 6200])  # the last one 62 s after the first: its minute is over
         stop = threading.Event()
         lanes = make_lanes(service, stop)
         for lane in lanes:
