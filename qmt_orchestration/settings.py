@@ -109,7 +109,7 @@ class Settings(BaseSettings):
     service_backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause before a restart")
     service_memory_mb: int = Field(2048, ge=0, description="A service above this is restarted gracefully; 0 = no limit")
 
-    # -- quality: limits of the checks (docs/dagster.md); shares are of 1 -------------------------------------------
+    # -- quality: limits of the checks (docs/quality.md); shares are of 1 -------------------------------------------
     quality_missing_symbols_warn: float = Field(0.02, description="Listed, not suspended symbols without data")
     quality_missing_symbols_error: float = 0.20
     quality_missing_frames_error: float = Field(0.001, description="Minutes missing after a symbol's first trade")

@@ -25,7 +25,7 @@ Set-StrictMode -Version Latest
 if (-not (Test-Path -LiteralPath $Python)) { throw "no python at '$Python': give -Python the python.exe of the environment" }
 if (-not (Test-Path -LiteralPath $EnvFile)) { throw "no settings at '$EnvFile': copy qmt.env.example there and fill it in" }
 & $Python -c "import qmt_orchestration, xtquant"
-if ($LASTEXITCODE -ne 0) { throw "qmt_orchestration or xtquant cannot be imported by '$Python': pip install qmt-orchestration" }
+if ($LASTEXITCODE -ne 0) { throw "qmt_orchestration or xtquant cannot be imported by '$Python': run its 'python -m pip install .' in the project's folder" }
 
 $user = [System.Security.Principal.WindowsIdentity]::GetCurrent().Name
 & icacls.exe $EnvFile /inheritance:r /grant:r "${user}:(R,W)" "*S-1-5-18:(R)" | Out-Null # SYSTEM, by its number: names differ by language

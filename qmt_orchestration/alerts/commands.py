@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.terminal import screen
 
 alerts_app = typer.Typer(help="Alerts: try the channels, see what is open.", no_args_is_help=True)
 
@@ -41,7 +42,6 @@ def try_channels(data_dir: DataDir = None) -> None:
 @alerts_app.command(name="list")
 def list_(data_dir: DataDir = None) -> None:
     """Open incidents, notices that wait for a channel or for the session, and those set aside."""
-    from rich.console import Console
     from rich.table import Table
 
     from qmt_orchestration.alerts.state import load
@@ -63,7 +63,7 @@ def list_(data_dir: DataDir = None) -> None:
     table = Table("", "since (Shanghai)", "severity", "what", "partition", "repeats")
     for kind, ms, severity, title, partition, repeats in rows:
         table.add_row(kind, f"{from_ms(ms):%Y-%m-%d %H:%M:%S}", severity, title, partition, str(repeats))
-    Console().print(table)
+    screen().print(table)
 
 
 def _settings(data_dir: Path | None) -> Settings:

@@ -19,8 +19,8 @@ from qmt_orchestration.alerts.live import WATCHED_HERE, watch_live
 from qmt_orchestration.alerts.messages import Finding, Severity
 from qmt_orchestration.alerts.state import load, save
 from qmt_orchestration.alerts.transport import channels, route
+from qmt_orchestration.redaction import Redactor
 from qmt_orchestration.resources import RedisResource
-from qmt_orchestration.services.logs import Redactor
 from qmt_orchestration.settings import Settings
 
 RUNS_PER_LOOK: Final = 50

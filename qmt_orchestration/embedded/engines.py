@@ -104,8 +104,7 @@ def start_clickhouse(settings: Settings, port: int | None = None) -> Engine:
 
     if sys.platform != "win32" and find_spec("chdb") is None:
         raise EngineError(
-            "the embedded ClickHouse needs chdb: pip install 'qmt-orchestration[embedded]', "
-            "or set QMT_CLICKHOUSE_URL to a running server"
+            "the embedded ClickHouse needs chdb: make install, or set QMT_CLICKHOUSE_URL to a running server"
         )
     argv = ["--path", str(warehouse_path(settings)), "--memory-mb", str(settings.clickhouse_memory_mb)]
     return _start("clickhouse", settings, port, argv)

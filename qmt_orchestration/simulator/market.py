@@ -127,7 +127,7 @@ def percents(symbols: tuple[str, ...], day: date) -> I64:
 
 
 def limits(last_close: I64, percent: I64) -> tuple[I64, I64]:
-    """(up, down) limit in cents: last close × (1 ± limit), rounded half up, exactly (DOMAIN 5)."""
+    """(up, down) limit in cents: last close × (1 ± limit), rounded half up, exactly."""
     return (last_close * (100 + percent) + 50) // 100, (last_close * (100 - percent) + 50) // 100
 
 
@@ -319,7 +319,7 @@ def ex_dates(seed: int, symbol: str, days: list[date]) -> list[date]:
 
 
 def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:
-    """The minute bars of *symbol* on *day* as DOMAIN 4 defines them: from the first trade on, filled ones marked."""
+    """The minute bars of *symbol* on *day* by the rule of docs/bars.md: from the first trade on, filled ones marked."""
     bars = MarketDay(seed, day, (symbol,)).bars()
     frames = sessions.minute_frames(day)
     out: list[TrueBar] = []

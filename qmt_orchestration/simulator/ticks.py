@@ -31,7 +31,7 @@ from qmt_orchestration.simulator.market import HALT_CELLS, HALTED, MarketDay
 
 SLOT_MS: Final = 3000
 
-# openInt, the trading phase (DOMAIN 3)
+# openInt, the trading phase
 _PRE_OPEN, _CALL, _CONTINUOUS, _BREAK, _CLOSED, _HALT, _CLOSING_CALL, _AFTER_HOURS = 11, 12, 13, 14, 15, 17, 18, 22
 _STALE: Final = 1
 

@@ -32,7 +32,7 @@ _FAMOUS: Final = {
     "000002.SZ": "万科A",
     "601398.SH": "工商银行",
 }
-#: Funds, indices, bonds, repos and codes nobody knows: whole-quote subscriptions bring them too (DOMAIN 2).
+#: Funds, indices, bonds, repos and codes nobody knows: whole-quote subscriptions bring them too.
 _OTHER_PREFIXES: Final = (("SH", "510"), ("SZ", "159"), ("SH", "113"), ("SZ", "123"), ("SH", "204"), ("SH", "751"))
 _KNOWN_OTHERS: Final = ("510050.SH", "159915.SZ", "000001.SH", "399001.SZ", "113050.SH", "204001.SH", "900901.SH")
 
@@ -96,7 +96,7 @@ def name_of(symbol: str) -> str:
 
 
 def limit_percent(symbol: str, day: date) -> int:
-    """The daily price limit in per cent (DOMAIN 5); codes that are no A-shares get a wide one."""
+    """The daily price limit in per cent; codes that are no A-shares get a wide one."""
     board = board_of(symbol)
     if board is None or board is Board.BSE:
         return 30

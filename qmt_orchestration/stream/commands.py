@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 import redis
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.settings import Settings, get_settings
 from qmt_orchestration.stream import dead_letters
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.terminal import screen
 
 dead_letters_app = typer.Typer(help="Stream entries that could not be handled.", no_args_is_help=True)
 Stream = Annotated[str, typer.Argument(help="Stream, e.g. qmt:ticks:{0}")]
@@ -30,7 +30,7 @@ def list_(
     found = dead_letters.streams(client)
     chosen = [stream] if stream else list(found)
     if not any(found.get(name) for name in chosen):
-        Console().print("no dead letters")
+        typer.echo("no dead letters")
         return
     for name in chosen:
         table = Table(title=f"{name}: {found.get(name, 0)} dead letters", title_justify="left")
@@ -41,7 +41,7 @@ def list_(
             size = sum(len(value) for value in letter.fields.values())
             row = (letter.id, at, letter.source_id, letter.group, str(letter.deliveries), str(size), letter.error[:200])
             table.add_row(*row)
-        Console().print(table)
+        screen().print(table)
 
 
 @dead_letters_app.command()
@@ -51,11 +51,10 @@ def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")]
         letter = dead_letters.show(_client(), stream, letter_id)
     except dead_letters.NoDeadLetter as error:
         raise typer.BadParameter(str(error)) from error
-    out = Console(markup=False, highlight=False)
-    out.print(f"{letter.stream} {letter.source_id}, group {letter.group}, {letter.deliveries} tries")
-    out.print(f"error: {letter.error}")
+    typer.echo(f"{letter.stream} {letter.source_id}, group {letter.group}, {letter.deliveries} tries")
+    typer.echo(f"error: {letter.error}")
     for name, value in letter.fields.items():
-        out.print(f"{name.decode(errors='replace')}: {len(value)} bytes {value[:400]!r}")
+        typer.echo(f"{name.decode(errors='replace')}: {len(value)} bytes {value[:400]!r}")
 
 
 @dead_letters_app.command()
@@ -65,14 +64,14 @@ def replay(stream: Stream, ids: Ids = None, every: All = False) -> None:
         count = dead_letters.replay(_client(), stream, _chosen(ids, every))
     except dead_letters.NoDeadLetter as error:
         raise typer.BadParameter(str(error)) from error
-    Console().print(f"{count} published again on {stream}", markup=False)
+    typer.echo(f"{count} published again on {stream}")
 
 
 @dead_letters_app.command()
 def drop(stream: Stream, ids: Ids = None, every: All = False) -> None:
     """Remove dead letters for good."""
     count = dead_letters.drop(_client(), stream, _chosen(ids, every))
-    Console().print(f"{count} dropped from {stream}", markup=False)
+    typer.echo(f"{count} dropped from {stream}")
 
 
 def _chosen(ids: list[str] | None, every: bool) -> list[str] | None:

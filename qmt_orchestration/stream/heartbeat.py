@@ -16,8 +16,10 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+import psutil
 import redis
 
+from qmt_orchestration.redaction import Redactor
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 
@@ -45,14 +47,18 @@ class Heartbeat:
             "pid": os.getpid(),
             "started_ms": int(time.time() * 1000),
         }
+        self._redact = Redactor.of(settings)
+        self._process = psutil.Process()
         self._next_stats = 0.0
         self._last_beat = 0.0
         self._stopped = threading.Event()
         self._pulse: threading.Thread | None = None
 
     def beat(self, numbers: Mapping[str, Number] | None = None) -> None:
-        """Publish the numbers (text or numbers; times in epoch ms, units in the names)."""
-        fields = {**self._identity, "state": "running", "beat_ms": int(time.time() * 1000), **(numbers or {})}
+        """Publish the numbers (text or numbers; times in epoch ms, units in the names) and the process's memory."""
+        said = {name: self._redact(n) if isinstance(n, str) else n for name, n in (numbers or {}).items()}
+        used = {"memory_mb": round(self._process.memory_info().rss / 1e6, 1), "beat_ms": int(time.time() * 1000)}
+        fields = {**self._identity, "state": "running", **used, **said}
         pipe = self._client.pipeline(transaction=True)
         pipe.delete(self._key)  # what an earlier beat said and this one does not must not linger
         pipe.hset(self._key, mapping=fields)

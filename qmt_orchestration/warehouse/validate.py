@@ -299,10 +299,11 @@ def _vendor_days(client: Any, report: Report) -> None:
 
 def show(report: Report) -> None:
     """The table of match rates, what was not right, and what there is to know beside."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from qmt_orchestration.terminal import screen
+
+    console = screen()
     table = Table(title="Recorded data through the warehouse")
     table.add_column("check", overflow="fold")
     for name in ("right", "of", "rate", "must be 100 %"):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from qmt_orchestration.services.logs import Redactor, set_up_logging
+from qmt_orchestration.redaction import Redactor
+from qmt_orchestration.services.logs import set_up_logging
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.heartbeat import Heartbeat, read_all
 
 SETTINGS = Settings(
     redis_password=SecretStr("r3dis/pass word"),
@@ -44,6 +47,17 @@ def test_secrets_are_masked(text: str) -> None:
 def test_ordinary_lines_stay_as_they_are() -> None:
     for text in ("writer: 5150 rows, lag 0", "lease publisher, token 7", "http://127.0.0.1:8123/ping"):
         assert Redactor.of(SETTINGS)(text) == text
+
+
+def test_a_heartbeat_tells_errors_without_secrets_and_memory(redis_client: Any, settings: Settings) -> None:
+    guarded = settings.model_copy(update={"clickhouse_password": SETTINGS.clickhouse_password})
+    heartbeat = Heartbeat(redis_client, guarded, "probe")
+    heartbeat.beat({"error": "refused: http://default:clickp@ss@host:8123", "rate": 1.5})
+    (beat,) = [beat for beat in read_all(redis_client) if beat["service"] == "probe"]
+    heartbeat.stop()
+    assert beat["error"] == "refused: http://***@host:8123"
+    assert beat["rate"] == "1.5"
+    assert 10 < float(beat["memory_mb"]) < 10_000
 
 
 def test_arguments_and_tracebacks_are_covered_and_files_rotate(tmp_path: Path) -> None:
