@@ -203,7 +203,7 @@ def test_it_looks_closely_only_when_a_minute_can_close(
         clock(redis_client, minute, second)
         publisher.step()
         pauses.append(publisher.pause_seconds())
-    assert pauses == [0.5, 0.15, 0.03, 0.15]
+    assert pauses == [0.5, 0.15, 0.01, 0.15]
 
 
 def test_a_frame_goes_out_once_whoever_sends_it_and_its_numbers_tell_the_lag(redis_client: Any) -> None:

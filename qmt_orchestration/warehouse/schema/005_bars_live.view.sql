@@ -34,11 +34,11 @@ WITH
         )
     ),
     moved AS (
-        SELECT *, notEmpty(bases) AS gap,
-               greatest(max(v) OVER before, arrayMax(arrayMap(b -> b.2, bases))) AS pv,
-               greatest(max(a) OVER before, arrayMax(arrayMap(b -> b.3, bases))) AS pa,
-               greatest(max(hi) OVER before, arrayMax(arrayMap(b -> b.4, bases))) AS phi,
-               least(if(max(v) OVER before = 0, inf, min(lo) OVER before), arrayMin(arrayPushBack(arrayMap(b -> b.5, bases), inf))) AS plo,
+        SELECT *, notEmpty(bases) AS in_part,
+               greatest(max(v) OVER before, arrayMax(bases.2)) AS pv,
+               greatest(max(a) OVER before, arrayMax(bases.3)) AS pa,
+               greatest(max(hi) OVER before, arrayMax(bases.4)) AS phi,
+               least(if(max(v) OVER before = 0, inf, min(lo) OVER before), arrayMin(arrayPushBack(bases.5, inf))) AS plo,
                leadInFrame(i, 1, toInt16(last_i + 1)) OVER (PARTITION BY symbol ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS next_i,
                greatest(v - pv, 0) AS dv, round(greatest(a - pa, 0.), 4) AS da, hi > phi AS rose, lo < plo AS fell,
                dv > 0 OR da > 0 OR rose OR fell AS traded,
@@ -47,9 +47,7 @@ WITH
         WINDOW before AS (PARTITION BY symbol ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     )
 SELECT
-    symbol,
-    toDateTime({day:Date}, 'Asia/Shanghai') + (at_i + if(at_i <= 120, 570, 660)) * 60 AS frame,
-    at_i = i AND traded AS is_traded,
+    symbol, toDateTime({day:Date}, 'Asia/Shanghai') + (at_i + if(at_i <= 120, 570, 660)) * 60 AS frame, is_traded,
     if(is_traded AND NOT auction_only, first_traded, price) AS open,
     if(is_traded, greatest(if(auction_only, price, top), if(rose, hi, 0.)), price) AS high,
     if(is_traded, least(if(auction_only, price, bottom), if(fell, lo, inf)), price) AS low,
@@ -57,9 +55,11 @@ SELECT
     if(is_traded, dv, 0) AS vol,
     if(is_traded, da, 0.) AS amount,
     CAST(if(is_traded, 'live', 'filled'), 'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source,
-    toUInt32(if(at_i = i, n, 0)) AS ticks,
-    toFloat32(multiIf(at_i != i, 0.5, gap, least(score, 0.5), score)) AS quality_score,
+    toUInt32(if(seen, n, 0)) AS ticks,
+    toFloat32(multiIf(NOT seen, 0.5, in_part, least(score, 0.5), score)) AS quality_score,
     0::UInt64 AS version,
-    at_i = i AND gap AS gap
-FROM moved
-ARRAY JOIN range(greatest(i, first_i), next_i) AS at_i;
+    seen AND in_part AS gap
+FROM (
+    SELECT *, at_i, at_i = i AS seen, seen AND traded AS is_traded
+    FROM moved ARRAY JOIN range(greatest(i, first_i), next_i) AS at_i
+);
