@@ -38,15 +38,15 @@ def holidays(settings: Settings) -> list[date]:
 
     Reading the calendar costs a second and a half (it imports pandas) and every run imports this code, so the list is
     kept in ``data_dir/cache``, named after the calendar's version. The cache is an aid: without write access it is
-    computed anew.
+    computed anew. Holidays of the settings come on top.
     """
     cache = settings.data_dir / "cache" / f"holidays-{version('exchange-calendars')}.json"
     try:
-        return [date.fromisoformat(text) for text in json.loads(cache.read_text())]
+        found = [date.fromisoformat(text) for text in json.loads(cache.read_text())]
     except (OSError, ValueError):
         found = _holidays_of_calendar()
         _keep(cache, found)
-        return found
+    return [*found, *(day for day in settings.holidays if day > found[-1])]
 
 
 def _holidays_of_calendar() -> list[date]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from qmt_orchestration.market import calendar
 
 
 class Settings(BaseSettings):
@@ -80,6 +83,10 @@ class Settings(BaseSettings):
     stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
     writer_gather_ms: int = Field(100, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
     redis_block_ms: int = Field(1000, ge=10, le=2000)
+
+    # -- the calendar, beyond the end of the package exchange-calendars ---------------------------------------------
+    calendar_until: date | None = Field(None, description="Trading days are known up to here, with the holidays below")
+    holidays: tuple[date, ...] = Field((), description="Closed weekdays after the package's end, as announced")
 
     # -- closing minutes ----------------------------------------------------------------------------------------
     close_grace_ms: int = Field(1000, description="A minute closes when market time is this far past its end")
@@ -161,6 +168,13 @@ class Settings(BaseSettings):
         if path and not Path(path).is_file():
             raise ValueError(f"QMT_ENV_FILE names {path}, where no file is: settings and passwords would be missing")
         return values
+
+    @model_validator(mode="after")
+    def _calendar_as_announced(self) -> Settings:
+        if self.holidays and not self.calendar_until:
+            raise ValueError("QMT_HOLIDAYS without QMT_CALENDAR_UNTIL: up to which day are these all the holidays?")
+        calendar.extend(self.calendar_until, self.holidays)
+        return self
 
     @field_validator("redis_url", "clickhouse_url")
     @classmethod

@@ -115,7 +115,7 @@ def calendar_horizon(settings: Settings, day: date) -> Outcome:
         float(max(wanted - known, 0)),
         f"{wanted} trading days known after {day}",
         f"known up to {last}"
-        + ("" if known >= wanted else ": update the package exchange-calendars and restart Dagster"),
+        + ("" if known >= wanted else ": install a newer exchange-calendars or give QMT_HOLIDAYS, and restart"),
     )
 
 

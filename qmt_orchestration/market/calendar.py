@@ -1,11 +1,13 @@
 """Trading days, from the exchange calendar (``exchange_calendars`` XSHG), never from the clock alone.
 
-The package knows holidays about a year ahead; `horizon` says up to when, and a data-quality check watches it.
+The package knows holidays about a year ahead; `horizon` says up to when, and a data-quality check watches it. What the
+exchanges have announced and no release of the package holds yet is told by `extend`.
 """
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +16,9 @@ from qmt_orchestration.market.sessions import SHANGHAI
 
 class NotATradingDay(ValueError):
     """The date is no trading day; the message names its neighbours."""
+
+
+_announced: tuple[date, frozenset[date]] | None = None
 
 
 @lru_cache(maxsize=1)
@@ -25,7 +30,26 @@ def _xshg() -> Any:
 
 @lru_cache(maxsize=1)
 def _days() -> tuple[date, ...]:
-    return tuple(ts.date() for ts in _xshg().sessions)
+    days = [ts.date() for ts in _xshg().sessions]
+    if _announced:
+        until, holidays = _announced
+        later = (days[-1] + timedelta(days=i + 1) for i in range((until - days[-1]).days))
+        # weekends that make up for holidays are working days, but never trading days
+        days += [day for day in later if day.weekday() < 5 and day not in holidays]
+    return tuple(days)
+
+
+def extend(until: date | None, holidays: Iterable[date]) -> None:
+    """Every weekday after the package's end up to *until* but *holidays* is a trading day; None: none of them.
+
+    Process-wide; called with the settings ``calendar_until`` and ``holidays``. Within its range the package is right.
+    """
+    global _announced
+    announced = (until, frozenset(holidays)) if until else None
+    if announced != _announced:
+        _announced = announced
+        _days.cache_clear()
+        _day_set.cache_clear()
 
 
 @lru_cache(maxsize=1)
@@ -68,7 +92,8 @@ def next_trading_day(day: date) -> date:
     i = bisect_right(_days(), day)
     if i == len(_days()):
         raise NotATradingDay(
-            f"the calendar ends on {_days()[-1]}; no trading day after {day} is known: update exchange-calendars"
+            f"the calendar ends on {_days()[-1]}; no trading day after {day} is known: install a newer "
+            "exchange-calendars, or give QMT_CALENDAR_UNTIL and QMT_HOLIDAYS"
         )
     return _days()[i]
 
