@@ -39,7 +39,6 @@ log = logging.getLogger("writer")
 _GROUP_ROWS: Final = 250_000
 _READ_BYTES: Final = 32 << 20  # of one read: about that many rows
 _BUSY_ROWS: Final = 5_000  # a read of fewer rows means that the lane keeps up: it may wait for company
-_CLOSING_MS: Final = 200  # of market time, how long after the grace of a minute reads are not held apart
 _MAX_DAYS: Final = 100  # an entry over more days than this is no honest batch: one part per day
 _DAY_MS: Final = 86_400_000
 _SHANGHAI_MS: Final = 8 * 3_600_000  # UTC+8 all year
@@ -150,8 +149,8 @@ class Lane(threading.Thread):
         """New entries, or all recovered ones together, so that the inserts under way before are formed again whole.
 
         While the lane keeps up, reads are QMT_WRITER_GATHER_MS apart, so that ClickHouse sees about ten inserts a
-        second however small the feed's batches are. Not in the moment of a minute in which a tick may close the one
-        before: its bars wait for that tick.
+        second however small the feed's batches are. Not in the second before a tick closes the last minute: its bars
+        wait for that tick.
         """
         if not self._may_close_a_minute():
             self._stop_event.wait(max(self._next_read - time.monotonic(), 0.0))
@@ -166,7 +165,7 @@ class Lane(threading.Thread):
 
     def _may_close_a_minute(self) -> bool:
         since_end = self.counters.last_tick_ms % 60_000  # stamps may be whole seconds
-        return since_end < self._settings.close_grace_ms + _CLOSING_MS
+        return since_end < self._settings.close_grace_ms
 
     def _handle(self, entries: list[Entry]) -> None:
         if not entries:
