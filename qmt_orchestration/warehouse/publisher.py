@@ -4,9 +4,10 @@ It asks ClickHouse for the market's time (the newest tick) and, when a frame has
 rule's view; nothing of the rule is repeated here. Progress and entries change together (`bar_stream.send`), so a
 restart neither repeats nor skips a frame.
 
-Once the new bars are out, the last few frames are looked at: a bar that late ticks have changed is published again
-with ``revision`` one higher. After 11:30 and 15:00, where no frame closes for long, this happens every few seconds,
-and a last time after 15:05, when no tick can belong to the day's frames any more.
+Half a second after the new bars are out, so that clients can take them first, the last few frames are looked at: a bar
+that late ticks have changed is published again with ``revision`` one higher. After 11:30 and 15:00, where no frame
+closes for long, this happens every few seconds, and a last time after 15:05, when no tick can belong to the day's
+frames any more.
 
 **11:30 and 15:00** are closed by the first ticks stamped a second past them, while most symbols' own last snapshot,
 at 15:00 the one with the closing auction, still comes: stamped up to 11:30:03 and 15:00:06. The bar of a symbol waits
@@ -50,7 +51,7 @@ _DUE_SECONDS: Final = 3.0  # a frame that has not closed by then is no longer lo
 _FRAMES_AT_ONCE: Final = 10  # frames read in one query when behind
 _DAYS_KEPT: Final = 30  # days remembered in keys.PUBLISHED
 _REVISE_SECONDS: Final = 5.0  # wall clock, between looks for late ticks while no frame closes
-_SETTLE_SECONDS: Final = 0.5  # the same while last snapshots of a session come in
+_SETTLE_SECONDS: Final = 0.5  # the same while last snapshots of a session come in, and after a frame went out
 _DAY_DONE: Final = 905  # progress of a day whose last revisions are published: 15:05
 
 _COLUMNS: Final = ("frame", "symbol", "open", "high", "low", "close", "vol", "amount", "source", "quality_score")
@@ -96,11 +97,15 @@ def _beat(settings: Settings, publisher: Publisher, done: threading.Event) -> No
 
 @dataclass
 class _Day:
-    """What was published of one day: the last frame (epoch ms, 0 = none) and recent bars with their revision."""
+    """What was published of one day: the last frame (epoch ms, 0 = none) and recent bars with their revision.
+
+    ``looked``: whether the frames before it have been looked at for late ticks since it went out.
+    """
 
     day: date
     frame: int = 0
     bars: Known = field(default_factory=dict)
+    looked: bool = True
 
 
 class Publisher:
@@ -183,8 +188,9 @@ class Publisher:
             if self._state is None:
                 return count
             done = part[-1]
-        if done in closed and (due or done in (to_ms(at(day, minutes)) for minutes in SESSION_ENDS)):
-            count += self._revise(day, closed, done, clock, new=bool(due))
+        new = self._state is not None and self._state.day == day and not self._state.looked
+        if done in closed and (new or done in (to_ms(at(day, minutes)) for minutes in SESSION_ENDS)):
+            count += self._revise(day, closed, done, clock, new=new)
         following = next((frame for frame in frames[len(closed) :] if frame > done), 0)
         self._due_at = (clock, following + self._settings.close_grace_ms) if following else None
         if self._settings.publish_forming and day == clock.today() and time.monotonic() >= self._next_forming:
@@ -206,19 +212,21 @@ class Publisher:
                 self._state = None  # another instance, or a server that lost its last moments: read it all again
                 return count
             state.frame = self.last_frame_ms = frame
+            state.looked = False
             self._note(state, fresh[frame])
             count += len(fresh[frame])
         self.bars += count
         self.frames += len(due)
         self.delay_ms = clock.now_ms() - due[-1]
+        self._next_revision = time.monotonic() + _SETTLE_SECONDS  # while the clients take what is new
         return count
 
     def _revise(self, day: date, closed: Sequence[int], done: int, clock: MarketClock, *, new: bool) -> int:
-        """Publish what has changed in the last frames since they went out; *new*: a frame has just been published."""
+        """Publish what has changed in the last frames since they went out; *new*: not looked at since the newest."""
         now_ms, late_ms = clock.now_ms(), self._settings.close_fallback_seconds * max(clock.speed, 1.0) * 1000
         last = to_ms(at(day, _DAY_DONE)) + late_ms <= now_ms
         over = last and done == closed[-1] == to_ms(at(day, MINUTE_LABELS[-1]))
-        if not (over or new) and time.monotonic() < self._next_revision:
+        if not over and time.monotonic() < self._next_revision:
             return 0
         settling = done in (to_ms(at(day, minutes)) for minutes in SESSION_ENDS) and now_ms < self._settled_ms(done)
         self._next_revision = time.monotonic() + (_SETTLE_SECONDS if settling else _REVISE_SECONDS)
@@ -226,6 +234,7 @@ class Publisher:
         first = closed[max(closed.index(done) - self._settings.publish_revision_frames, 0)]
         state.bars = {key: bar for key, bar in state.bars.items() if key[0] >= first}
         fresh = self._changed(state, done if settling and not new else first, done, now_ms)
+        state.looked = True
         if not fresh and not over:
             return 0
         if not bar_stream.send(self._client, day, done, done, fresh, to_ms(at(day, _DAY_DONE)) if over else done):

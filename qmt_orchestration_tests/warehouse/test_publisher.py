@@ -121,7 +121,9 @@ def test_a_late_tick_publishes_its_bar_again_as_a_revision(
     clickhouse.insert_arrow("ticks", late)
     clickhouse.insert_arrow("ticks", ticks(range(OPEN + 5, OPEN + 6)))
     clock(redis_client, OPEN + 5, 5)
-    Publisher(settings, redis_client).step()  # a new process: it knows the earlier values from the stream
+    publisher = Publisher(settings, redis_client)  # a new process: it knows the earlier values from the stream
+    assert publisher.step() == len(SYMBOLS), "the new bars alone go first"
+    wait_until(lambda: publisher.step() > 0, 5, "the look at late ticks")
     fresh = stamps(redis_client)[before:]
     assert ("09:33", SYMBOLS[0], 1) in fresh
     assert {(f, s) for f, s, r in fresh if r == 0} == {("09:35", s) for s in SYMBOLS}
