@@ -10,7 +10,7 @@ export function startChart(first) {
   chart = createChart($("chart"), {
     autoSize: true, layout: { attributionLogo: false, background: { color: "transparent" }, fontFamily: "inherit" },
     rightPriceScale: { borderVisible: false, scaleMargins: { top: 0.08, bottom: 0.26 } },
-    timeScale: { timeVisible: true, secondsVisible: false, borderVisible: false, rightOffset: 4 }, handleScroll: { vertTouchDrag: false },
+    timeScale: { timeVisible: true, secondsVisible: false, borderVisible: false, rightOffset: 4, maxBarSpacing: 18 }, handleScroll: { vertTouchDrag: false },
   });
   candles = chart.addSeries(CandlestickSeries, { borderVisible: false });
   volumes = chart.addSeries(HistogramSeries, { priceFormat: { type: "volume" }, priceScaleId: "", lastValueVisible: false, priceLineVisible: false });
