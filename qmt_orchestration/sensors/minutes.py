@@ -2,8 +2,8 @@
 
 What is to do follows from ClickHouse's own state (`warehouse.bars.pending`), not from the sensor's memory: a lost or
 failed run leaves its frames pending, so the next request covers them. There is never more than one such run in
-flight; behind the market, one run takes all minutes that have closed meanwhile. After a failed run the next request
-waits, longer each time.
+flight, and one whose process was killed is ended; behind the market, one run takes all minutes that have closed
+meanwhile. After a failed run the next request waits, longer each time.
 """
 
 import json
@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 
+from qmt_orchestration.abandoned_runs import SILENT_SECONDS, is_silent
 from qmt_orchestration.jobs import FINALIZE_MINUTES, minute_assets
 from qmt_orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.settings import Settings
@@ -72,6 +73,13 @@ def build_minutes_sensor(days: dg.DailyPartitionsDefinition, settings: Settings)
 
         cursor = _learn(context.instance, Cursor.read(context.cursor))
         running = context.instance.get_runs(dg.RunsFilter(job_name=FINALIZE_MINUTES, statuses=list(IN_FLIGHT)), limit=1)
+        if (
+            running
+            and running[0].status != dg.DagsterRunStatus.QUEUED
+            and is_silent(context.instance, running[0].run_id)
+        ):
+            context.instance.report_run_failed(running[0], f"no event for {SILENT_SECONDS:g} s: its process is gone")
+            return dg.SensorResult(skip_reason=f"run {running[0].run_id} was abandoned", cursor=cursor.text())
         if running:
             return dg.SensorResult(skip_reason=f"run {running[0].run_id} is in flight", cursor=cursor.text())
         if (left := cursor.pause_left(time.time())) > 0:
@@ -103,7 +111,7 @@ def _learn(instance: dg.DagsterInstance, cursor: Cursor) -> "Cursor":
     if not ended or ended[0].dagster_run.run_id == cursor.run_id:
         return cursor
     run = ended[0].dagster_run
-    if run.status == dg.DagsterRunStatus.SUCCESS:
+    if run.status != dg.DagsterRunStatus.FAILURE:  # success, or ended by a person or with Dagster itself
         return Cursor(cursor.generation, run.run_id)
     return Cursor(cursor.generation, run.run_id, cursor.failures + 1, ended[0].end_time or time.time())
 

@@ -12,6 +12,8 @@ import dagster as dg
 import pyarrow.compute as pc
 import pytest
 
+from qmt_orchestration import abandoned_runs
+from qmt_orchestration.abandoned_runs import end_abandoned, is_silent
 from qmt_orchestration.checks import names
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market.sessions import SHANGHAI, at, to_ms
@@ -167,6 +169,41 @@ def test_a_run_in_flight_is_the_only_one(
     waiting = bench.tick()
     assert not waiting.run_requests
     assert run.run_id in waiting.skip_message
+
+
+def test_a_run_whose_process_was_killed_does_not_hold_up_the_minutes(
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    clickhouse: Any,
+    redis_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    until(clickhouse, at(DAY, 576))
+    set_clock(redis_client, at(DAY, 576))
+    bench = Bench(settings, instance, "minutes")
+    job = bench.defs.resolve_job_def("finalize_minutes")
+    killed = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    instance.report_engine_event("its last words", killed)
+    assert not is_silent(instance, killed.run_id)
+    monkeypatch.setattr(abandoned_runs, "SILENT_SECONDS", 0.0)
+    assert "abandoned" in bench.tick().skip_message
+    assert instance.get_run_by_id(killed.run_id).status == dg.DagsterRunStatus.FAILURE
+    assert "failed in a row" in bench.tick().skip_message
+
+
+def test_what_ran_when_dagster_was_stopped_is_ended_before_it_starts(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    until(clickhouse, at(DAY, 576))
+    set_clock(redis_client, at(DAY, 576))
+    bench = Bench(settings, instance, "minutes")
+    minutes = bench.defs.resolve_job_def("finalize_minutes")
+    killed = instance.create_run_for_job(minutes, status=dg.DagsterRunStatus.STARTED)
+    other = instance.create_run_for_job(bench.defs.resolve_job_def("end_of_day"), status=dg.DagsterRunStatus.STARTING)
+    assert end_abandoned(instance) == 2
+    found = [instance.get_run_by_id(run.run_id).status.value for run in (killed, other)]
+    assert found == ["CANCELED", "FAILURE"]
+    assert len(bench.tick().run_requests) == 1, "and the minutes go on at once"
 
 
 def test_a_failed_run_is_tried_again_with_a_new_key_after_a_pause(
