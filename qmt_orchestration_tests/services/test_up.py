@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import clickhouse_connect
@@ -83,6 +83,10 @@ def test_minutes_become_final_a_kill_loses_nothing_and_ctrl_c_ends_everything(tm
         assert final
         wait_until(lambda: runs_in_flight(data_dir), 60, "a run that the kill will interrupt")
         process.kill()
+        for pid in of_this_system(data_dir):  # as in a power cut: nobody can put anything in order
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert runs_in_flight(data_dir)
         process.wait()
     with up(data_dir, second_log, clickhouse_port=port) as process:
         wait_until(lambda: market_times(second_log), 150, "the market flows again")
