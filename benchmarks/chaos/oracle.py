@@ -52,6 +52,7 @@ class Ledger(threading.Thread):
         super().__init__(name="ledger", daemon=True)
         self.batches: dict[tuple[str, int], Produced] = {}
         self.ticks = 0
+        self.entries = 0  # of the stream, honest or not
         self._client = world.connect_redis()
         self._last = "0-0"
         self._ending = threading.Event()
@@ -68,6 +69,7 @@ class Ledger(threading.Thread):
         while page := self._client.xrange(STREAM, f"({self._last}", "+", count=50):
             for entry_id, fields in page:
                 self._last = entry_id.decode()
+                self.entries += 1
                 self._note(fields)
 
     def end(self) -> None:
@@ -135,7 +137,7 @@ def judge(world: World, ledger: Ledger) -> Verdict:
     """Everything, after the session has ended and the writer has nothing left to do."""
     verdict = Verdict(produced=ledger.ticks)
     verdict.dead_letters = int(world.redis.xlen(keys.DEAD_LETTERS.format(stream=STREAM)))
-    verdict.trimmed = len(ledger.batches) - int(world.redis.xlen(STREAM))
+    verdict.trimmed = ledger.entries - int(world.redis.xlen(STREAM))
     _batches(world, ledger, verdict)
     blind = _blind_times(ledger)
     _feed(world, ledger, blind, verdict)

