@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from qmt_orchestration.embedded import engines
+from qmt_orchestration.local import engines
 from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.source import MarketSource, Push

@@ -13,8 +13,8 @@ from benchmarks.common import DAY, fresh, percentile
 from benchmarks.delay import SERVICES
 from benchmarks.live import LEAD_SECONDS, at_real_speed, services
 from benchmarks.report import Figure
-from qmt_orchestration.backfill import instance_of
 from qmt_orchestration.market.sessions import at, to_ms
+from qmt_orchestration.orchestration.backfill import instance_of
 from qmt_orchestration.services.up import dagster_home, spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock

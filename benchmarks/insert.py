@@ -10,6 +10,7 @@ import pyarrow as pa
 from benchmarks.common import WHOLE_MARKET, cpu_seconds, engine_process, fresh, percentile, pushes
 from benchmarks.report import Figure
 from qmt_orchestration.feed.payload import to_columns
+from qmt_orchestration.market.quality import shares_of
 from qmt_orchestration.market.schema import TICK_SCHEMA, TZ
 from qmt_orchestration.stream.batch import encode
 from qmt_orchestration.warehouse.client import INSERT_SETTINGS, connect
@@ -34,7 +35,9 @@ def table_of(push: dict[str, Any], seq: int) -> pa.Table:
         raise RuntimeError(f"the simulated market gave {len(failed)} unreadable ticks: {failed[0][1]}")
     rows = len(push)
     stamp = pa.timestamp("ms", TZ)
+    total, _ = shares_of(columns["volume"].to_numpy(), columns["pvolume"].to_numpy())
     ours = {
+        "total_volume": pa.array(total),
         "symbol": pa.array(list(push)),
         "time": columns["time"].cast(stamp),
         "received_at": pa.repeat(pa.scalar(int(time.time() * 1000)), rows).cast(stamp),

@@ -12,8 +12,8 @@ from datetime import date
 from benchmarks.common import fresh, percentile
 from benchmarks.rebuild import SNAPSHOTS, SYMBOLS, fill_day
 from benchmarks.report import Figure
-from qmt_orchestration.backfill import materialize_days
 from qmt_orchestration.market.calendar import trading_days
+from qmt_orchestration.orchestration.backfill import materialize_days
 from qmt_orchestration.warehouse.client import connect
 
 MONTH = trading_days(date(2025, 5, 6), date(2025, 6, 3))[:20]

@@ -15,15 +15,15 @@ import dagster as dg
 with warnings.catch_warnings():
     # BackfillPolicy and owners are marked beta; they are used on purpose (docs/dagster.md). Nothing else is filtered.
     warnings.simplefilter("ignore", dg.BetaWarning)
-    from qmt_orchestration.assets import build_assets
+    from qmt_orchestration.orchestration.assets import build_assets
 
-from qmt_orchestration.checks.live import build_live_checks
-from qmt_orchestration.checks.reconciliation import build_reconciliation
-from qmt_orchestration.jobs import build_jobs
-from qmt_orchestration.partitions import trading_day_partitions
-from qmt_orchestration.resources import build_resources
-from qmt_orchestration.schedules import build_schedules
-from qmt_orchestration.sensors import build_sensors
+from qmt_orchestration.orchestration.checks.live import build_live_checks
+from qmt_orchestration.orchestration.checks.reconciliation import build_reconciliation
+from qmt_orchestration.orchestration.jobs import build_jobs
+from qmt_orchestration.orchestration.partitions import trading_day_partitions
+from qmt_orchestration.orchestration.resources import build_resources
+from qmt_orchestration.orchestration.schedules import build_schedules
+from qmt_orchestration.orchestration.sensors import build_sensors
 from qmt_orchestration.settings import Settings, get_settings
 
 

@@ -14,7 +14,7 @@ import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from qmt_orchestration.embedded import engines
+from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings, get_settings
 
 hypothesis_settings.register_profile(

@@ -31,8 +31,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from benchmarks.chaos.proxy import Proxy
-from qmt_orchestration.embedded import engines
-from qmt_orchestration.embedded.supervisor import supervised
+from qmt_orchestration.local import engines
+from qmt_orchestration.local.supervisor import supervised
 from qmt_orchestration.services.up import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys

@@ -115,6 +115,7 @@ class Edge:
             **columns,
             "symbol": self.memory.universe.names.take(pa.array(checks.ids)),
             "time": columns["time"].cast(_STAMP),
+            "total_volume": pa.array(checks.shares),
             "received_at": pa.array(received).cast(_STAMP),
             "flags": pa.array(checks.flags),
             "quality_score": pa.array(quality.quality_score(checks.flags)),

@@ -36,6 +36,7 @@ TICK_SCHEMA: Final = pa.schema(
         pa.field("askVol", pa.list_(pa.int64()), nullable=False),  # lots
         pa.field("bidVol", pa.list_(pa.int64()), nullable=False),
         # -- ours --
+        pa.field("total_volume", pa.int64(), nullable=False),  # cumulative, the instrument's own unit
         pa.field("received_at", pa.timestamp("ms", TZ), nullable=False),  # wall clock at the callback
         pa.field("session", pa.string(), nullable=False),  # feed session that published it
         pa.field("seq", pa.uint64(), nullable=False),  # batch number in the session, gap-free
@@ -43,6 +44,9 @@ TICK_SCHEMA: Final = pa.schema(
         pa.field("quality_score", pa.float32(), nullable=False),  # [0, 1]
     ]
 )
+
+#: The schema before ``total_volume``: entries of it may still be in Redis or in a spool (`stream.batch.decode`).
+TICK_SCHEMA_V1: Final = pa.schema([field for field in TICK_SCHEMA if field.name != "total_volume"])
 
 #: What a recording must carry (``qmt replay``); the other columns are filled with zeros / empty books.
 RECORDED_COLUMNS: Final[tuple[tuple[str, str], ...]] = (
@@ -83,6 +87,7 @@ class TickFlag(IntFlag):
     OUTSIDE_SESSION = 16  # time outside every trading phase of the day
     CLOCK_SKEW = 32  # time ahead of the local clock by more than the tolerance
     SNAPSHOT = 64  # came with a full snapshot or a re-seed, not as a change
+    WITHDRAWN = 128  # proved wrong later: its key is published again with this bit, and bars ignore it
 
 
 class SchemaError(ValueError):

@@ -74,7 +74,7 @@ def replay(
 
     Raises `ReplayError`, or the simulator's ``RecordingError`` that names the columns at fault.
     """
-    from qmt_orchestration.embedded import engines
+    from qmt_orchestration.local import engines
     from qmt_orchestration.simulator.replay import load_recording
     from qmt_orchestration.warehouse.migrate import migrate
 

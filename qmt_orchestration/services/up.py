@@ -213,7 +213,7 @@ def resume_market(settings: Settings, redis: Any, chosen_date: str | None) -> Se
 
 def up(settings: Settings, *, chosen_date: str | None, ui: bool, say: Callable[[str], None]) -> int:
     """Run everything until SIGINT or SIGTERM; 0 after an orderly end."""
-    from qmt_orchestration.embedded.supervisor import supervised
+    from qmt_orchestration.local.supervisor import supervised
     from qmt_orchestration.services.summary import Summary
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.warehouse.migrate import migrate
@@ -261,7 +261,7 @@ def _children(settings: Settings, ui: bool) -> list[Child]:
     else:
         control = [f"{dagster}-daemon", "run", *workspace, "--log-level", "warning"]
     agent = [sys.executable, "-m", "qmt_orchestration.cli", "agent", "--services", ",".join(services)]
-    abandoned = [sys.executable, "-m", "qmt_orchestration.abandoned_runs"]
+    abandoned = [sys.executable, "-m", "qmt_orchestration.orchestration.abandoned_runs"]
 
     def dagster_anew() -> subprocess.Popen[bytes]:
         if (Path(home) / "history").exists():  # what ran when it ended runs no more

@@ -17,7 +17,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qmt_orchestration.market.schema import TICK_SCHEMA, SchemaError, check_schema
+from qmt_orchestration.market.quality import shares_of
+from qmt_orchestration.market.schema import TICK_SCHEMA, TICK_SCHEMA_V1, SchemaError, check_schema
 
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
@@ -65,7 +66,7 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
     """The table in *payload*; `PayloadError` if it is larger than *max_bytes* or not exactly *expected*.
 
     *expected* None accepts any schema (replies of the gateway). Fields that *expected* calls not nullable must
-    hold no nulls.
+    hold no nulls. Ticks of the schema before ``total_volume`` get that column computed, as the feed does.
     """
     if len(payload) > max_bytes:
         raise PayloadError(f"payload of {len(payload)} bytes, at most {max_bytes} accepted (QMT_STREAM_MAX_PAYLOAD_MB)")
@@ -77,8 +78,9 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
                 "(QMT_STREAM_MAX_PAYLOAD_MB)"
             )
         with pa.ipc.open_stream(payload) as reader:
+            previous = expected is TICK_SCHEMA and reader.schema.names == TICK_SCHEMA_V1.names
             if expected is not None:
-                check_schema(reader.schema, expected)
+                check_schema(reader.schema, TICK_SCHEMA_V1 if previous else expected)
             table = reader.read_all()
         table.validate(full=True)
     except SchemaError as error:
@@ -88,8 +90,22 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
     except (pa.ArrowException, OSError, ValueError, IndexError, struct.error, OverflowError) as error:
         raise PayloadError(f"not an Arrow IPC stream: {error}") from error
     if expected is not None:
-        _check_nulls(table, expected)
-    return table
+        _check_nulls(table, TICK_SCHEMA_V1 if previous else expected)
+    return with_total_volume(table) if previous else table
+
+
+def with_total_volume(table: pa.Table) -> pa.Table:
+    """Ticks of TICK_SCHEMA_V1 as TICK_SCHEMA."""
+    volume, pvolume = (table.column(name).to_numpy() for name in ("volume", "pvolume"))
+    total = pa.array(shares_of(volume, pvolume)[0], pa.int64())
+    arrays = [total if name == "total_volume" else table.column(name) for name in TICK_SCHEMA.names]
+    return pa.table(arrays, schema=TICK_SCHEMA)
+
+
+def is_current(payload: bytes) -> bool:
+    """Whether a payload that `decode` has accepted is of TICK_SCHEMA itself."""
+    with pa.ipc.open_stream(payload) as reader:
+        return bool(reader.schema.names == TICK_SCHEMA.names)
 
 
 def splice(payloads: list[bytes]) -> bytes | None:

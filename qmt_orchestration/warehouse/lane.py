@@ -27,7 +27,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import PayloadError, decode, encode, splice
+from qmt_orchestration.stream.batch import PayloadError, decode, encode, is_current, splice
 from qmt_orchestration.stream.groups import Entry, GroupReader
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse.client import INSERT_SETTINGS
@@ -209,6 +209,8 @@ class Lane(threading.Thread):
         if days > _MAX_DAYS:
             raise PayloadError(f"rows of {days} days in one batch, at most {_MAX_DAYS} accepted")
         session = pc.unique(table.column("session")).to_pylist()
+        if self._shard is not None and not is_current(payload):
+            payload = encode(table)
         if self._shard is None:
             return Part(entry, payload, table, session[0], None)
         seqs = pc.unique(table.column("seq")).to_pylist()

@@ -18,8 +18,9 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TZ, TickFlag
+from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TICK_SCHEMA_V1, TZ, TickFlag
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms
+from qmt_orchestration.stream.batch import with_total_volume
 
 TICKS: Final = re.compile(r"^ticks_.*\.(parquet|csv)$")
 VENDOR: Final = re.compile(r"^bars_(\d+m|1d)_.*\.(parquet|csv)$")
@@ -59,7 +60,8 @@ def read_ticks(path: Path) -> Recording:
         else:
             fixed = {"received_at": now, "session": "validate", "quality_score": 1.0}.get(column.name, 0)
             arrays.append(pa.array([fixed] * size, column.type))
-    return Recording(_with_baselines(pa.table(arrays, schema=TICK_SCHEMA)), left_out)
+    table = pa.table(arrays, schema=TICK_SCHEMA).select(TICK_SCHEMA_V1.names)
+    return Recording(_with_baselines(with_total_volume(table)), left_out)
 
 
 def _with_baselines(ticks: pa.Table) -> pa.Table:

@@ -144,7 +144,7 @@ def _note_left_out(path: Path, count: int, report: Report) -> None:
 @contextmanager
 def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[Any]:
     """A client of a database that lives as long as the block; a private engine unless a server is configured."""
-    from qmt_orchestration.embedded import engines
+    from qmt_orchestration.local import engines
 
     with tempfile.TemporaryDirectory(prefix="qmt-validate-") as scratch:
         private = settings if settings.clickhouse_url else settings.model_copy(update={"data_dir": Path(scratch)})
@@ -301,7 +301,7 @@ def show(report: Report) -> None:
     """The table of match rates, what was not right, and what there is to know beside."""
     from rich.table import Table
 
-    from qmt_orchestration.terminal import screen
+    from qmt_orchestration.cli.terminal import screen
 
     console = screen()
     table = Table(title="Recorded data through the warehouse")

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from qmt_orchestration.alerts.sensor import look
+from qmt_orchestration.orchestration.sensors.alerts import look
 from qmt_orchestration.settings import Settings
 from qmt_orchestration_tests.alerts.conftest import Receiver
 from qmt_orchestration_tests.alerts.test_sensor import DAY, VERDICT, _owner, _run

@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from qmt_orchestration.alerts.sensor import build_alert_sensor, look
 from qmt_orchestration.alerts.state import load
+from qmt_orchestration.orchestration.sensors.alerts import build_alert_sensor, look
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration_tests.alerts.conftest import Receiver
@@ -155,7 +155,7 @@ def test_runless_evaluations_are_told(
 def test_a_backlog_longer_than_one_look_is_told_in_full(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("qmt_orchestration.alerts.sensor.RUNS_PER_LOOK", 2)
+    monkeypatch.setattr("qmt_orchestration.orchestration.sensors.alerts.RUNS_PER_LOOK", 2)
     look(healthy, instance, _owner)
     VERDICT["passed"] = False
     _run(instance, "make_bars", DAY)
@@ -223,7 +223,7 @@ def test_without_channels_the_sensor_says_so_and_never_tells_the_past(
 def test_the_sensor_itself_evaluates_with_owners_from_the_graph(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any, monkeypatch: Any
 ) -> None:
-    from qmt_orchestration.resources import build_resources
+    from qmt_orchestration.orchestration.resources import build_resources
 
     second_url = receiver.url.replace("hook", "owner")
     monkeypatch.setenv("QMT_ALERT_URLS", f"market-data={second_url}")

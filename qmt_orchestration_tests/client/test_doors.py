@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
+from qmt_orchestration.cli.clients import clients_app, clients_table, quote, top
 from qmt_orchestration.client import BarConsumer, registry
-from qmt_orchestration.client.commands import clients_app, clients_table, quote, top
 from qmt_orchestration.client.sinks import clickhouse as clickhouse_sink
 from qmt_orchestration.client.sinks import parquet
 from qmt_orchestration.market.schema import TICK_SCHEMA
@@ -156,7 +156,7 @@ def test_quote_without_an_argument_is_ping_an_bank(clickhouse: Any) -> None:
     app.command()(quote)
     now = datetime.now(SHANGHAI)
     rows = [
-        [s, FRAMES[9], p, p, p, p, 10.0, 1e6, 500, 50000, 0, 13, 1, [p], [p], [1], [1], now, "s", 1, 0, 1.0]
+        [s, FRAMES[9], p, p, p, p, 10.0, 1e6, 500, 50000, 0, 13, 1, [p], [p], [1], [1], 50000, now, "s", 1, 0, 1.0]
         for s, p in (("000001.SZ", 11.39), ("600000.SH", 9.5))
     ]
     clickhouse.insert("ticks", rows, column_names=TICK_SCHEMA.names)

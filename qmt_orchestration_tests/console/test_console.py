@@ -87,7 +87,7 @@ def tell_ticks(clickhouse: Any, moment: datetime, price: float = 10.5) -> None:
     volume = to_ms(moment) % 1_000_000_000 // 100
     rows = [
         [s, moment, price, 10.0, max(price, 10.8), 9.9, 10.0, volume * price, volume // 100, volume, 0, 13, 1,
-         [price + 0.01], [price], [5], [7], datetime.now(SHANGHAI), "s", 1, 0, 1.0]
+         [price + 0.01], [price], [5], [7], volume, datetime.now(SHANGHAI), "s", 1, 0, 1.0]
         for s in SYMBOLS
     ]  # fmt: skip
     clickhouse.insert("ticks", rows, column_names=TICK_SCHEMA.names)

@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
-from qmt_orchestration.embedded import engines
 from qmt_orchestration.feed import xt
 from qmt_orchestration.feed.edge import Outcome
 from qmt_orchestration.feed.outbox import Outbox
 from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.feed.statistics import Statistics
 from qmt_orchestration.feed.subscriber import LEASE, _load_universe
+from qmt_orchestration.local import engines
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.services.lease import Lease, process_owner

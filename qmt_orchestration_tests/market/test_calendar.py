@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qmt_orchestration import partitions
 from qmt_orchestration.market import calendar
+from qmt_orchestration.orchestration import partitions
 from qmt_orchestration.settings import Settings
 
 

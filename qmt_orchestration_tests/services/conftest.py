@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 
-from qmt_orchestration.embedded.redis_server import find_binary
+from qmt_orchestration.local.redis_server import find_binary
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration_tests.helpers import free_port, wait_until

@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 
 import chdb
 
-from qmt_orchestration.embedded import clickhouse_server
+from qmt_orchestration.local import clickhouse_server
 
 USERS_SQL = Path(__file__).resolve().parents[2] / "deploy/clickhouse/users.sql"
 

@@ -12,8 +12,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from qmt_orchestration.alerts.commands import alerts_app
-from qmt_orchestration.services import commands
+from qmt_orchestration.cli import services as commands
+from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.services.desired import Desired, read_desired
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.heartbeat import Heartbeat

@@ -18,7 +18,7 @@ import redis
 from clickhouse_connect.driver.exceptions import DatabaseError
 from pydantic import SecretStr
 
-from qmt_orchestration.embedded.redis_server import find_binary
+from qmt_orchestration.local.redis_server import find_binary
 from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.services.desired import read_desired, set_desired
 from qmt_orchestration.services.lease import Lease

@@ -25,12 +25,12 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from qmt_orchestration.checks.live import live_outcomes
 from qmt_orchestration.client import BarConsumer, TickConsumer
-from qmt_orchestration.embedded import engines
-from qmt_orchestration.embedded.redis_server import find_binary
-from qmt_orchestration.resources import ServicesResource
-from qmt_orchestration.sensors.stream import statistics
+from qmt_orchestration.local import engines
+from qmt_orchestration.local.redis_server import find_binary
+from qmt_orchestration.orchestration.checks.live import live_outcomes
+from qmt_orchestration.orchestration.resources import ServicesResource
+from qmt_orchestration.orchestration.sensors.stream import statistics
 from qmt_orchestration.services.up import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys, rpc

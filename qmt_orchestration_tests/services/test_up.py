@@ -18,7 +18,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from qmt_orchestration.cli import app
+from qmt_orchestration.cli.main import app
 from qmt_orchestration_tests.helpers import free_port, wait_until
 
 

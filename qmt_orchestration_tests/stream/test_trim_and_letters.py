@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, heartbeat, keys
-from qmt_orchestration.stream.commands import dead_letters_app
 from qmt_orchestration.stream.groups import GroupReader, create_group
 from qmt_orchestration.stream.trim import trim_age, trim_all, trim_read
 
@@ -135,7 +135,7 @@ def test_an_oversized_value_is_cut_and_cannot_be_replayed(redis_client: Any) -> 
 def test_the_command_line_lists_shows_and_drops(
     redis_client: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qmt_orchestration.stream.commands.get_settings", lambda: settings)
+    monkeypatch.setattr("qmt_orchestration.cli.dead_letters.get_settings", lambda: settings)
     bury(redis_client, 2)
     run = CliRunner().invoke
     assert "2 dead letters" in run(dead_letters_app, ["list"]).output

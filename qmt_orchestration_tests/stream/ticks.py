@@ -28,7 +28,7 @@ def tick_table(rows: int, *, seq: int = 0, session: str = "host-test-1", start_m
             column = pa.array([f"{600000 + i % 100}.SH" for i in range(rows)])
         elif field.name == "time" or field.name == "received_at":
             column = pa.array(np.full(rows, base)).cast(kind)
-        elif field.name == "pvolume":
+        elif field.name in ("pvolume", "total_volume"):
             column = pa.array(np.arange(rows) + seq * rows + 1, kind)
         elif field.name == "session":
             column = pa.array([session] * rows)

@@ -41,7 +41,9 @@ def tick(when: str | int, price: float, shares: int, *, symbol: str = SYMBOL, da
         "flags": 0,
         "quality_score": 1.0,
     }
-    return {**row, **changes}
+    lots = int(row["volume"]) * 100
+    total = row["pvolume"] if abs(lots - int(row["pvolume"])) <= 100 else lots
+    return {**row, "total_volume": total, **changes}
 
 
 def baseline(when: str, price: float, shares: int, **changes: Any) -> Tick:

@@ -38,6 +38,7 @@ def ticks(minutes: range, *, second: int = 3, price: float = 10.0, shares: int =
         "time": times,
         "received_at": [received] * len(times),
         "pvolume": volume,
+        "total_volume": volume,
         "volume": [v // 100 for v in volume],
         "amount": [v * price for v in volume],
         "openInt": [13] * len(times),

@@ -19,6 +19,7 @@ CREATE TABLE IF NOT EXISTS ticks $on_cluster (
     bidPrice       Array(Float64) CODEC(ZSTD(1)),
     askVol         Array(Int64) CODEC(ZSTD(1)),
     bidVol         Array(Int64) CODEC(ZSTD(1)),
+    total_volume   Int64   CODEC(Delta, ZSTD(1)),
     received_at    DateTime64(3, 'Asia/Shanghai') CODEC(DoubleDelta, ZSTD(1)),
     session        LowCardinality(String),
     seq            UInt64  CODEC(ZSTD(1)),

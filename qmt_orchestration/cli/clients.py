@@ -1,0 +1,243 @@
+"""`qmt clients`, `qmt quote`, `qmt top`: who reads the stream, what a symbol costs now, and the live view of both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from qmt_orchestration.cli.terminal import WIDE, screen
+from qmt_orchestration.client import registry
+from qmt_orchestration.settings import Settings
+
+T = TypeVar("T")
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
+ClientId = Annotated[str, typer.Argument(help="Client id, as `qmt clients` shows it")]
+_NARROW = 120  # columns
+_STATES = {"running": "green", "paused": "yellow", "stopped": "dim", "down": "red"}
+
+clients_app = typer.Typer(help="The clients of the bar stream: list, stats, stop, start, evict.", rich_markup_mode=None)
+
+
+@clients_app.callback(invoke_without_command=True)
+def clients(context: typer.Context, data_dir: DataDir = None) -> None:
+    """List all clients when no subcommand is given."""
+    context.obj = data_dir
+    if context.invoked_subcommand is None:
+        _print_clients(data_dir)
+
+
+@clients_app.command("list")
+def list_command(context: typer.Context) -> None:
+    """Mode, group, shards, lag, pending, rate, last seen and errors of each client."""
+    _print_clients(context.obj)
+
+
+@clients_app.command()
+def stats(context: typer.Context, client_id: ClientId) -> None:
+    """Everything one client says of itself."""
+    info = _on_redis(context.obj, lambda redis: registry.read_client(redis, client_id))
+    table = Table(show_header=False, box=None)
+    for name, value in asdict(info).items():
+        table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
+    screen().print(table)
+
+
+@clients_app.command()
+def stop(context: typer.Context, client_id: ClientId) -> None:
+    """Pause a client after what it has in hand; it keeps its place, its shards go to other members."""
+    _on_redis(context.obj, lambda redis: registry.tell(redis, client_id, "stop"))
+    typer.echo(f"{client_id} is told to stop; `qmt clients start {client_id}` lets it go on")
+
+
+@clients_app.command()
+def start(context: typer.Context, client_id: ClientId) -> None:
+    """Let a paused client go on where it stopped."""
+    _on_redis(context.obj, lambda redis: registry.tell(redis, client_id, "run"))
+    typer.echo(f"{client_id} is told to go on")
+
+
+@clients_app.command()
+def evict(
+    context: typer.Context,
+    client_id: ClientId,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+) -> None:
+    """End a client and forget its place on the stream: what it has not read it will never read."""
+    if not yes:
+        typer.confirm(f"Forget the place of {client_id} on the stream?", abort=True)
+    groups = _on_redis(context.obj, lambda redis: registry.evict(redis, client_id))
+    typer.echo(f"{client_id} is evicted; consumer groups destroyed: {', '.join(groups) or 'none'}")
+
+
+def quote(
+    symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; none = 000001.SZ")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """The live price of symbols, from ClickHouse."""
+    from clickhouse_connect.driver.exceptions import ClickHouseError
+
+    from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
+    from qmt_orchestration.market.sessions import from_ms
+    from qmt_orchestration.warehouse.client import connect
+
+    out = screen()
+    table = Table("Symbol", "Time", box=None)
+    names = ("Price", "Change", "%", "Open", "High", "Low", "Prev.", "Volume", "Amount", "Bid", "Ask")
+    shown = 3 if out.width < _NARROW else len(names)  # what does not fit whole is left out, not cut
+    for name in names[:shown]:
+        table.add_column(name, justify="right")
+    unknown = []
+    try:
+        with connect(_settings(data_dir)) as clickhouse:
+            for symbol in symbols or [DEFAULT_SYMBOL]:
+                tick = newest_tick(clickhouse, symbol.upper())
+                if tick is None:
+                    unknown.append(symbol)
+                    continue
+                colour = (
+                    "red" if tick["change"] > 0 else "green" if tick["change"] < 0 else ""
+                )  # as Chinese markets show it
+                cells: tuple[str | Text, ...] = (
+                    Text(f"{tick['price']:.2f}", colour),
+                    Text(f"{tick['change']:+.2f}", colour),
+                    Text(f"{tick['change_percent']:+.2f}", colour),
+                    *(f"{tick[name]:.2f}" for name in ("open", "high", "low", "pre_close")),
+                    f"{tick['vol']:,}",
+                    f"{tick['amount']:,.0f}",
+                    f"{tick['bid'][0]:.2f}" if tick["bid"] else "",
+                    f"{tick['ask'][0]:.2f}" if tick["ask"] else "",
+                )
+                time_text = f"{from_ms(int(tick['time_ms'])):%Y-%m-%d %H:%M:%S}"
+                table.add_row(tick["symbol"], time_text, *cells[:shown])
+    except ClickHouseError as error:
+        _fail(
+            f"ClickHouse does not answer ({str(error)[:200]}); is it running (`qmt up`), is QMT_CLICKHOUSE_URL right?"
+        )
+    if table.row_count:
+        out.print(table)
+    if unknown:
+        _fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
+
+
+def top(
+    data_dir: DataDir = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one picture and end")] = False,
+) -> None:
+    """Live view of the market clock, the services and the clients; Ctrl-C ends it."""
+    out = screen()
+    if once:
+        out.print(_on_redis(data_dir, lambda redis: picture(redis, out.width)))
+        return
+    settings = _settings(data_dir)
+    from qmt_orchestration.stream.connection import connect
+
+    redis = connect(settings)
+    try:
+        with Live(console=out, screen=True, auto_refresh=False) as live:
+            while True:
+                live.update(_or_error(redis, lambda client: picture(client, out.width)), refresh=True)
+                time.sleep(1)
+    except KeyboardInterrupt:
+        return
+    finally:
+        redis.close()
+
+
+def picture(redis: Any, width: int = WIDE) -> Group:
+    """Clock and feed, services, clients: what `qmt top` shows on a screen of *width* columns."""
+    from qmt_orchestration.stream.clock import read_clock
+    from qmt_orchestration.stream.heartbeat import read_all
+
+    clock, beats = read_clock(redis), read_all(redis)
+    feed = next((beat for beat in beats if beat["service"] == "subscriber"), {})
+    kind = f" (simulated × {clock.speed:g})" if clock.simulated else ""
+    head = f"market {clock.now():%Y-%m-%d %H:%M:%S}{kind} · {float(feed.get('rate', 0)):,.0f} ticks/s"
+    services = Table("Service", "Host", "State", title="Services", title_justify="left", box=None)
+    services.add_column("Memory", justify="right")
+    for beat in beats:
+        state = beat.get("state", "")
+        memory = f"{float(beat['memory_mb']):,.0f} MB" if beat.get("memory_mb") else ""
+        services.add_row(beat["service"], beat["host"], Text(state, _STATES.get(state, "yellow")), memory)
+    return Group(Text(head, "bold"), "", services, "", clients_table(registry.list_clients(redis), width))
+
+
+def clients_table(infos: list[registry.ClientInfo], width: int = WIDE) -> Table:
+    """One row per client; below 120 columns only what tells whether it keeps up."""
+    narrow = width < _NARROW
+    table = Table(title="Clients", title_justify="left", box=None)
+    table.add_column("Client", no_wrap=True, overflow="fold")
+    for name in ("State", "Mode") if narrow else ("State", "Mode", "Group", "Shards"):
+        table.add_column(name)
+    numbers = ("Lag", "Behind", "Rate", "Errors", "Dead", "Seen")
+    for name in numbers if narrow else ("Lag", "Behind", "Pending", "Rate", "Handled", "Errors", "Dead", "Seen"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for info in infos:
+        seen = "never" if not info.seen_ms else "now" if info.seen_seconds < 6 else f"{info.seen_seconds:,.0f} s ago"
+        cells: dict[str, str | Text] = {
+            "Client": info.client_id,
+            "State": Text(info.state, _STATES.get(info.state, "")),
+            "Mode": info.mode if info.kind == "bars" else f"{info.mode} {info.kind}",
+            "Group": info.group if info.mode != "broadcast" else "",
+            "Shards": ",".join(info.shards) if info.mode != "broadcast" else "",
+            "Lag": ("≥" if info.lag_at_least else "") + f"{info.lag_entries:,}",
+            "Behind": f"{info.lag_seconds:,.1f} s",
+            "Pending": f"{info.pending:,}",
+            "Rate": f"{info.rate:,.1f}/s",
+            "Handled": f"{info.handled:,}",
+            "Errors": Text(str(info.errors), "red" if info.errors else ""),
+            "Dead": Text(str(info.dead), "red" if info.dead else ""),
+            "Seen": seen,
+        }
+        table.add_row(*(cells[str(column.header)] for column in table.columns))
+    if not infos:
+        table.caption = "no client has registered yet"
+    return table
+
+
+def _print_clients(data_dir: Path | None) -> None:
+    out = screen()
+    out.print(clients_table(_on_redis(data_dir, registry.list_clients), out.width))
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    return Settings(data_dir=data_dir) if data_dir is not None else Settings()
+
+
+def _on_redis(data_dir: Path | None, action: Callable[[Any], T]) -> T:
+    """Run *action* with a Redis client; known errors end the command with a message."""
+    import redis
+
+    from qmt_orchestration.stream.connection import connect
+
+    client = connect(_settings(data_dir))
+    try:
+        return action(client)
+    except registry.NoSuchClient as error:
+        _fail(str(error))
+    except redis.RedisError as error:
+        _fail(f"Redis does not answer ({error}); is it running (`qmt up`), is QMT_REDIS_URL right?")
+    finally:
+        client.close()
+
+
+def _or_error(redis_client: Any, action: Callable[[Any], Group]) -> Group:
+    import redis
+
+    try:
+        return action(redis_client)
+    except redis.RedisError as error:
+        return Group(Text(f"waiting for Redis: {error}", "red"))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)

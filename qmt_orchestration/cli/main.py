@@ -1,0 +1,146 @@
+"""The `qmt` command. Each subcommand lives beside the part it belongs to; this file only puts them together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qmt_orchestration.cli import clients, services, warehouse
+from qmt_orchestration.cli.alerts import alerts_app
+from qmt_orchestration.cli.backfill import backfill
+from qmt_orchestration.cli.dead_letters import dead_letters_app
+from qmt_orchestration.cli.quality import quality
+
+app = typer.Typer(
+    name="qmt",
+    help="A-share market data from QMT through Redis into ClickHouse, watched by Dagster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
+
+
+def _settings(data_dir: Path | None, **chosen: Any) -> Any:
+    """Settings from the environment, what the command line chose on top."""
+    from qmt_orchestration.settings import Settings
+
+    update = {name: value for name, value in chosen.items() if value is not None}
+    if data_dir is not None:
+        update["data_dir"] = data_dir
+    return Settings(**update)
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+@app.command()
+def up(
+    data_dir: DataDir = None,
+    symbols: Annotated[int | None, typer.Option(min=1, max=6000, help="Symbols of the simulated market")] = None,
+    speed: Annotated[float | None, typer.Option(min=0, help="Market seconds per second")] = None,
+    date: Annotated[str | None, typer.Option(help="Trading day to begin with; default: go on where it stopped")] = None,
+    fault: Annotated[list[str] | None, typer.Option(help="Planted fault, e.g. drop-symbols=20@10:15")] = None,
+    no_ui: Annotated[bool, typer.Option("--no-ui", help="Without Dagster's webserver and the console")] = False,
+) -> None:
+    """Start everything on this machine and show what flows; Ctrl-C ends it and leaves the data."""
+    from qmt_orchestration.services import up as command
+
+    settings = _settings(data_dir, sim_symbols=symbols, sim_speed=speed, sim_faults=tuple(fault) if fault else None)
+    try:
+        code = command.up(settings, chosen_date=date, ui=not no_ui, say=_say)
+    except (command.UpError, ValueError, _engine_error()) as error:
+        _say(f"qmt up: {error}")
+        raise typer.Exit(1) from None
+    raise typer.Exit(code)
+
+
+@app.command()
+def replay(
+    files: Annotated[list[Path], typer.Argument(help="Recorded ticks, Parquet or CSV")],
+    data_dir: DataDir = None,
+    speed: Annotated[float, typer.Option(min=0, help="Market seconds per second; 0 = as fast as it goes")] = 0.0,
+) -> None:
+    """Play recorded ticks through the whole path and account for every one; the last line printed is JSON."""
+    from qmt_orchestration.orchestration.backfill import materialize_days
+    from qmt_orchestration.services import replay as command
+    from qmt_orchestration.simulator.replay import RecordingError
+
+    live = sys.stderr.isatty()
+    last = ""
+
+    def progress(text: str) -> None:
+        nonlocal last
+        if text != last:
+            typer.echo(("\r\x1b[2K" if live else "") + text, err=True, nl=not live)
+        last = text
+
+    settings = _settings(data_dir)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has them ignored, as behind "&"
+        signal.signal(number, signal.default_int_handler)
+    try:
+        account = command.replay(settings, files, speed=speed, materialize=materialize_days, progress=progress)
+    except (command.ReplayError, RecordingError, ValueError, _engine_error()) as error:
+        _say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        _say("\nqmt replay: interrupted; what was stored stays, and playing the same files again changes none of it")
+        raise typer.Exit(130) from None
+    if live:
+        typer.echo("", err=True)
+    typer.echo(json.dumps({**account.__dict__, "complete": account.complete}, ensure_ascii=False))
+    raise typer.Exit(0 if account.complete else 1)
+
+
+def _engine_error() -> type[Exception]:
+    from qmt_orchestration.local.engines import EngineError
+
+    return EngineError
+
+
+app.command()(warehouse.sql)
+app.command()(warehouse.migrate)
+app.command()(warehouse.bars)
+app.command()(warehouse.validate)
+app.command()(backfill)
+app.command()(quality)
+app.command()(services.agent)
+app.command()(services.status)
+app.command()(services.start)
+app.command()(services.stop)
+app.command()(services.restart)
+app.command()(clients.quote)
+app.command()(clients.top)
+app.add_typer(clients.clients_app, name="clients")
+app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(alerts_app, name="alerts")
+
+
+def main() -> None:
+    """Entry point: text streams are UTF-8 everywhere, also on Windows; a wrong setting is named, not traced."""
+    if os.name == "nt":
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # pythonw, as the Windows task starts it, has none
+                stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    try:
+        app()
+    except ValueError as error:
+        from qmt_orchestration.settings import refusal
+
+        problem = refusal(error)
+        if not problem:
+            raise
+        _say(f"qmt: {problem}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""``qmt agent``, ``qmt status``, ``qmt start | stop | restart``: the services from the command line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import redis
+import typer
+
+from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
+from qmt_orchestration.services.link import CLOCKS_APART_MS
+from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.connection import connect
+
+DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
+ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}")]
+Row = dict[str, str]
+
+
+def agent(
+    services: Annotated[str, typer.Option(help="Services of this host, separated by commas")] = ",".join(SERVICES),
+    data_dir: DataDir = None,
+) -> None:
+    """Start the services of this host, watch them and keep them in their desired state, until Ctrl-C or SIGTERM."""
+    from qmt_orchestration.services.agent import run_agent
+    from qmt_orchestration.services.logs import set_up_logging
+    from qmt_orchestration.services.registry import Service
+
+    settings = _settings(data_dir)
+    names = [name.strip() for name in services.split(",") if name.strip()]
+    try:
+        wanted = [get_service(name) for name in names]
+    except UnknownService as error:
+        _fail(str(error))
+    if not wanted:
+        _fail(f"expected at least one of {', '.join(SERVICES)} in --services, found none")
+    stop = threading.Event()
+    for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda *_: stop.set())
+    # pythonw on Windows has no standard streams
+    set_up_logging(settings, "agent", settings.data_dir / "logs" if sys.stderr is None else None)
+    if settings.feed == "replay":  # the subscriber of a recording has an end
+        wanted = [Service(s.name, s.module, once=True) if s.name == "subscriber" else s for s in wanted]
+    raise typer.Exit(run_agent(settings, wanted, stop))
+
+
+def status(data_dir: DataDir = None) -> None:
+    """The market's clock and every service: state (and the wanted one, where it differs), heartbeat, rate, delay, lag,
+    memory, restarts."""
+    from rich import box
+    from rich.table import Table
+
+    from qmt_orchestration.stream.clock import read_clock
+    from qmt_orchestration.stream.heartbeat import read_all
+
+    with _redis(data_dir) as client:
+        clock, rows = read_clock(client), status_rows(read_all(client), read_desired(client), time.time() * 1000)
+    table = Table(
+        title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}" + (" (simulated)" if clock.simulated else ""),
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    told = [name for name in rows[0] if name != "desired" and any(row[name] not in ("", "–") for row in rows)]
+    for column in told:
+        left = column in ("service", "host", "state", "note")
+        table.add_column(column, justify="left" if left else "right", no_wrap=column != "note", overflow="fold")
+    for row in rows:
+        healthy = row["state"] == row["desired"] or row["state"] in ("standby", "finished")
+        if not healthy:
+            row["state"] += f" (wanted: {row['desired']})"
+        table.add_row(*(row[name] for name in told), style="" if healthy else "red")
+    screen().print(table)
+
+
+def start(service: ServiceName, data_dir: DataDir = None) -> None:
+    """Say that SERVICE should run; the agents of its hosts start it."""
+    with _redis(data_dir) as client:
+        set_desired(client, service, "running")
+    typer.echo(f"{service}: desired state is running")
+
+
+def stop(service: ServiceName, data_dir: DataDir = None) -> None:
+    """Say that SERVICE should not run; the agents of its hosts stop it gracefully."""
+    with _redis(data_dir) as client:
+        set_desired(client, service, "stopped")
+    typer.echo(f"{service}: desired state is stopped")
+
+
+def restart(service: ServiceName, data_dir: DataDir = None) -> None:
+    """Ask for one graceful restart of SERVICE."""
+    with _redis(data_dir) as client:
+        number = ask_restart(client, service)
+    typer.echo(f"{service}: restart {number} asked for")
+
+
+def status_rows(beats: list[dict[str, str]], desired: Mapping[str, Desired], now_ms: float) -> list[Row]:
+    """One row per service and host from heartbeats and the agents' reports; known services that run nowhere too."""
+    own = {(beat["host"], beat["service"]): beat for beat in beats if beat["service"] != "agent"}
+    reports: dict[tuple[str, str], dict[str, str]] = {}
+    for beat in beats:
+        if beat["service"] == "agent":
+            for name in filter(None, beat.get("services", "").split(",")):
+                reports[beat["host"], name] = {
+                    key.removeprefix(f"{name}."): value for key, value in beat.items() if key.startswith(f"{name}.")
+                }
+    places = set(own) | set(reports)
+    places |= {("", name) for name in SERVICES if name not in {service for _, service in places}}
+    agents = [_agent_row(beat, now_ms) for beat in beats if beat["service"] == "agent"]
+    order = {name: i for i, name in enumerate(SERVICES)}
+    rows = [
+        _service_row(host, name, own.get((host, name), {}), reports.get((host, name), {}), desired, now_ms)
+        for host, name in sorted(places, key=lambda p: (order.get(p[1], 99), p[1], p[0]))
+    ]
+    return agents + rows
+
+
+def _agent_row(beat: dict[str, str], now_ms: float) -> Row:
+    row = _service_row(beat["host"], "agent", beat, {}, {}, now_ms)
+    skew_ms = float(beat.get("clock_skew_ms", 0))
+    if abs(skew_ms) > CLOCKS_APART_MS:
+        row["note"] = f"clock {abs(skew_ms) / 1000:.1f} s {'ahead of' if skew_ms > 0 else 'behind'} Redis' host"
+    return row
+
+
+def _service_row(
+    host: str,
+    name: str,
+    beat: Mapping[str, str],
+    report: Mapping[str, str],
+    desired: Mapping[str, Desired],
+    now_ms: float,
+) -> Row:
+    state = report.get("state", "") or beat.get("state", "") or "absent"
+    if state == "running" and beat.get("state") == "standby":
+        state = "standby"
+    age = (now_ms - float(beat["beat_ms"])) / 1000 if "beat_ms" in beat else None
+    last_exit = report.get("last_exit", "")
+    return {
+        "service": name,
+        "host": host or "–",
+        "state": state,
+        "desired": desired.get(name, Desired()).state,
+        "beat": "–" if age is None else f"{max(age, 0):.1f} s",
+        "rate": _first(beat, ("rate",), "{:,.0f}/s"),
+        "delay p99": _first(beat, ("delay_p99_ms", "delay_ms"), "{:,.0f} ms"),
+        "lag": _first(beat, ("lag_entries", "lag"), "{:,.0f}"),
+        "memory": _first({**beat, **report}, ("memory_mb",), "{:,.0f} MB"),
+        "restarts": report.get("restarts", "–"),
+        "last exit": last_exit or "–",
+        "note": beat.get("error", "") or report.get("reason", ""),
+    }
+
+
+def _first(fields: Mapping[str, str], names: tuple[str, ...], form: str) -> str:
+    """The first of these statistics that is there and a number, formatted; a dash otherwise (-1: not known yet)."""
+    for name in names:
+        try:
+            value = float(fields[name])
+        except (KeyError, ValueError):
+            continue
+        return form.format(value) if value >= 0 else "–"
+    return "–"
+
+
+def _settings(data_dir: Path | None) -> Settings:
+    return Settings(data_dir=data_dir) if data_dir is not None else Settings()
+
+
+@contextmanager
+def _redis(data_dir: Path | None) -> Iterator[Any]:
+    """A client of Redis; its errors, and a wrong name, end the command with one line instead of a traceback."""
+    settings = _settings(data_dir)
+    client = connect(settings, retries=0)
+    try:
+        yield client
+    except redis.ConnectionError as error:
+        where = settings.redis_url or f"the embedded Redis of {settings.data_dir}"
+        _fail(f"no answer from {where} ({error}): start it with `qmt up`, or set QMT_REDIS_URL or QMT_DATA_DIR")
+    except (redis.RedisError, UnknownService) as error:
+        _fail(str(error))
+    finally:
+        client.close()
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Everything that imports Dagster: assets, checks, sensors, jobs, schedules, partitions, resources and backfill."""

@@ -1,0 +1,143 @@
+"""Making whole days again, outside the daemon: the door of `qmt replay` and `qmt backfill`.
+
+The same job that the UI runs, in this process, on the instance in ``data_dir/dagster``, so that runs, partitions and
+checks stand in Dagster's pages afterwards. Days are made one by one, each idempotent: interrupt and start again as
+you like.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from qmt_orchestration.market.periods import rollups
+from qmt_orchestration.settings import Settings
+
+MAKE_DAY, RECONCILE_DAY = "make_day", "reconcile_day"
+FROM_WHAT_THERE_IS = ""
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
+
+
+@dataclass
+class Outcome:
+    """What a backfill did: bars now in the warehouse per period, checks, run ids."""
+
+    bars: dict[str, int] = field(default_factory=dict)
+    passed: int = 0
+    failed: list[dict[str, str]] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    sources: dict[str, str] = field(default_factory=dict)  # of each day's minutes: ticks, QMT history, both, nothing
+    failed_runs: list[dict[str, str]] = field(default_factory=list)
+
+
+@contextmanager
+def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of ``data_dir``, with the project's dagster.yaml."""
+    from qmt_orchestration.services.up import dagster_home
+
+    with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
+        yield instance
+
+
+def materialize_days(
+    settings: Settings,
+    days: Sequence[date],
+    on_progress: Callable[[str], None] = lambda _: None,
+    *,
+    job: str = MAKE_DAY,
+) -> dict[str, Any]:
+    """Make *days* through Dagster: the account of the ticks, bars of every period, and their checks.
+
+    *job*: the one to run, or `FROM_WHAT_THERE_IS`: ``make_day`` for days with ticks, else ``reconcile_day``, which
+    fetches QMT's history and needs a gateway (without one, QMT's bars that are already here are taken).
+
+    Returns ``{"bars": {period: rows}, "sources": {day: what its minutes stand on}, "checks": {"passed": n, "failed":
+    [{day, asset, check, severity, expected, found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``.
+    Raises ValueError when a day is no partition; a run that fails is reported, and the other days are still made.
+    """
+    from qmt_orchestration.definitions import build_defs
+    from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
+
+    partitions = trading_day_partitions(settings)
+    keys = [require_partition(partitions, day) for day in days]
+    definitions, started = build_defs(settings=settings), time.monotonic()
+    outcome = Outcome()
+    with instance_of(settings) as instance:
+        for n, key in enumerate(keys, 1):
+            left = (time.monotonic() - started) / (n - 1) * (len(keys) - n + 1) if n > 1 else 0.0
+            on_progress(f"making {key}, {n} of {len(keys)} days" + (f", about {left:,.0f} s left" if n > 1 else ""))
+            name = _job_for(settings, days[n - 1]) if job == FROM_WHAT_THERE_IS else job
+            result = definitions.resolve_job_def(name).execute_in_process(
+                partition_key=key, instance=instance, raise_on_error=False, run_config=QUIET
+            )
+            _collect(outcome, key, result)
+    _count(settings, days, outcome)
+    return {
+        "bars": outcome.bars,
+        "sources": outcome.sources,
+        "checks": {"passed": outcome.passed, "failed": outcome.failed},
+        "runs": outcome.runs,
+        "failed_runs": len(outcome.failed_runs),
+        "errors": outcome.failed_runs,
+    }
+
+
+def _job_for(settings: Settings, day: date) -> str:
+    from qmt_orchestration.stream import connection, heartbeat, rpc
+    from qmt_orchestration.warehouse.client import connect, load_sql
+
+    ticks, qmt_minutes = connect(settings).query(load_sql("day_sources"), parameters={"day": day}).first_row
+    if ticks or (qmt_minutes and not heartbeat.is_alive(connection.connect(settings), rpc.SERVICE)):
+        return MAKE_DAY
+    return RECONCILE_DAY  # also when some of QMT's bars are here: an interrupted fetch left a part of them
+
+
+def _collect(outcome: Outcome, key: str, result: dg.ExecuteInProcessResult) -> None:
+    outcome.runs.append(result.run_id)
+    for event in result.get_asset_materialization_events():
+        if event.asset_key == dg.AssetKey("bars_1m"):
+            outcome.sources[key] = str(event.materialization.metadata["source"].value)
+    for evaluation in result.get_asset_check_evaluations():
+        if evaluation.passed:
+            outcome.passed += 1
+        else:
+            outcome.failed.append(
+                {
+                    "day": key,
+                    "asset": evaluation.asset_key.to_user_string(),
+                    "check": evaluation.check_name,
+                    "severity": evaluation.severity.value,
+                    **{name: str(evaluation.metadata[name].value) for name in ("expected", "found")},
+                }
+            )
+    if not result.success:
+        failures = [e for e in result.all_events if e.is_failure and e.is_step_event]
+        first = failures[0].event_specific_data if failures else None
+        error = getattr(first, "error", None)
+        outcome.failed_runs.append(
+            {"day": key, "error": _root(error) if error else "the run failed; see Dagster's page of it"}
+        )
+
+
+def _root(error: Any) -> str:
+    while error.cause is not None:
+        error = error.cause
+    return str(error.message).strip()
+
+
+def _count(settings: Settings, days: Sequence[date], outcome: Outcome) -> None:
+    from qmt_orchestration.warehouse.bars import label_day
+    from qmt_orchestration.warehouse.client import connect, load_sql
+
+    client = connect(settings)
+    for period in ("1m", *rollups(settings.rollup_periods)):
+        outcome.bars[period] = 0
+        for day in sorted({label_day(day, period) for day in days}):
+            row = client.query(load_sql("bars_rows"), parameters={"table": f"bars_{period}", "day": day}).first_row
+            outcome.bars[period] += int(row[0])

@@ -1,0 +1,178 @@
+"""Checks of the running system: is the feed fresh, do the services live, does the writer keep up, was anything given
+up.
+
+Computed from heartbeats and Redis, not from SQL: by the sensor ``stream`` about twice a minute, and by hand from the
+asset's page. Times are of the market's clock; a simulated market that runs faster than the wall is measured in wall
+seconds.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, time
+from typing import Any, Final
+
+import dagster as dg
+
+from qmt_orchestration.market.sessions import AFTERNOON, CLOSING_CALL, LUNCH, OPEN, PRE_OPEN, to_ms
+from qmt_orchestration.orchestration.checks.evaluate import CheckResults, Outcome, find, judge, record, results, specs
+from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
+from qmt_orchestration.quality import names
+from qmt_orchestration.quality.names import checks_of
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.clock import MarketClock, read_clock
+
+ASSET: Final = "tick_stream"
+AUCTION_DONE: Final = time(9, 25)
+#: Spans in which some symbol of the market always ticks; the pauses between are honest silence.
+SPANS: Final = ((PRE_OPEN, AUCTION_DONE), (OPEN, LUNCH), (AFTERNOON, CLOSING_CALL))
+EXPECTED_SERVICES: Final = ("subscriber", "gateway", "writer", "publisher")
+
+
+def number(beat: Mapping[str, str], name: str) -> float:
+    """A statistic of a heartbeat, 0.0 when it has none or it is no number."""
+    try:
+        return float(beat.get(name, 0) or 0)
+    except ValueError:
+        return 0.0
+
+
+def span_start(now: datetime) -> datetime | None:
+    """Since when ticks are expected without a pause at *now* (of a trading day); None when they are not."""
+    for start, end in SPANS:
+        if start <= now.time() < end:
+            return now.replace(hour=start.hour, minute=start.minute, second=0, microsecond=0)
+    return None
+
+
+def newest_tick_ms(server: Any, shards: int) -> int:
+    """Exchange time (epoch ms) of the newest tick on the stream; 0 when there is none."""
+    newest = 0
+    for shard in range(shards):
+        for _, fields in server.xrevrange(keys.ticks(shard), count=1):
+            newest = max(newest, int(fields[b"last_ms"]))
+    return newest
+
+
+def feed_fresh(settings: Settings, clock: MarketClock, newest_ms: int, *, trading_day: bool) -> Outcome:
+    """Seconds of the wall without a tick, inside the session; outside it, silence is right."""
+    now = clock.now()
+    check = find(ASSET, names.FEED_FRESH)
+    start = span_start(now) if trading_day else None
+    if start is None:
+        return judge(check, settings, now.date(), 0.0, "silence outside the session", f"{now:%H:%M:%S}, no ticks due")
+    silent_ms = max(to_ms(now) - max(newest_ms, to_ms(start)), 0)
+    seconds = silent_ms / 1000 / max(clock.speed, 1.0)
+    return judge(
+        check,
+        settings,
+        now.date(),
+        round(seconds, 1),
+        "ticks without a pause",
+        f"none for {seconds:.1f} s at {now:%H:%M:%S}",
+    )
+
+
+def services_alive(
+    settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]], desired: Mapping[str, str]
+) -> Outcome:
+    """Services that should run and have no heartbeat."""
+    alive = {b["service"] for b in beats if b.get("state") == "running"}
+    due = [s for s in EXPECTED_SERVICES if desired.get(s, "running") == "running"]
+    missing = [s for s in due if s not in alive]
+    return judge(
+        find(ASSET, names.SERVICES_ALIVE),
+        settings,
+        clock.today(),
+        float(len(missing)),
+        f"heartbeats of {', '.join(due) or 'none'}",
+        "all alive" if not missing else f"silent: {', '.join(missing)} (is `qmt agent` running on their host?)",
+        [{"service": s, "desired": desired.get(s, "running")} for s in missing],
+    )
+
+
+def stream_lag(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]]) -> Outcome:
+    """How far the writer is behind."""
+    writers = [b for b in beats if b["service"] == "writer"]
+    lag = max((number(b, "lag_seconds") for b in writers), default=0.0)
+    return judge(
+        find(ASSET, names.STREAM_LAG), settings, clock.today(), lag, "the writer keeps up", f"{lag:.1f} s behind"
+    )
+
+
+def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]], server: Any) -> Outcome:
+    """Batches whose numbers never came today, as the writer counts them."""
+    writers = [b for b in beats if b["service"] == "writer"]
+    lost = lost_today(server, clock, sum(number(b, "lost") for b in writers)) if writers else 0.0
+    return judge(
+        find(ASSET, names.NOTHING_LOST), settings, clock.today(), lost, "every batch number", f"{lost:.0f} batches lost"
+    )
+
+
+def lost_today(server: Any, clock: MarketClock, total: float) -> float:
+    """What was lost on the market's day of *total*, which the writer counts for ever: no loss is a finding for good."""
+    today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
+    if known and known[b"day"].decode() == today:
+        return max(total - float(known[b"before"]), 0.0)
+    before = total if known else 0.0  # the very first look has no day before it
+    server.hset(keys.LOST_BEFORE, mapping={"day": today, "before": before})
+    return total - before
+
+
+def no_dead_letters(settings: Settings, clock: MarketClock, server: Any) -> Outcome:
+    """Entries given up, by stream."""
+    counts = dead_letters(server)
+    total = sum(counts.values())
+    return judge(
+        find(ASSET, names.NO_DEAD_LETTERS),
+        settings,
+        clock.today(),
+        float(total),
+        "no dead letters",
+        f"{total} dead letters" + (": see `qmt dead-letters list`" if total else ""),
+        [{"stream": s, "entries": str(n)} for s, n in counts.items()],
+    )
+
+
+def dead_letters(server: Any) -> dict[str, int]:
+    """Entries in the dead letters of each stream that has any."""
+    found = sorted(server.scan_iter(match=keys.DEAD_LETTERS.format(stream="*"), count=1000))
+    return {k.decode(): n for k in found if (n := int(server.xlen(k)))}
+
+
+def live_outcomes(
+    settings: Settings,
+    server: Any,
+    beats: Sequence[Mapping[str, str]],
+    desired: Mapping[str, str],
+    *,
+    trading_day: bool,
+) -> list[Outcome]:
+    """The verdicts on the running system now."""
+    clock = read_clock(server)
+    return [
+        feed_fresh(settings, clock, newest_tick_ms(server, settings.stream_shards), trading_day=trading_day),
+        services_alive(settings, clock, beats, desired),
+        stream_lag(settings, clock, beats),
+        nothing_lost(settings, clock, beats, server),
+        no_dead_letters(settings, clock, server),
+    ]
+
+
+def build_live_checks(days: dg.DailyPartitionsDefinition) -> dg.AssetChecksDefinition:
+    """The checks of ``tick_stream``, runnable from its page."""
+
+    @dg.multi_asset_check(specs=specs(checks_of(ASSET)), name="tick_stream_checks")
+    def tick_stream_checks(
+        context: dg.AssetCheckExecutionContext,
+        clickhouse: ClickHouseResource,
+        redis: RedisResource,
+        services: ServicesResource,
+    ) -> CheckResults:
+        server = redis.connect()
+        today = read_clock(server).today().isoformat()
+        trading_day = days.has_partition_key(today)
+        outcomes = live_outcomes(redis.settings, server, services.beats(), services.desired(), trading_day=trading_day)
+        record(clickhouse.connect(), outcomes, context.run.run_id)
+        yield from results(outcomes)
+
+    return tick_stream_checks

@@ -1,0 +1,56 @@
+"""`qmt sql` as a user types it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from qmt_orchestration.local import engines
+from qmt_orchestration.settings import Settings
+
+PROGRAM = "import typer; from qmt_orchestration.cli.warehouse import sql; typer.run(sql)"
+
+
+def qmt_sql(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_it_prints_the_format_asked_for_and_exits_1_with_the_servers_words(settings: Settings, raw_clickhouse):
+    where = {"QMT_CLICKHOUSE_URL": settings.clickhouse_url, "QMT_CLICKHOUSE_DATABASE": settings.clickhouse_database}
+    assert qmt_sql("SELECT 1 AS a, 'x' AS b", **where).stdout == "1\tx\n"
+    assert qmt_sql("SELECT 1 AS a, 'x' AS b", "--format", "CSVWithNames", **where).stdout == '"a","b"\n1,"x"\n'
+    assert qmt_sql("-", stdin="SELECT currentDatabase()", **where).stdout.strip() == settings.clickhouse_database
+    failed = qmt_sql("SELECT nope", **where)
+    assert failed.returncode == 1
+    assert "UNKNOWN_IDENTIFIER" in failed.stderr
+    late = qmt_sql("SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_threads = 1", **where)
+    assert late.returncode == 1
+    assert "Code: 395" in late.stderr
+
+
+def test_it_starts_the_engine_of_a_folder_for_the_moment(tmp_path: Path):
+    settings = Settings(data_dir=tmp_path)
+    with engines.ensure(settings, names=("clickhouse",)) as ready:
+        made = {"QMT_CLICKHOUSE_URL": ready.clickhouse_url, "QMT_CLICKHOUSE_DATABASE": "default"}
+        assert qmt_sql("CREATE DATABASE qmt ENGINE = Atomic", **made).returncode == 0
+        assert qmt_sql("SELECT 2", "--data-dir", str(tmp_path)).stdout == "2\n", "uses the running engine"
+    assert engines.find(settings, "clickhouse") is None
+    assert qmt_sql("SELECT 3", "--data-dir", str(tmp_path)).stdout == "3\n"
+    assert engines.find(settings, "clickhouse") is None
+
+
+def test_a_folder_without_a_warehouse_is_left_alone(tmp_path: Path):
+    failed = qmt_sql("SELECT 1", "--data-dir", str(tmp_path / "none"))
+    assert failed.returncode == 1
+    assert "holds no warehouse" in failed.stderr
+    assert not (tmp_path / "none").exists()
