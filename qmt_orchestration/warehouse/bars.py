@@ -80,6 +80,13 @@ def closed_watermark(client: Any, settings: Settings, day: date, now_ms: int, *,
     return _closed(day, market_time_ms(client, day), settings.close_grace_ms, _fallback(settings, day, now_ms, speed))
 
 
+def may_have_closed(client: Any, settings: Settings, frame: datetime, now_ms: int, *, speed: float = 1.0) -> bool:
+    """Whether `closed_watermark` can have reached *frame*: answered from metadata, to be asked often."""
+    day = frame.date()
+    newest = newest_tick_ms(client, day)
+    return _closed(day, newest, settings.close_grace_ms, _fallback(settings, day, now_ms, speed), [frame]) is not None
+
+
 def market_time_ms(client: Any, day: date) -> int:
     """The market's time on *day* by its ticks, epoch ms (`market_time.sql`); 0 when there are none."""
     rows = client.query(load_sql("market_time"), {"day": day}).result_rows
@@ -248,12 +255,14 @@ def _fallback(settings: Settings, day: date, now_ms: int, speed: float) -> int:
     return max((end for end in ends if end <= passed), default=0) if from_ms(now_ms).date() == day else 0
 
 
-def _closed(day: date, market_ms: int, grace_ms: int, clock_ms: int) -> datetime | None:
-    """The last frame of *day* that ends *grace_ms* before the market's time, or not after *clock_ms*; None without
-    ticks."""
+def _closed(
+    day: date, market_ms: int, grace_ms: int, clock_ms: int, frames: Sequence[datetime] = ()
+) -> datetime | None:
+    """The last frame of *day* (of *frames*) that ends *grace_ms* before the market's time, or not after *clock_ms*;
+    None without ticks."""
     if not market_ms:
         return None
-    frames = [at(day, minutes) for minutes in MINUTE_LABELS]
+    frames = frames or [at(day, minutes) for minutes in MINUTE_LABELS]
     closed = [frame for frame in frames if to_ms(frame) + grace_ms <= market_ms or to_ms(frame) <= clock_ms]
     return closed[-1] if closed else None
 

@@ -205,7 +205,7 @@ def _check_day(client: Any, day: date, report: Report) -> None:
     newest = bars.newest_frame(client, day)
     if newest is None:
         return
-    parameters = {"day": day, "last_minute": newest.hour * 60 + newest.minute}
+    parameters = {"day": day, "last": f"{newest:%Y-%m-%d %H:%M:%S}"}
     spans: Counter[tuple[str, str]] = Counter()
     for symbol, kind, *flags, since, until, found in client.query(load_sql("validate_ticks"), parameters).result_rows:
         for name, flag in zip(_TICK_CHECKS, flags, strict=True):
