@@ -25,7 +25,7 @@ from qmt_orchestration.warehouse.client import load_sql
 
 #: Rollups that always follow the minutes during the session; `pending` looks after them and those of the settings.
 INTRADAY_ROLLUPS: Final = ("5m", "30m")
-_ROLLED_UP: Final = ["day", "period", "version", "differed"]
+_ROLLED_UP: Final = ["day", "period", "version"]
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def finalize(
     computed from the one before it. Only new and changed rows are written. The moment of reading is noted, so that
     ticks stored meanwhile re-open their minute.
     """
-    version, block, read_at = client.query(load_sql("next_version"), {"day": day}).first_row
+    version, block, read_at, repaired = client.query(load_sql("next_version"), {"day": day}).first_row
     frames = _frames(client, day)
     last_frame = last_frame or _closed(day, market_time_ms(client, day), 0, 0)
     if last_frame is None or (first_frame and last_frame < first_frame):
@@ -138,7 +138,7 @@ def finalize(
     first_frame = min([first_frame or frames[0].at, *(f.at for f in frames if f.is_open or f.settling)])
     last_frame = max([last_frame, *(f.at for f in frames if f.is_final)])
     span = _range(day, first_frame, last_frame)
-    written = _write(client, "rows_1m", "bars_1m", span, version)
+    written = _write(client, "rows_1m_repaired" if repaired else "rows_1m", "bars_1m", span, version)
     noted = [
         [day, frame.at, read_at, block, version if written.rows else frame.changed, version]
         for frame in frames
@@ -159,11 +159,13 @@ def recompute(client: Any, day: date, last_frame: datetime | None) -> Written:
         again = replace(written, rows=0)
     else:
         again = finalize(client, day, None, last_frame)
-    differed = 0
+    differed, worst = 0, "[]"
     if again.rows:
         parameters = {"day": day, "version": again.version}
-        differed = int(client.query(load_sql("replaced_rows"), parameters).first_row[0])
-    client.insert("rolled_up", [[day, "1m", again.version, differed]], column_names=_ROLLED_UP)
+        differed, worst = client.query(load_sql("replaced_rows"), parameters).first_row
+    client.insert(
+        "rolled_up", [[day, "1m", again.version, differed, worst]], column_names=[*_ROLLED_UP, "differed", "worst"]
+    )
     return replace(again, rows=again.rows + written.rows) if again.rows else written
 
 
@@ -199,7 +201,7 @@ def roll_up(
     since, until = _text(first_frame or opening), _text(last_frame or close)
     span = {**_range(day, opening, close), "since": since, "until": until, "minutes": minutes}
     written = _write(client, "rows_minutes", table, {**span, "day_over": int(day_over)}, version)
-    client.insert("rolled_up", [[day, period, reached, 0]], column_names=_ROLLED_UP)
+    client.insert("rolled_up", [[day, period, reached]], column_names=_ROLLED_UP)
     return written
 
 
@@ -218,7 +220,9 @@ def _write(client: Any, rows: str, table: str, parameters: dict[str, Any], versi
     written = _written(client, table, parameters, version)
     if rows == "rows_history" or not client.query(load_sql("has_withdrawn"), {"day": parameters["day"]}).result_rows:
         return written
-    whole = {"since": parameters["first"], "until": parameters["last"], "day_over": 1} if "day_over" in parameters else {}
+    whole = (
+        {"since": parameters["first"], "until": parameters["last"], "day_over": 1} if "day_over" in parameters else {}
+    )
     sql = Template(load_sql("withdrawn_rows")).substitute(rows=load_sql(rows))
     gone = client.query(sql, {**parameters, **whole}).result_rows
     if gone:

@@ -75,7 +75,9 @@ def _refuse_old_schema(client: Any, database: str) -> None:
     (key,) = client.query(load_sql("ticks_key")).first_row
     columns = {name for (name,) in client.query(load_sql("bars_columns")).result_rows}
     found = f"a table ticks with the key ({key})" if key and TICK_BUCKET not in key else ""
-    found = found or ("a table bars_1m without the column cum_volume" if columns and "cum_volume" not in columns else "")
+    found = found or (
+        "a table bars_1m without the column cum_volume" if columns and "cum_volume" not in columns else ""
+    )
     if found:
         raise OldSchema(
             f"database {database}: expected tables of this version, found {found}, made by another version: use that "

@@ -201,7 +201,9 @@ class Publisher:
         """End of the newest closed frame, epoch ms. While the *following* one cannot have closed it is *done*, at the
         cost of a look at metadata."""
         asked: dict[str, Any] = {"now_ms": clock.now_ms(), "speed": clock.speed}
-        if done and not (following and bars.may_have_closed(self._clickhouse, self._settings, from_ms(following), **asked)):
+        if done and not (
+            following and bars.may_have_closed(self._clickhouse, self._settings, from_ms(following), **asked)
+        ):
             return done
         watermark = bars.closed_watermark(self._clickhouse, self._settings, day, **asked)
         return to_ms(watermark) if watermark else 0

@@ -5,7 +5,7 @@
 --   final  the snapshot whose values are the day's: `last`, or a later one where that can hold no after-hours trading
 WITH
     seen AS (
-        SELECT *, (total_volume, amount, high, low, open, lastPrice) AS reached, frame_i AS i, traded AND i <= 240 AS counts,
+        SELECT symbol, time, total_volume, (total_volume, amount, high, low, open, lastPrice) AS reached, frame_i AS i, traded, baseline, moment, traded AND i <= 240 AS counts,
                (right(symbol, 3), left(symbol, 2)) IN (SELECT market, code FROM after_hours_boards WHERE since <= {day:Date}) AS after_hours_board
         FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND NOT withdrawn
     ),
@@ -14,7 +14,7 @@ WITH
                argMaxIf(reached, moment, counts) AS last, toHour(until) >= 15 AS closed,
                if(max(after_hours_board) AND closed, last, argMaxIf(reached, moment, traded)) AS final,
                maxIf(total_volume, traded) - final.1 AS after_hours, maxIf(total_volume, traded AND i = 0) AS opening, minIf(i, traded) AS first_i,
-               multiIf(trades = 0, 'idle', base.1 > 0 OR min(frame_i) > 1 OR NOT closed, 'part', 'full') AS kind
+               multiIf(trades = 0, 'idle', base.1 > 0 OR min(i) > 1 OR NOT closed, 'part', 'full') AS kind
         FROM seen AS s GROUP BY symbol
     ),
     b AS (

@@ -13,12 +13,13 @@ ENGINE = $replacing_merge_tree(version)
 ORDER BY (day, frame);
 
 -- How far each rollup of a day has followed: the highest `changed` of its frames when it was made. Period 1m: the whole day
--- computed once more from its ticks, and how many final bars differed (0 but for a defect).
+-- computed once more from its ticks, and how many final bars differed (0 but for a defect), the first of them as JSON.
 CREATE TABLE IF NOT EXISTS rolled_up $on_cluster (
     day      Date,
     period   LowCardinality(String),
     version  UInt64,
     differed UInt64,
+    worst    String DEFAULT '[]',
     at       DateTime64(6) DEFAULT now64(6)
 )
 ENGINE = $replacing_merge_tree(at)

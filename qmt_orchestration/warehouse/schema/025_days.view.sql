@@ -20,7 +20,7 @@ WITH
 SELECT r.symbol AS symbol, l.at_close > 0 OR l.n > 0 AS closed, closed AND l.at_close = 0 AS alone,
        (right(symbol, 3), left(symbol, 2)) IN (SELECT market, code FROM after_hours_boards WHERE since <= {day:Date}) AS after_hours,
        l.n > 0 AND l.day.1 >= r.day.1 AND (alone OR NOT after_hours) AS later, if(later, l.day, r.day) AS d,
-       d.3 AS open, d.4 AS high, d.5 AS low, d.6 AS close, d.1 AS vol, round(d.2, 4) AS amount, r.pre AS pre_close,
+       d.3 AS open, greatest(r.day.4, d.4) AS high, if(d.5 > 0 AND r.day.5 > 0, least(r.day.5, d.5), r.day.5) AS low, d.6 AS close, d.1 AS vol, round(d.2, 4) AS amount, r.pre AS pre_close,
        if(later OR l.n = 0, 0, greatest(l.day.1 - r.day.1, 0)) AS after_hours_vol,
        if(later OR l.n = 0, 0., greatest(round(l.day.2 - amount, 4), 0.)) AS after_hours_amount
 FROM reached AS r LEFT JOIN late AS l ON r.symbol = l.symbol;
