@@ -155,17 +155,14 @@ def recompute(client: Any, day: date, last_frame: datetime | None) -> Written:
     frames = _frames(client, day)
     todo = [f.at for f in frames if f.is_open and last_frame and f.at <= last_frame]
     written = finalize(client, day, todo[0], last_frame) if todo else Written(0, 0, None, None, 0)
-    if todo and todo[0] == frames[0].at:
-        again = replace(written, rows=0)
-    else:
-        again = finalize(client, day, None, last_frame)
+    whole = bool(todo) and todo[0] == frames[0].at  # it was computed as a whole just now
+    again = replace(written, rows=0) if whole else finalize(client, day, None, last_frame)
     differed, worst = 0, "[]"
     if again.rows:
         parameters = {"day": day, "version": again.version}
         differed, worst = client.query(load_sql("replaced_rows"), parameters).first_row
-    client.insert(
-        "rolled_up", [[day, "1m", again.version, differed, worst]], column_names=[*_ROLLED_UP, "differed", "worst"]
-    )
+    columns = [*_ROLLED_UP, "differed", "worst"]
+    client.insert("rolled_up", [[day, "1m", again.version, differed, worst]], column_names=columns)
     return replace(again, rows=again.rows + written.rows) if again.rows else written
 
 
@@ -220,11 +217,10 @@ def _write(client: Any, rows: str, table: str, parameters: dict[str, Any], versi
     written = _written(client, table, parameters, version)
     if rows == "rows_history" or not client.query(load_sql("has_withdrawn"), {"day": parameters["day"]}).result_rows:
         return written
-    whole = (
-        {"since": parameters["first"], "until": parameters["last"], "day_over": 1} if "day_over" in parameters else {}
-    )
+    if "day_over" in parameters:  # windows: all of the day, closed or not
+        parameters |= {"since": parameters["first"], "until": parameters["last"], "day_over": 1}
     sql = Template(load_sql("withdrawn_rows")).substitute(rows=load_sql(rows))
-    gone = client.query(sql, {**parameters, **whole}).result_rows
+    gone = client.query(sql, parameters).result_rows
     if gone:
         keys = [(symbol, int(frame.timestamp())) for symbol, frame in gone]
         client.command(load_sql("delete_rows"), {**parameters, "keys": keys})

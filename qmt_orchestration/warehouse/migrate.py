@@ -26,7 +26,8 @@ from qmt_orchestration.warehouse.client import connect, load_sql
 
 log = logging.getLogger("warehouse.migrate")
 
-#: Leads the key of `ticks`: toStartOfFiveMinutes, toStartOfTenMinutes or toStartOfFifteenMinutes. Changes need new tables.
+#: Leads the key of `ticks`: toStartOfFiveMinutes, toStartOfTenMinutes or toStartOfFifteenMinutes. A change needs new
+#: tables.
 TICK_BUCKET: Final = "toStartOfFifteenMinutes"
 
 
@@ -74,10 +75,11 @@ def _refuse_old_schema(client: Any, database: str) -> None:
     """Raise `OldSchema` when `ticks` or `bars_1m` are not those of this version."""
     (key,) = client.query(load_sql("ticks_key")).first_row
     columns = {name for (name,) in client.query(load_sql("bars_columns")).result_rows}
-    found = f"a table ticks with the key ({key})" if key and TICK_BUCKET not in key else ""
-    found = found or (
-        "a table bars_1m without the column cum_volume" if columns and "cum_volume" not in columns else ""
-    )
+    found = ""
+    if key and TICK_BUCKET not in key:
+        found = f"a table ticks with the key ({key})"
+    elif columns and "cum_volume" not in columns:
+        found = "a table bars_1m without the column cum_volume"
     if found:
         raise OldSchema(
             f"database {database}: expected tables of this version, found {found}, made by another version: use that "
