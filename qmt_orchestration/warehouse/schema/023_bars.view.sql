@@ -9,7 +9,7 @@ SELECT symbol, label AS frame, argMin(b.open, b.frame) AS open, max(b.high) AS h
        CAST(multiIf(countIf(b.source = 'history') > 0, 'history', countIf(b.source = 'live') > 0, 'live', 'filled'),
             'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source,
        toUInt32(sum(b.ticks)) AS ticks, min(b.quality_score) AS quality_score, max(b.version) AS version
-FROM (SELECT *, if(formatDateTime(frame, '%H:%i', 'Asia/Shanghai') = '09:30', frame + 60, frame) AS label FROM bars_1m FINAL) AS b
+FROM (SELECT *, if(toHour(frame) = 9 AND toMinute(frame) = 30, frame + 60, frame) AS label FROM bars_1m FINAL) AS b
 GROUP BY symbol, label;
 
 -- QMT's own minute bars, vol in shares.
