@@ -15,7 +15,9 @@ from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect
 
 SYMBOLS, SNAPSHOTS, CHUNK = WHOLE_MARKET, 4660, 515
-ONE_SYMBOL = "SELECT * FROM ticks WHERE symbol = {symbol:String} AND toYYYYMMDD(time) = toYYYYMMDD({day:Date}) ORDER BY time"
+ONE_SYMBOL = (
+    "SELECT * FROM ticks WHERE symbol = {symbol:String} AND toYYYYMMDD(time) = toYYYYMMDD({day:Date}) ORDER BY time"
+)
 SIZE = """SELECT sum(bytes_on_disk) FROM system.parts
 WHERE active AND database = currentDatabase() AND table = 'bars_1m'"""
 
