@@ -62,7 +62,8 @@ def found(client: Any) -> list[tuple[Any, ...]]:
 
 
 def carried(client: Any) -> list[tuple[Any, ...]]:
-    columns = "symbol, frame, cum_volume, cum_amount, day_open, day_high, day_low, if(last_price > 0, last_price, close), pre_close"
+    columns = "symbol, frame, cum_volume, cum_amount, day_open, day_high, day_low, pre_close"
+    columns += ", if(last_price > 0, last_price, close)"
     return [tuple(r) for r in client.query(f"SELECT {columns} FROM bars_1m ORDER BY symbol, frame").result_rows]
 
 
