@@ -1,8 +1,8 @@
 """One aggregator of other people over a Parquet file of ticks; runs in the environment that `benchmarks.peers` makes.
 
 ``python peers_worker.py NAME TICKS OUT``: reads TICKS (symbol, time in epoch ms, lastPrice, high, low, amount, volume
-in shares, in the order of time), writes OUT (symbol, frame as epoch ms of the end label, open, high, low, close, vol) and
-prints one JSON line: wall and processor seconds of the aggregation alone, largest resident memory in MB.
+in shares, in the order of time), writes OUT (symbol, frame as epoch ms of the end label, open, high, low, close, vol)
+and prints one JSON line: wall and processor seconds of the aggregation alone, largest resident memory in MB.
 
 Each peer is used as its own documentation shows; nothing of it is changed to follow the rules of A-share bars.
 """
@@ -156,7 +156,8 @@ def nautilus(path: str) -> Callable[[], Bars]:
 
 GROUP_BY = """
 SELECT symbol, frame, arg_min(price, moment) AS open, max(price) AS high, min(price) AS low,
-       arg_max(price, moment) AS close, max(volume) - coalesce(lag(max(volume)) OVER (PARTITION BY symbol ORDER BY frame), 0) AS vol
+       arg_max(price, moment) AS close,
+       max(volume) - coalesce(lag(max(volume)) OVER (PARTITION BY symbol ORDER BY frame), 0) AS vol
 FROM (SELECT symbol, (time // 60000 + 1) * 60000 AS frame, lastPrice AS price, (time, volume) AS moment, volume
       FROM ticks WHERE lastPrice > 0 AND volume > 0)
 GROUP BY symbol, frame
