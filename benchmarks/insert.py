@@ -1,4 +1,4 @@
-"""One snapshot of the whole market into ClickHouse over HTTP, as the writer inserts it: token, settings, view."""
+"""One snapshot of the whole market into ClickHouse over HTTP, as the writer inserts it: token, settings."""
 
 from __future__ import annotations
 

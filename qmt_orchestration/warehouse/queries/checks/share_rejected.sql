@@ -5,8 +5,6 @@ WITH r AS (
   SELECT reason, count() AS ticks, uniqExact(symbol) AS symbols, any(detail) AS example FROM ticks_rejected
   WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')
   GROUP BY reason
-  UNION ALL
-  SELECT 'withdrawn', count() AS n, uniqExact(symbol), '' FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND flags >= 128 AND withdrawn HAVING n > 0
 ),
 (SELECT count() FROM ticks
  WHERE NOT withdrawn AND time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')) AS stored
