@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         "", pattern=r"^[A-Za-z0-9_.-]*$", description="Cluster for ON CLUSTER DDL; empty = one server"
     )
     clickhouse_replicated: bool = Field(False, description="Replicated*MergeTree engines instead of plain ones")
-    ticks_ttl_days: int = Field(30, ge=1, description="Ticks and minute states older than this are dropped")
+    ticks_ttl_days: int = Field(30, ge=1, description="Ticks older than this are dropped")
     rejected_ttl_days: int = Field(30, ge=1)
 
     # -- the feed -------------------------------------------------------------------------------------------

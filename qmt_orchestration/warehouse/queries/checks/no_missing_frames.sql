@@ -1,17 +1,16 @@
--- From its first trade on, each symbol has every minute of the calendar up to the window's end: 09:30, 09:31 … 11:30, 13:01 … 15:00.
+-- From its first trade on, each symbol has every minute of the calendar up to the window's end.
 -- The first trade is that of the ticks where they exist, else the first bar. Bars are counted per symbol; which minutes are missing
 -- is looked up only for symbols that have too few.
 -- measure: share of the expected bars that are missing
 WITH
-  arrayFilter(f -> f <= {last:DateTime('Asia/Shanghai')},
-    arrayMap(m -> toDateTime({day:Date}, 'Asia/Shanghai') + m * 60, arrayConcat(range(570, 691), range(781, 901)))) AS calendar,
+  (SELECT arraySort(groupArray(frame)) FROM trading_minutes(day = {day:Date}) WHERE frame <= {last:DateTime('Asia/Shanghai')}) AS calendar,
   have AS (
     SELECT symbol, count() AS bars, min(frame) AS first_bar FROM bars_1m
     WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame <= {last:DateTime('Asia/Shanghai')} GROUP BY symbol
   ),
   traded AS (
-    SELECT symbol, min(frame) AS first_trade FROM bar_states_1m
-    WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND cum_volume > 0 AND frame <= {last:DateTime('Asia/Shanghai')} GROUP BY symbol
+    SELECT symbol, calendar[min(frame_i) + 1] AS first_trade FROM ticks
+    WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND traded AND frame_i < length(calendar) GROUP BY symbol
   ),
   due AS (
     SELECT symbol, h.bars AS bars,
