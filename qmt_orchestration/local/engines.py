@@ -18,13 +18,13 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from qmt_orchestration.local import redis_server
+from qmt_orchestration.local.process import spawn
 from qmt_orchestration.settings import Settings
 
 Name = Literal["redis", "clickhouse"]
@@ -204,7 +204,7 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
         module = f"qmt_orchestration.local.{name}_server"
         command = [sys.executable, "-m", module, *argv, "--port", str(chosen), "--parent", str(os.getpid())]
         with (logs / f"{name}.log").open("ab") as out:
-            process = _spawn(
+            process = spawn(
                 command,
                 env={**os.environ, **settings.environment()},
                 stdin=subprocess.DEVNULL,
@@ -227,20 +227,6 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
     draft.write_text(json.dumps(told))
     draft.replace(_run_file(settings, name))
     return engine
-
-
-_spawners: dict[int, ThreadPoolExecutor] = {}
-
-
-def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Popen from a thread that lives as long as this process: the kernel ties the child's life to that thread."""
-    pid = os.getpid()  # a forked process needs a thread of its own
-    spawner = _spawners.setdefault(pid, ThreadPoolExecutor(1, thread_name_prefix="engine-parent"))
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, **options)
-
-    return spawner.submit(start).result()
 
 
 def _require_posix(name: Name) -> None:
