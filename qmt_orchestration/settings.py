@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -199,6 +200,29 @@ class Settings(BaseSettings):
         """Pid files, ports and logs of what runs now."""
         return self.data_dir / "run"
 
+    def engine_password(self, engine: Literal["redis", "clickhouse"], url: str | None = None) -> str:
+        """The configured password, else the generated one when *url* (default: the configured one) is the address of
+        the embedded engine of ``data_dir``. "" when there is none."""
+        import json
+
+        configured = getattr(self, f"{engine}_password")
+        if configured is not None:
+            return str(configured.get_secret_value())
+        parts = urlsplit(getattr(self, f"{engine}_url") if url is None else url)
+        try:
+            if parts.netloc:
+                port = json.loads((self.run_dir / f"{engine}.json").read_text())["port"]
+                if (parts.hostname, parts.port) != ("127.0.0.1", port):
+                    return ""
+            return (self.run_dir / f"{engine}.password").read_text().removesuffix("\n")
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def child_environment(self, *, secrets: Collection[str]) -> dict[str, str]:
+        """Environment of a child process that needs, of all secrets, only those of these settings' names."""
+        hidden = {f"QMT_{name.upper()}" for name in SECRETS if name not in secrets}
+        return {k: v for k, v in {**os.environ, **self.environment()}.items() if k not in hidden}
+
     def environment(self) -> dict[str, str]:
         """The settings that differ from their defaults, as environment variables for a child process."""
         out: dict[str, str] = {}
@@ -216,6 +240,10 @@ class Settings(BaseSettings):
                 text = str(value)
             out[f"QMT_{name.upper()}"] = text
         return out
+
+
+#: Names of the settings that no process gets which does not need them.
+SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
 
 
 @lru_cache(maxsize=1)
