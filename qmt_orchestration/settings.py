@@ -82,7 +82,11 @@ class Settings(BaseSettings):
     stream_retention_seconds: float = Field(3600.0, description="Tick batches everyone has read are kept this long")
     bars_retention_hours: float = Field(72.0, description="minute_bar_stream keeps this much, read or not")
     stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
-    writer_gather_ms: int = Field(100, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
+    writer_gather_ms: int = Field(250, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
+    writer_gather_rows: int = Field(5000, ge=1, description="… and follow each other at once from this many rows on")
+    writer_few_rows: int = Field(500, ge=0, description="Fewer rows than this wait for company …")
+    writer_few_rows_ms: int = Field(1000, ge=0, le=2000, description="… at most this long, unless a minute can close")
+    writer_ahead_seconds: float = Field(300.0, gt=0, description="Ticks later than the market's clock by more: refused")
     redis_block_ms: int = Field(1000, ge=10, le=2000)
 
     # -- the calendar, beyond the end of the package exchange-calendars ---------------------------------------------

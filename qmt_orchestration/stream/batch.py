@@ -21,6 +21,7 @@ from qmt_orchestration.market.quality import shares_of
 from qmt_orchestration.market.schema import TICK_SCHEMA, TICK_SCHEMA_V1, SchemaError, check_schema
 
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)  # a batch is small: threads cost four times its decoding
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
 _MAX_BATCHES: Final = 1000  # record batches of a payload: each costs memory of its own, however small (ours have one)
 _EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
@@ -63,10 +64,15 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_SCHEMA) -> pa.Table:
-    """The table in *payload*; `PayloadError` if it is larger than *max_bytes* or not exactly *expected*.
+    """The table in *payload*, see `read_payload`."""
+    return read_payload(payload, max_bytes=max_bytes, expected=expected)[0]
+
+
+def read_payload(payload: bytes, *, max_bytes: int, expected: pa.Schema | None) -> tuple[pa.Table, bytes]:
+    """The table in *payload*, and the payload; `PayloadError` if it is larger than *max_bytes* or not as *expected*.
 
     *expected* None accepts any schema (replies of the gateway). Fields that *expected* calls not nullable must
-    hold no nulls. Ticks of the schema before ``total_volume`` get that column computed, as the feed does.
+    hold no nulls. Ticks of the schema before ``total_volume`` get that column computed, as the feed does, in both.
     """
     if len(payload) > max_bytes:
         raise PayloadError(f"payload of {len(payload)} bytes, at most {max_bytes} accepted (QMT_STREAM_MAX_PAYLOAD_MB)")
@@ -77,7 +83,7 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
                 f"payload of {len(payload)} bytes declares {declared} bytes, at most {max_bytes * _EXPANSION} accepted "
                 "(QMT_STREAM_MAX_PAYLOAD_MB)"
             )
-        with pa.ipc.open_stream(payload) as reader:
+        with pa.ipc.open_stream(payload, options=_READ) as reader:
             previous = expected is TICK_SCHEMA and reader.schema.names == TICK_SCHEMA_V1.names
             if expected is not None:
                 check_schema(reader.schema, TICK_SCHEMA_V1 if previous else expected)
@@ -91,7 +97,10 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
         raise PayloadError(f"not an Arrow IPC stream: {error}") from error
     if expected is not None:
         _check_nulls(table, TICK_SCHEMA_V1 if previous else expected)
-    return with_total_volume(table) if previous else table
+    if previous:
+        table = with_total_volume(table)
+        payload = encode(table)
+    return table, payload
 
 
 def with_total_volume(table: pa.Table) -> pa.Table:
@@ -100,12 +109,6 @@ def with_total_volume(table: pa.Table) -> pa.Table:
     total = pa.array(shares_of(volume, pvolume)[0], pa.int64())
     arrays = [total if name == "total_volume" else table.column(name) for name in TICK_SCHEMA.names]
     return pa.table(arrays, schema=TICK_SCHEMA)
-
-
-def is_current(payload: bytes) -> bool:
-    """Whether a payload that `decode` has accepted is of TICK_SCHEMA itself."""
-    with pa.ipc.open_stream(payload) as reader:
-        return bool(reader.schema.names == TICK_SCHEMA.names)
 
 
 def splice(payloads: list[bytes]) -> bytes | None:
@@ -140,8 +143,7 @@ def decoded_size(payload: bytes) -> int:
 
 
 def _check_nulls(table: pa.Table, expected: pa.Schema) -> None:
-    for field in expected:
-        column = table.column(field.name)
+    for field, column in zip(expected, table.columns, strict=True):
         if field.nullable:
             continue
         if column.null_count:
