@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -24,6 +26,7 @@ _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
 _READ: Final = pa.ipc.IpcReadOptions(use_threads=False)  # a batch is small: threads cost four times its decoding
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
 _MAX_BATCHES: Final = 1000  # record batches of a payload: each costs memory of its own, however small (ours have one)
+_MAX_BUFFER: Final = 1 << 40  # bytes: so that the sum of 10,000 is still exact
 _EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
 
 
@@ -143,15 +146,18 @@ def decoded_size(payload: bytes) -> int:
 
 
 def _check_nulls(table: pa.Table, expected: pa.Schema) -> None:
-    for field, column in zip(expected, table.columns, strict=True):
-        if field.nullable:
-            continue
+    for index, name, lists in _not_nullable(expected):
+        column = table.column(index)
         if column.null_count:
-            raise PayloadError(f"column {field.name}: {column.null_count} nulls, none accepted")
-        if pa.types.is_list(field.type):
-            inner = sum(chunk.values.null_count for chunk in column.chunks)
-            if inner:
-                raise PayloadError(f"column {field.name}: {inner} nulls inside its lists, none accepted")
+            raise PayloadError(f"column {name}: {column.null_count} nulls, none accepted")
+        if lists and (inner := sum(chunk.values.null_count for chunk in column.chunks)):
+            raise PayloadError(f"column {name}: {inner} nulls inside its lists, none accepted")
+
+
+@lru_cache
+def _not_nullable(schema: pa.Schema) -> list[tuple[int, str, bool]]:
+    """(position, name, is a list) of the columns that may hold no nulls."""
+    return [(i, field.name, pa.types.is_list(field.type)) for i, field in enumerate(schema) if not field.nullable]
 
 
 def _batch_size(meta: memoryview, body: memoryview) -> int:
@@ -166,19 +172,19 @@ def _batch_size(meta: memoryview, body: memoryview) -> int:
     count = struct.unpack_from("<I", meta, buffers)[0]
     if count > 10_000:
         raise ValueError(f"{count} buffers in one record batch")
-    total = 0
-    for i in range(count):
-        start, length = struct.unpack_from("<qq", meta, buffers + 4 + 16 * i)
-        if start < 0 or length < 0 or start + length > len(body):
-            raise ValueError("a buffer lies outside its message")
-        size = length
-        if compressed and length >= 8:
-            size = struct.unpack_from("<q", body, start)[0]
-            size = length if size == -1 else size
-            if size < 0:
-                raise ValueError("a buffer of negative size")
-        total += size
-    return total
+    places = np.frombuffer(meta, "<i8", 2 * count, buffers + 4)
+    starts, lengths = places[::2], places[1::2]
+    if ((starts < 0) | (lengths < 0) | (starts % 8 != 0) | (starts > len(body) - lengths)).any():
+        raise ValueError("a buffer lies outside its message")
+    if not compressed:
+        return int(lengths.sum())
+    long = lengths >= 8
+    sizes = lengths.copy()
+    sizes[long] = np.frombuffer(body, "<i8", len(body) // 8)[starts[long] // 8]
+    sizes = np.where(sizes == -1, lengths, sizes)
+    if (sizes < 0).any() or (sizes > _MAX_BUFFER).any():
+        raise ValueError("a buffer of negative or absurd size")
+    return int(sizes.sum())
 
 
 def _slot(meta: Any, table: int, index: int) -> int:
