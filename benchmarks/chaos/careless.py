@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import wait
 from typing import Any
 
 from qmt_orchestration.services.agent import run_agent
@@ -19,6 +20,7 @@ from qmt_orchestration.services.logs import set_up_logging
 from qmt_orchestration.services.registry import SERVICES, Service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import lane, writer
+from qmt_orchestration.warehouse.ingest.entries import Part
 
 MISTAKES = ("ack-first", "no-token")
 _VARIABLE = "CHAOS_MISTAKE"
@@ -26,23 +28,25 @@ _WINDOW_SECONDS = 0.4  # how long each insert stays vulnerable
 
 
 class _AckFirst(lane.Lane):
-    def _store(self, group: list[lane.Part], token: str) -> None:
-        super()._commit(group, stored=True)
-        self._stop_event.wait(_WINDOW_SECONDS)
-        super()._store(group, token)
-
-    def _commit(self, group: list[lane.Part], *, stored: bool) -> None:
-        if not stored:
-            super()._commit(group, stored=stored)
+    def store(self, group: list[Part]) -> None:
+        self.committer.commit(group, stored=True)
+        self._stop.wait(_WINDOW_SECONDS)
+        super().store(group)
 
 
 class _NoToken(lane.Lane):
-    def _already_stored(self, parts: list[lane.Part]) -> tuple[list[lane.Part], list[lane.Part]]:
-        return [], parts
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        forgetful: Any = self.plan
+        lasting = self.plan.token
+        forgetful.already_stored = lambda parts: ([], parts)
+        forgetful.token = lambda group: f"{lasting(group)}:{os.getpid()}"
 
-    def _insert(self, payload: bytes, token: str) -> None:
-        super()._insert(payload, f"{token}:{os.getpid()}")
-        self._stop_event.wait(_WINDOW_SECONDS)
+    def _finish(self) -> None:
+        if self._running is not None:
+            wait([self._running[1]])
+            self._stop.wait(_WINDOW_SECONDS)
+        super()._finish()
 
 
 def run(settings: Settings, stop: threading.Event) -> int:

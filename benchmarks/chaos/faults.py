@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from benchmarks.chaos.proxy import UNAVAILABLE, Proxy
 from benchmarks.chaos.world import FEED, WAREHOUSE, World
+from qmt_orchestration.local import engines
 from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.batch import encode
 
@@ -84,7 +85,8 @@ def _drop(label: str, proxy: Callable[[World], Proxy], needle: bytes) -> Fault:
 
 
 def _memory_limit(world: World, value: str) -> None:
-    world.redis.config_set("maxmemory", value)
+    with engines.redis_admin(world.engines) as admin:
+        admin.config_set("maxmemory", value)
 
 
 def _out_of_memory_errors(world: World) -> bool:

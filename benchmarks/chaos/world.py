@@ -27,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
+from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -82,7 +83,8 @@ class World:
         self.clickhouse_port = int(urllib.parse.urlsplit(ready.clickhouse_url).port or 0)
         self.feed_redis, self.warehouse_redis = Proxy(self.redis_port), Proxy(self.redis_port)
         self.clickhouse_proxy = Proxy(self.clickhouse_port)
-        anchor = {"sim_anchor_ms": int(time.time() * 1000)}
+        anchor: dict[str, Any] = {"sim_anchor_ms": int(time.time() * 1000)}
+        anchor |= {f"{name}_password": SecretStr(ready.engine_password(name)) for name in engines.NAMES}
         self.hosts = {
             FEED: Settings(
                 data_dir=folder / FEED,
@@ -108,7 +110,8 @@ class World:
 
     def connect_redis(self) -> Any:
         """A client of Redis itself, past the proxies; gives up after 5 s."""
-        return redis.Redis(port=self.redis_port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+        password = self.engines.engine_password("redis")
+        return redis.Redis(port=self.redis_port, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     # -- processes --------------------------------------------------------------------------------------------
 
@@ -189,8 +192,9 @@ class World:
         about |= {f"param_{name}": value for name, value in parameters.items()}
         url = f"http://127.0.0.1:{self.clickhouse_port}/?{urllib.parse.urlencode(about)}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        key = {"X-ClickHouse-Key": self.engines.engine_password("clickhouse")}
         try:
-            with opener.open(urllib.request.Request(url, sql.encode()), timeout=seconds) as reply:
+            with opener.open(urllib.request.Request(url, sql.encode(), key), timeout=seconds) as reply:
                 return str(reply.read().decode())
         except urllib.error.HTTPError as error:
             raise OSError(f"ClickHouse refuses: {error.read().decode()[:500]}") from error

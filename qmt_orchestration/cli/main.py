@@ -130,6 +130,7 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # pythonw, as the Windows task starts it, has none
                 stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    os.umask(0o077)  # data, logs and passwords are this user's alone; child processes inherit it
     try:
         app()
     except ValueError as error:

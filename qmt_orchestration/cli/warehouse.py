@@ -27,8 +27,12 @@ def sql(
     output_format: Annotated[
         str | None, typer.Option("--format", help="ClickHouse format; default PrettyCompact, TSV when piped")
     ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Also run statements that change the warehouse")] = False,
 ) -> None:
-    """Run a query against the warehouse in use; its embedded engine is started for the moment when none runs."""
+    """Read from the warehouse in use; its embedded engine is started for the moment when none runs.
+
+    The server refuses statements that change anything unless --write is given.
+    """
     from qmt_orchestration.local import engines
 
     settings = _settings(data_dir)
@@ -37,7 +41,7 @@ def sql(
     try:
         _require_warehouse(settings)
         with engines.ensure(settings, names=("clickhouse",)) as ready:
-            copy_result(ready, statement, chosen, sys.stdout.buffer)
+            copy_result(ready, statement, chosen, sys.stdout.buffer, write=write)
     except BrokenPipeError:  # `qmt sql … | head`
         sys.stderr.close()
         raise typer.Exit(0) from None
@@ -60,12 +64,17 @@ def migrate(data_dir: DataDir = None) -> None:
         raise typer.Exit(1) from None
 
 
-def copy_result(settings: Settings, statement: bytes, output_format: str, out: BinaryIO) -> None:
+def copy_result(
+    settings: Settings, statement: bytes, output_format: str, out: BinaryIO, *, write: bool = False
+) -> None:
     """Send *statement* to ``clickhouse_url`` and copy the bytes of the answer to *out*, as they come.
 
-    A statement's own FORMAT wins over *output_format*. Raises :class:`SqlError` with the server's message.
+    A statement's own FORMAT wins over *output_format*. Unless *write*, the server lets it read only. Raises
+    :class:`SqlError` with the server's message.
     """
     fields = {"database": settings.clickhouse_database, "default_format": output_format, "final": "1"}
+    if not write:
+        fields["readonly"] = "2"  # 2: settings of the statement itself are still its own
     request = urllib.request.Request(  # noqa: S310 - the URL is the user's own setting
         f"{settings.clickhouse_url.rstrip('/')}/?{urlencode(fields)}", data=statement, headers=_credentials(settings)
     )
@@ -82,7 +91,9 @@ def copy_result(settings: Settings, statement: bytes, output_format: str, out: B
                 tail = (tail + block)[-(1 << 16) :]
             out.flush()
     except urllib.error.HTTPError as error:
-        raise SqlError(error.read().decode(errors="replace").strip() or f"HTTP {error.code} {error.reason}") from error
+        text = error.read().decode(errors="replace").strip() or f"HTTP {error.code} {error.reason}"
+        hint = "\nqmt sql only reads; --write lets it change the warehouse" if "(READONLY)" in text else ""
+        raise SqlError(text + hint) from error
     except urllib.error.URLError as error:
         raise SqlError(f"no ClickHouse at {settings.clickhouse_url} (QMT_CLICKHOUSE_URL): {error.reason}") from error
     if tag and b"__exception__\r\n" + tag in tail:  # it failed after the first rows were sent
@@ -90,7 +101,7 @@ def copy_result(settings: Settings, statement: bytes, output_format: str, out: B
 
 
 def _credentials(settings: Settings) -> dict[str, str]:
-    password = settings.clickhouse_password.get_secret_value() if settings.clickhouse_password else ""
+    password = settings.engine_password("clickhouse")
     if not password and settings.clickhouse_username == "default":
         return {}
     return {"X-ClickHouse-User": settings.clickhouse_username, "X-ClickHouse-Key": password}

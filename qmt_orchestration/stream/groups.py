@@ -99,8 +99,10 @@ class GroupReader:
 
     # -- reading --------------------------------------------------------------------------------------------
 
-    def read(self) -> list[Entry]:
+    def read(self, *, block: bool = True) -> list[Entry]:
         """The next entries: own pending first, then those of dead consumers, then new ones; [] after *block_ms*.
+
+        Not *block*: [] at once when there is nothing.
 
         Entries already in the caller's hands (read, not acknowledged, not given back) are not handed out twice.
         """
@@ -114,7 +116,7 @@ class GroupReader:
                 if self._claim_idle():
                     self._reread, self._reread_after = True, "0"
                     return self._read_own_pending()
-            return self._read_new()
+            return self._read_new(block)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -266,8 +268,8 @@ class GroupReader:
             if len(rows) < _PAGE:
                 return claimed
 
-    def _read_new(self) -> list[Entry]:
-        rows = self._fetch(">", self.block_ms)
+    def _read_new(self, block: bool) -> list[Entry]:
+        rows = self._fetch(">", self.block_ms if block else None)
         return self._hand_out([Entry(id_, fields) for id_, fields in rows])
 
     def _hand_out(self, entries: list[Entry]) -> list[Entry]:

@@ -18,6 +18,7 @@ import redis
 from clickhouse_connect.driver.exceptions import DatabaseError
 from pydantic import SecretStr
 
+from qmt_orchestration.local.passwords import password_file
 from qmt_orchestration.local.redis_server import find_binary
 from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.services.desired import read_desired, set_desired
@@ -171,6 +172,7 @@ def served_as(role: str, settings: Settings) -> Iterator[Settings]:
     port = free_port()
     argv = [sys.executable, "-m", "qmt_orchestration_tests.services.serve_as", role]
     argv += ["--path", str(settings.data_dir / "clickhouse"), "--port", str(port)]
+    argv += ["--password-file", str(password_file(settings, "clickhouse"))]
     server = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     out = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{port}", "clickhouse_database": "qmt"})
     try:
