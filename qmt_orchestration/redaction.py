@@ -12,11 +12,16 @@ from pydantic import SecretStr
 from qmt_orchestration.settings import Settings
 
 MASK: Final = "***"
+# Text is cut before it is searched: what is longer keeps its beginning and its end (a traceback ends with its cause).
+LONGEST: Final = 32_768
+_TAIL: Final = 8_192
+_MARGIN: Final = 1_024  # searched beyond the cut, so that a secret across it is found whole
+# Every pattern begins with a literal and ends at the first character that is none of its own: linear in the text.
 # user:password@ in any URL, whoever's it is
-_USERINFO: Final = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)[^\s/@'\"]+@", re.IGNORECASE)
+_USERINFO: Final = re.compile(r"://[^\s/@'\"]+@")
 # password=…, token: …, "api_key": "…"
 _ASSIGNED: Final = re.compile(
-    r"(?P<name>(?:password|passwd|secret|token|api_?key)[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s\"',;&)]{3,})",
+    r"(?P<name>(?:password|passwd|secret|token|api_?key)[\"']?\s{0,8}[=:]\s{0,8}[\"']?)(?P<value>[^\s\"',;&)]{3,})",
     re.IGNORECASE,
 )
 
@@ -29,6 +34,7 @@ class Redactor:
         words = {word for secret in secrets for word in (secret, quote(secret, safe="")) if len(word) >= 3}
         ordered = sorted(words, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, ordered))) if ordered else None
+        self._margin = max([_MARGIN, *map(len, ordered)])
 
     @classmethod
     def of(cls, settings: Settings) -> Redactor:
@@ -44,10 +50,17 @@ class Redactor:
         return cls(secrets)
 
     def __call__(self, text: str) -> str:
-        """*text* without secrets."""
+        """*text* without secrets; of more than `LONGEST` characters only the beginning and the end."""
+        if len(text) <= LONGEST:
+            return self._clean(text)
+        head = self._clean(text[: LONGEST - _TAIL + self._margin])[: LONGEST - _TAIL]
+        tail = self._clean(text[-_TAIL - self._margin :])[-_TAIL:]
+        return f"{head} … ({len(text) - LONGEST} characters cut) … {tail}"
+
+    def _clean(self, text: str) -> str:
         if self._known:
             text = self._known.sub(MASK, text)
-        text = _USERINFO.sub(rf"\g<scheme>{MASK}@", text)
+        text = _USERINFO.sub(f"://{MASK}@", text)
         return _ASSIGNED.sub(rf"\g<name>{MASK}", text)
 
 
