@@ -20,6 +20,7 @@ from qmt_orchestration.services.link import CLOCKS_APART_MS
 from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.fields import number
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}")]
@@ -126,7 +127,7 @@ def status_rows(beats: list[dict[str, str]], desired: Mapping[str, Desired], now
 
 def _agent_row(beat: dict[str, str], now_ms: float) -> Row:
     row = _service_row(beat["host"], "agent", beat, {}, {}, now_ms)
-    skew_ms = float(beat.get("clock_skew_ms", 0))
+    skew_ms = number(beat, "clock_skew_ms")
     if abs(skew_ms) > CLOCKS_APART_MS:
         row["note"] = f"clock {abs(skew_ms) / 1000:.1f} s {'ahead of' if skew_ms > 0 else 'behind'} Redis' host"
     return row
@@ -143,7 +144,7 @@ def _service_row(
     state = report.get("state", "") or beat.get("state", "") or "absent"
     if state == "running" and beat.get("state") == "standby":
         state = "standby"
-    age = (now_ms - float(beat["beat_ms"])) / 1000 if "beat_ms" in beat else None
+    age = (now_ms - number(beat, "beat_ms")) / 1000 if "beat_ms" in beat else None
     last_exit = report.get("last_exit", "")
     return {
         "service": name,
@@ -162,14 +163,9 @@ def _service_row(
 
 
 def _first(fields: Mapping[str, str], names: tuple[str, ...], form: str) -> str:
-    """The first of these statistics that is there and a number, formatted; a dash otherwise (-1: not known yet)."""
-    for name in names:
-        try:
-            value = float(fields[name])
-        except (KeyError, ValueError):
-            continue
-        return form.format(value) if value >= 0 else "–"
-    return "–"
+    """The first of these statistics that is there, formatted; a dash when none is a number (-1: not known yet)."""
+    value = next((number(fields, name, -1.0) for name in names if name in fields), -1.0)
+    return form.format(value) if value >= 0 else "–"
 
 
 def _settings(data_dir: Path | None) -> Settings:

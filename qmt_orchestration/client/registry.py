@@ -17,6 +17,7 @@ from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.groups import group_lag
 
 Command = Literal["run", "stop", "evict"]
+GROUP_PREFIXES: Final = (f"{keys.BAR_GROUP_PREFIX}:", f"{keys.TICK_GROUP_PREFIX}:")
 ALIVE_SECONDS: Final = 6.0  # a client that was not seen for longer is down
 _KEEP_SECONDS: Final = 86_400
 
@@ -101,6 +102,8 @@ def evict(client: Any, client_id: str, *, wait_seconds: float = 8.0) -> list[str
     destroyed: list[str] = []
     if not others:
         for stream, group in (name.split("|", 1) for name in info.groups):
+            if not group.startswith(GROUP_PREFIXES):  # a client says itself which groups are its own
+                continue
             if client.exists(stream) and client.xgroup_destroy(stream, group):
                 destroyed.append(group)
             client.delete(keys.PROGRESS.format(group=group))
