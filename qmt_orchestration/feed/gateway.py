@@ -34,7 +34,8 @@ from qmt_orchestration.market.symbols import board_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
-from qmt_orchestration.stream.rpc import Call, Server
+from qmt_orchestration.stream.rpc import Call
+from qmt_orchestration.stream.rpc_server import Server
 
 log = logging.getLogger("feed.gateway")
 
@@ -89,6 +90,7 @@ def _beat(settings: Settings, server: Server, gateway: Gateway, stop: threading.
                 {
                     "served": server.served,
                     "failed": server.failed,
+                    "refused": server.refused,
                     "busy": server.busy,
                     "given_up": gateway.history.given_up,
                     "padding": gateway.padding,
