@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from qmt_orchestration.cli import clients, services, warehouse
+from qmt_orchestration.cli.access import MISUSE, explain, fail
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.dead_letters import dead_letters_app
@@ -74,6 +75,8 @@ def replay(
     from qmt_orchestration.services import replay as command
     from qmt_orchestration.simulator.replay import RecordingError
 
+    if missing := [str(path.resolve()) for path in files if not path.is_file()]:
+        fail(f"expected recordings, found no file at {', '.join(missing)}", MISUSE)
     live = sys.stderr.isatty()
     last = ""
 
@@ -125,21 +128,20 @@ app.add_typer(alerts_app, name="alerts")
 
 
 def main() -> None:
-    """Entry point: text streams are UTF-8 everywhere, also on Windows; a wrong setting is named, not traced."""
+    """Entry point: text streams are UTF-8 everywhere, also on Windows; an error is one line and an exit code."""
     if os.name == "nt":
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # pythonw, as the Windows task starts it, has none
                 stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
     try:
         app()
-    except ValueError as error:
-        from qmt_orchestration.settings import refusal
-
-        problem = refusal(error)
-        if not problem:
-            raise
-        _say(f"qmt: {problem}")
-        sys.exit(1)
+    except BrokenPipeError:  # `qmt … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # nobody who types a command can use a traceback
+        code, text = explain(error)
+        _say(f"qmt: {text}")
+        sys.exit(code)
 
 
 if __name__ == "__main__":

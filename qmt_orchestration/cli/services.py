@@ -11,15 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import redis
 import typer
 
+from qmt_orchestration.cli.access import MISUSE, fail, redis_of, settings_of
 from qmt_orchestration.cli.terminal import screen
 from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
 from qmt_orchestration.services.link import CLOCKS_APART_MS
 from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
-from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.fields import number
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
@@ -36,7 +34,7 @@ def agent(
     from qmt_orchestration.services.logs import set_up_logging
     from qmt_orchestration.services.registry import Service
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     names = [name.strip() for name in services.split(",") if name.strip()]
     try:
         wanted = [get_service(name) for name in names]
@@ -168,24 +166,14 @@ def _first(fields: Mapping[str, str], names: tuple[str, ...], form: str) -> str:
     return form.format(value) if value >= 0 else "–"
 
 
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(data_dir=data_dir) if data_dir is not None else Settings()
-
-
 @contextmanager
 def _redis(data_dir: Path | None) -> Iterator[Any]:
     """A client of Redis; its errors, and a wrong name, end the command with one line instead of a traceback."""
-    settings = _settings(data_dir)
-    client = connect(settings, retries=0)
-    try:
-        yield client
-    except redis.ConnectionError as error:
-        where = settings.redis_url or f"the embedded Redis of {settings.data_dir}"
-        _fail(f"no answer from {where} ({error}): start it with `qmt up`, or set QMT_REDIS_URL or QMT_DATA_DIR")
-    except (redis.RedisError, UnknownService) as error:
-        _fail(str(error))
-    finally:
-        client.close()
+    with redis_of(settings_of(data_dir)) as client:
+        try:
+            yield client
+        except UnknownService as error:
+            fail(str(error), MISUSE)
 
 
 def _fail(message: str) -> NoReturn:
