@@ -12,6 +12,9 @@ from pydantic import SecretStr
 from qmt_orchestration.settings import Settings
 
 MASK: Final = "***"
+_SCHEMES_WITH_HOSTS: Final = frozenset(
+    {"json", "jsons", "xml", "xmls", "form", "forms", "mailto", "mailtos", "ntfy", "ntfys", "http", "https"}
+)
 # Text is cut before it is searched: what is longer keeps its beginning and its end (a traceback ends with its cause).
 LONGEST: Final = 32_768
 _TAIL: Final = 8_192
@@ -65,7 +68,16 @@ class Redactor:
 
 
 def _url_secrets(entry: str) -> list[str]:
-    """The parts of one ``[owner=]url`` that must not be shown: all behind the scheme, and each long path part."""
-    _, _, rest = entry.partition("://")
+    """The parts of one ``[owner=]url`` that must not be shown: all behind the scheme, and each long path part.
+
+    The host of a URL that has one is no secret: an error that hides it helps nobody. Behind ``dingtalk://``,
+    ``feishu://`` and the like stands a token in its place.
+    """
+    before, _, rest = entry.partition("://")
+    scheme = before.rpartition("=")[2]
+    host = rest.partition("/")[0].partition("?")[0].rpartition("@")[2].partition(":")[0]
     parts = [part for part in re.split(r"[/?&=@:]", rest) if len(part) >= 8]
+    if scheme.lower() in _SCHEMES_WITH_HOSTS:
+        parts = [part for part in parts if part != host]
+        rest = "" if rest.strip("/") == host else rest
     return [entry, rest, *parts]

@@ -60,3 +60,21 @@ def test_a_secret_never_leaves_wherever_it_stands(around: str, position: int) ->
     shown = Redactor(["hunter2-hunter2"])(text)
     assert "hunter2-hunter2" not in shown
     assert "pass-word-1" not in shown
+
+
+@pytest.mark.parametrize(
+    ("url", "hidden", "shown"),
+    [
+        ("ops=mailtos://user:pass-word-1@smtp.example.com:465/?to=quant", "pass-word-1", "smtp.example.com"),
+        ("jsons://hooks.example.com/hook-secret-1", "hook-secret-1", "hooks.example.com"),
+        ("json://127.0.0.1:8080/hook-secret-1", "hook-secret-1", "127.0.0.1"),
+        ("json://127.0.0.1", "nothing here", "127.0.0.1"),
+        ("feed=dingtalk://secret-token-1", "secret-token-1", "nothing to connect to"),
+        ("wecombot://bot-key-123456", "bot-key-123456", "nothing to connect to"),
+    ],
+)
+def test_a_host_is_shown_and_a_token_in_its_place_is_not(url: str, hidden: str, shown: str) -> None:
+    redact = Redactor.of(Settings(alert_urls=SecretStr(url)))
+    text = redact(f"cannot reach {shown}: {hidden} was refused")
+    assert text == f"cannot reach {shown}: {'***' if hidden != 'nothing here' else hidden} was refused"
+    assert "***" in redact(url) or hidden == "nothing here"

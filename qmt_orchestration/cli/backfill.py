@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from qmt_orchestration.cli.access import MISUSE, DataDir, fail, has_warehouse, no_warehouse, settings_of
 from qmt_orchestration.cli.days import trading_span
+from qmt_orchestration.cli.terminal import say_json
 from qmt_orchestration.local import engines
 
 
@@ -60,5 +60,5 @@ def backfill(
     }
     for failure in outcome["errors"]:
         typer.echo(f"qmt backfill: {failure['day']}: {failure['error']}", err=True)
-    typer.echo(json.dumps({**outcome, "cost": cost}, ensure_ascii=False))
+    say_json({**outcome, "cost": cost})
     raise typer.Exit(1 if outcome["failed_runs"] else 0)

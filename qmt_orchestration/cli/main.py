@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.quality import quality
+from qmt_orchestration.cli.terminal import say_json
 
 app = typer.Typer(
     name="qmt",
@@ -99,7 +99,7 @@ def replay(
         raise typer.Exit(130) from None
     if live:
         typer.echo("", err=True)
-    typer.echo(json.dumps({**account.__dict__, "complete": account.complete}, ensure_ascii=False))
+    say_json({**account.__dict__, "complete": account.complete})
     raise typer.Exit(0 if account.complete else 1)
 
 
