@@ -36,9 +36,10 @@ class BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch()
-        if len(self.connections) > MAX_CONNECTIONS:
-            waiting = [one for one in self.connections if one.is_waiting and not one.transport.is_closing()]  # type: ignore[union-attr]
-            min(waiting, key=lambda one: one.waiting_since).transport.abort()  # type: ignore[union-attr]
+        others = [one for one in self.connections if isinstance(one, BoundedProtocol) and one is not self]
+        waiting = [one for one in others if one.is_waiting and not one.transport.is_closing()]
+        if len(others) >= MAX_CONNECTIONS and waiting:
+            min(waiting, key=lambda one: one.waiting_since).transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         for timer in (self._request_timer, self._write_timer):
