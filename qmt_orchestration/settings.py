@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     dagster_port: int = 3000
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
-    console_hosts: tuple[str, ...] = Field((), description="Further host names the console answers to (behind a proxy)")
+    console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
     console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
 
     # -- services and their agent ---------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final, Literal
 
 import redis
@@ -20,6 +21,10 @@ Command = Literal["run", "stop", "evict"]
 GROUP_PREFIXES: Final = (f"{keys.BAR_GROUP_PREFIX}:", f"{keys.TICK_GROUP_PREFIX}:")
 ALIVE_SECONDS: Final = 6.0  # a client that was not seen for longer is down
 _KEEP_SECONDS: Final = 86_400
+_MOST_CLIENTS: Final = 1_000  # listed at most, whatever somebody registers
+_MOST_GROUPS: Final = 1_024
+_MOST_LAGS: Final = 64  # groups of one client that are asked for their lag: a reader of ticks has one per shard
+_LONGEST_TEXT: Final = 262_144  # characters: the groups of 256 shards
 
 
 class NoSuchClient(LookupError):
@@ -119,7 +124,7 @@ def list_clients(client: Any) -> list[ClientInfo]:
     A registration that cannot be read is skipped and counted (`stream.fields`).
     """
     out: list[ClientInfo] = []
-    for raw in sorted(client.smembers(keys.CLIENTS)):
+    for raw in sorted(islice(client.sscan_iter(keys.CLIENTS, count=1000), _MOST_CLIENTS)):
         client_id = fields.decoded(raw, 256)
         try:
             out.append(read_client(client, client_id))
@@ -134,10 +139,11 @@ def list_clients(client: Any) -> list[ClientInfo]:
 def read_client(client: Any, client_id: str) -> ClientInfo:
     """What is known of *client_id*; `NoSuchClient` if its registration has expired (a day) or never was."""
     pipe = client.pipeline(transaction=False)
-    pipe.hgetall(keys.CLIENT.format(client_id=client_id))
+    pipe.hmget(keys.CLIENT.format(client_id=client_id), *_NAMES)
     pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
     found, told = pipe.execute()
-    raw = fields.decoded_hash(found)
+    known = {name: value for name, value in zip(_NAMES, found, strict=True) if value is not None}
+    raw = fields.decoded_hash(known, _LONGEST_TEXT)
     if "mode" not in raw:
         raise NoSuchClient(f"client {client_id!r} has not been seen for a day or more")
     state = raw.get("state", "running")
@@ -152,9 +158,9 @@ def read_client(client: Any, client_id: str) -> ClientInfo:
         state,
         fields.decoded(told, 20) if told else "run",
         tuple(s for s in raw.get("shards", "").split(",") if s),
-        groups=tuple(g for g in raw.get("groups", "").split(",") if g.count("|") == 1),
+        groups=tuple(g for g in raw.get("groups", "").split(",") if g.count("|") == 1)[:_MOST_GROUPS],
         host=raw.get("host", ""),
-        last_error=raw.get("last_error", ""),
+        last_error=raw.get("last_error", "")[:300],
         lag_seconds=fields.number(raw, "lag_seconds", low=0),
         lag_at_least=raw.get("lag_at_least") == "1",
         rate=fields.number(raw, "rate", low=0) if state == "running" else 0.0,
@@ -167,13 +173,18 @@ _INTEGERS: Final = (
     *("lag_entries", "pending", "handled", "errors", "dead", "caught_up", "gaps"),
     *("seen_ms", "started_ms", "pid"),
 )
+_NAMES: Final = (
+    *_INTEGERS,
+    *("mode", "group", "kind", "state", "shards", "groups", "host", "last_error"),
+    *("lag_seconds", "lag_at_least", "rate"),
+)
 
 
 def _with_present_lag(client: Any, info: ClientInfo) -> ClientInfo:
     """A client that does not run says nothing new of itself: its groups do. A shard's lag belongs to its holder."""
     if info.mode != "broadcast":
         return info
-    lags = [group_lag(client, *name.split("|", 1)) for name in info.groups]
+    lags = [group_lag(client, *name.split("|", 1)) for name in info.groups[:_MOST_LAGS]]
     return replace(
         info,
         lag_entries=sum(lag.entries for lag in lags),

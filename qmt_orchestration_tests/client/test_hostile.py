@@ -103,6 +103,21 @@ def test_evicting_a_client_destroys_only_groups_of_clients(redis_client: Any) ->
     assert [g["name"] for g in redis_client.xinfo_groups(keys.ticks(0))] == [keys.WRITER_GROUP.encode()]
 
 
+def test_a_group_of_256_shards_is_evicted_whole(redis_client: Any) -> None:
+    names = [f"{keys.BAR_GROUP_PREFIX}:{'g' * 64}:{shard}" for shard in range(256)]
+    for name in names:
+        redis_client.xgroup_create(keys.BARS, name, "0", mkstream=True)
+    groups = ",".join(f"{keys.BARS}|{name}" for name in names)
+    registry.publish(redis_client, "c1", {"mode": "shard", "group": "g" * 64, "groups": groups, "seen_ms": 1})
+    assert registry.evict(redis_client, "c1", wait_seconds=0) == names
+
+
+def test_a_flood_of_registrations_is_listed_in_part(redis_client: Any) -> None:
+    redis_client.sadd(keys.CLIENTS, *(f"c{n}" for n in range(5_000)))
+    redis_client.hset(keys.CLIENT.format(client_id="c1"), mapping={f"field{n}": "x" for n in range(5_000)})
+    assert registry.list_clients(redis_client) == []
+
+
 @given(st.dictionaries(st.text(max_size=8), st.one_of(values, st.just(b"broadcast")), max_size=6))
 def test_any_registration_is_listed_or_skipped(redis_client: Any, said: dict[str, bytes]) -> None:
     key = keys.CLIENT.format(client_id="c1")
