@@ -156,7 +156,8 @@ def build_jobs(settings: Settings) -> list[Any]:
             FINALIZE_MINUTES,
             with_own_checks(*minutes),
             description="The minutes that have just closed: 1m, the 5m and 30m windows closed with them, checks.",
-            tags={"dagster/priority": "10"},
+            # its sensor alone asks again: a retry by Dagster would be a second run beside the sensor's
+            tags={"dagster/priority": "10", "dagster/max_retries": "0"},
         ),
         dg.define_asset_job(
             MAKE_DAY,
