@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -26,7 +27,7 @@ from dagster._core.launcher import LaunchRunContext
 from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 
 from benchmarks import minute_like
-from benchmarks.common import percentile, resident_mb, wait_until
+from benchmarks.common import free_port, percentile, resident_mb, wait_until
 from benchmarks.report import Figure
 from qmt_orchestration.services.up import PROJECT_ROOT
 
@@ -50,6 +51,7 @@ def run(quick: bool) -> list[Figure]:
         _instance(Path(folder), {}) as instance,
     ):
         figures += _many(instance, 20 if quick else 500)
+        figures += _month(instance)
     return figures
 
 
@@ -90,6 +92,56 @@ def _many(instance: dg.DagsterInstance, runs: int) -> list[Figure]:
     ]
 
 
+def _month(instance: dg.DagsterInstance) -> list[Figure]:
+    """What the pages ask, with more and more runs in the SQLite files: three days of minutes' runs, thirty days."""
+    figures = [Figure("what a page asks, few runs kept, p50", _asked(instance), "ms")]
+    for n in (720, 7200):
+        _copy(instance, n)
+        figures.append(Figure(f"what a page asks, {n} runs more, p50", _asked(instance), "ms"))
+    return figures
+
+
+def _copy(instance: dg.DagsterInstance, runs: int) -> None:
+    """Store the newest run *runs* times more, with its tags and what the index of all runs has of it."""
+    source = instance.get_run_records(limit=1)[0].dagster_run.run_id
+    history = Path(instance.root_directory) / "history"
+    for file, tables in (
+        (history / "runs.db", ("runs", "run_tags")),
+        (history / "runs" / "index.db", ("event_logs", "asset_check_executions")),
+    ):
+        with closing(sqlite3.connect(file)) as database, database:
+            for table in tables:
+                names = [row[1] for row in database.execute(f"PRAGMA table_info({table})") if row[1] != "id"]
+                columns, marks = ", ".join(names), ", ".join("?" * len(names))
+                rows = database.execute(f"SELECT {columns} FROM {table} WHERE run_id = ?", [source]).fetchall()
+                for n in range(runs):
+                    copy = [[_renamed(value, source, f"{runs:06}{n:06}") for value in row] for row in rows]
+                    database.executemany(f"INSERT INTO {table} ({columns}) VALUES ({marks})", copy)
+
+
+def _renamed(value: Any, run_id: str, end: str) -> Any:
+    return value.replace(run_id, run_id[: -len(end)] + end) if isinstance(value, str) else value
+
+
+def _asked(instance: dg.DagsterInstance) -> float:
+    asked = []
+    for _ in range(9):
+        started = time.monotonic()
+        _ask(instance)
+        asked.append(time.monotonic() - started)
+    return percentile(asked, 0.5) * 1000
+
+
+def _ask(instance: dg.DagsterInstance) -> None:
+    """What the pages of runs, of a run and of an asset ask, and what the sensor `minutes` asks."""
+    newest = instance.get_run_records(limit=25)
+    instance.get_records_for_run(newest[0].dagster_run.run_id, limit=100)
+    instance.fetch_materializations(dg.AssetKey("minute"), limit=25)
+    running = [dg.DagsterRunStatus.QUEUED, dg.DagsterRunStatus.STARTED]
+    instance.get_runs(dg.RunsFilter(job_name="minute_job", statuses=running), limit=1)
+    instance.get_run_records(dg.RunsFilter(job_name="minute_job", statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1)
+
+
 def _one(instance: dg.DagsterInstance) -> float:
     """Seconds from the run's creation to its end."""
     started = time.monotonic()
@@ -124,9 +176,7 @@ def _reader(instance: dg.DagsterInstance) -> Iterator[list[float]]:
     def ask() -> None:
         while not stop.wait(0.25):
             started = time.monotonic()
-            newest = instance.get_run_records(limit=25)
-            instance.get_records_for_run(newest[0].dagster_run.run_id, limit=100)
-            instance.fetch_materializations(dg.AssetKey("minute"), limit=25)
+            _ask(instance)
             asked.append(time.monotonic() - started)
 
     thread = threading.Thread(target=ask)
@@ -170,8 +220,6 @@ def _consolidated(folder: str) -> Any:
 @contextmanager
 def _postgresql(folder: str) -> Iterator[dict[str, Any] | None]:
     """A PostgreSQL of our own, with its defaults (fsync on); None where there is none."""
-    from qmt_orchestration_tests.helpers import free_port
-
     newest = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
     if not newest:
         yield None
