@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
-import click
 import redis
 import typer
 
@@ -42,8 +41,7 @@ def settings_of(data_dir: Path | None) -> Settings:
 
 def fail(text: str, code: int = NOTHING) -> NoReturn:
     """End the command with one message on standard error."""
-    context = click.get_current_context(silent=True)
-    typer.echo(f"{context.command_path if context else 'qmt'}: {text}", err=True)
+    typer.echo(f"qmt: {text}", err=True)
     raise typer.Exit(code)
 
 
@@ -112,7 +110,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     """
     if isinstance(error, ValueError) and (problem := refusal(error)):
         return MISUSE, problem
-    if isinstance(error, ValueError | click.ClickException):
+    if isinstance(error, ValueError):
         return MISUSE, str(error) or type(error).__name__
     if isinstance(error, redis.RedisError):
         return NOTHING, f"Redis does not answer ({error}): is it running (`qmt up`), is QMT_REDIS_URL right?"
