@@ -28,7 +28,7 @@ log = logging.getLogger("warehouse.migrate")
 
 #: Leads the key of `ticks`: toStartOfFiveMinutes, toStartOfTenMinutes or toStartOfFifteenMinutes. A change needs new
 #: tables.
-TICK_BUCKET: Final = "toStartOfFifteenMinutes"
+TICK_BUCKET: Final = "toStartOfTenMinutes"
 
 
 class OldSchema(RuntimeError):

@@ -258,8 +258,8 @@ def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
 ) -> None:
     """A part of the feed that goes leaves filled bars behind, which are complete and consistent: nobody would know."""
     clickhouse.command(
-        "INSERT INTO bars_1m (symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score, version)"
-        " SELECT concat(toString(600000 + number), '.SH'), "
+        "INSERT INTO bars_1m (symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score, "
+        "version) SELECT concat(toString(600000 + number), '.SH'), "
         "toDateTime('2025-06-05 09:30:00', 'Asia/Shanghai') + 60 * arrayJoin(range(121)), "
         "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60)"
     )

@@ -11,7 +11,7 @@ WITH
         SELECT * FROM bars_1m_live(day = {day:Date}, first = {first:DateTime('Asia/Shanghai')}, last = {last:DateTime('Asia/Shanghai')})
     ),
     both AS (
-        SELECT q.*, o.ticks AS seen, o.gap AS gap, cum_volume, cum_amount, day_open, day_high, day_low, last_price, pre_close,
+        SELECT q.*, o.ticks AS seen, o.gap AS gap, cum_volume, cum_amount, day_open, day_high, day_low, o.close AS last_price, pre_close,
                -- what QMT saw traded between our last snapshot before this minute and its begin
                so_far - vol - max(if(o.ticks > 0 OR o.gap, so_far, 0)) OVER (PARTITION BY symbol ORDER BY frame ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS unseen
         FROM q LEFT JOIN ours AS o ON q.symbol = o.symbol AND q.frame = o.frame

@@ -1,7 +1,8 @@
 -- Final bars, one table per period. The highest version of a (symbol, frame) is the bar; readers use final = 1.
 -- source: live = from ticks, history = from QMT's own bars, filled = no trade in the window. amount in yuan.
 -- The columns from cum_volume on are the carry: what the day's ticks had reached at the end of the frame, whatever the row's own
--- source (0: no trade seen by then). The frames after it are computed from their own ticks and this.
+-- source (0: no trade seen by then); last_price is 0 where it is the row's own close. The frames after it are computed from their
+-- own ticks and this.
 CREATE TABLE IF NOT EXISTS bars_1m $on_cluster (
     symbol        LowCardinality(String) CODEC(ZSTD(1)),
     frame         DateTime('Asia/Shanghai') CODEC(DoubleDelta, ZSTD(1)),

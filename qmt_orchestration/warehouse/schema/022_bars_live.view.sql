@@ -15,11 +15,12 @@ SELECT symbol, frame_i AS i, max(total_volume) AS v, max(t.amount) AS a, max(t.h
        groupArrayIf((total_volume, t.amount, t.high, if(t.low > 0, t.low, inf)), baseline) AS bases,
        countIf(NOT baseline) AS n, min(t.quality_score) AS score
 FROM ticks AS t FINAL
+PREWHERE time >= begins AND time < ends
 WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND bucket >= $tick_bucket(begins) AND bucket <= $tick_bucket(ends - 1)
   AND traded AND i BETWEEN first_i AND last_i
 GROUP BY symbol, i
 UNION ALL
-SELECT symbol, toInt16(first_i - 1), cum_volume, cum_amount, day_high, if(day_low > 0, day_low, inf), day_open, pre_close, last_price, 0., 0., inf, 0, [], 0, 1
+SELECT symbol, toInt16(first_i - 1), cum_volume, cum_amount, day_high, if(day_low > 0, day_low, inf), day_open, pre_close, if(last_price > 0, last_price, close), 0., 0., inf, 0, [], 0, 1
 FROM bars_1m FINAL
 WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Date})
   AND frame = {first:DateTime('Asia/Shanghai')} - if(first_i = 121, 5460, 60);
@@ -51,5 +52,5 @@ SELECT symbol, toDateTime({day:Date}, 'Asia/Shanghai') + (at_i + if(at_i <= 120,
        CAST(if(trades, 'live', 'filled'), 'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source,
        toUInt32(if(seen, n, 0)) AS ticks, toFloat32(multiIf(NOT seen, 0.5, in_part, least(score, 0.5), score)) AS quality_score,
        greatest(bv, v) AS cum_volume, greatest(ba, a) AS cum_amount, greatest(bo, o) AS day_open, greatest(bhi, hi) AS day_high,
-       if(least(blo, lo) = inf, 0., least(blo, lo)) AS day_low, price AS last_price, greatest(bpre, pre) AS pre_close, seen AND in_part AS gap
+       if(least(blo, lo) = inf, 0., least(blo, lo)) AS day_low, 0. AS last_price, greatest(bpre, pre) AS pre_close, seen AND in_part AS gap
 FROM filled;

@@ -5,7 +5,7 @@ CREATE OR REPLACE VIEW day_of_ticks $on_cluster AS
 WITH
     (SELECT max(frame) FROM trading_minutes(day = {day:Date})) AS close_time,
     reached AS (
-        SELECT symbol, argMax((cum_volume, cum_amount, day_open, day_high, day_low, last_price), frame) AS day, max(b.pre_close) AS pre
+        SELECT symbol, argMax((cum_volume, cum_amount, day_open, day_high, day_low, if(last_price > 0, last_price, b.close)), frame) AS day, max(b.pre_close) AS pre
         FROM bars_1m AS b FINAL WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND cum_volume > 0
           AND (SELECT count() FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) SETTINGS final = 0) > 0
         GROUP BY symbol
