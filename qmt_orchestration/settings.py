@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     feed_silence_seconds: float = Field(15.0, description="No tick of the whole market in a session: re-subscribe")
     feed_gap_seconds: float = Field(60.0, description="An outage longer than this makes the next snapshots baselines")
     feed_fallback_symbols: int = Field(300, ge=1, le=500, description="Per-symbol subscriptions when whole quote fails")
+    book_levels: Literal[0, 1, 5] = Field(5, description="Levels of the order book that are published and stored")
     spool_max_mb: int = Field(4096, description="Disk bound of the spool used while Redis is away")
 
     # -- the stream -------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from qmt_orchestration.warehouse.migrate import migrate
 FEED, WAREHOUSE = "feed", "warehouse"
 HOST_OF = {"subscriber": FEED, "writer": WAREHOUSE, "publisher": WAREHOUSE}
 _SPOOL_MB = 48
+_DISK_MB = {"clickhouse": 1536, "redis": 768}  # room for a session; only a fault fills it
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class World:
     """Engines, proxies, hosts; what runs where and how it is. Use `world`."""
 
     def __init__(self, folder: Path, market: Market, ready: Settings, *, own_disk: bool) -> None:
-        self.own_disk = own_disk  #: the spool lies on a small disk that a fault can fill
+        self.own_disk = own_disk  #: spool and engines lie on small disks that a fault can fill
         self.folder, self.market, self.engines = folder, market, ready
         self.redis_port = int(urllib.parse.urlsplit(ready.redis_url).port or 0)
         self.clickhouse_port = int(urllib.parse.urlsplit(ready.clickhouse_url).port or 0)
@@ -248,9 +249,11 @@ def world(market: Market, *, keep: Path | None = None, redis_mb: int = 1024) -> 
             clickhouse_port=free_port(),
             redis_maxmemory_mb=redis_mb,
         )
-        own_disk = stack.enter_context(small_disk(folder / FEED / "feed" / "spool", _SPOOL_MB))
+        small = {folder / FEED / "feed" / "spool": _SPOOL_MB}
+        small |= {own.data_dir / name: megabytes for name, megabytes in _DISK_MB.items()}
+        mounted = [stack.enter_context(small_disk(path, megabytes)) for path, megabytes in small.items()]
         ready = stack.enter_context(supervised(own))
-        made = World(folder, market, ready, own_disk=own_disk)
+        made = World(folder, market, ready, own_disk=all(mounted))
         stack.callback(made.close)
         made.start()
         yield made

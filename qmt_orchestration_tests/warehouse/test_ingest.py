@@ -30,6 +30,7 @@ from qmt_orchestration_tests.stream.ticks import START_MS, publish, tick_table
 from qmt_orchestration_tests.warehouse.test_writer import STREAM, account, running, settled, stored
 
 DAY_MS = 86_400_000
+CLOCKS = np.array([START_MS + 1000]), np.array([START_MS + 1000])  # of the market and of the wall
 
 
 def with_values(table: pa.Table, **columns: dict[int, Any]) -> pa.Table:
@@ -73,7 +74,7 @@ WRONG: list[tuple[str, Any, str]] = [
 @pytest.mark.parametrize(("column", "value", "word"), WRONG, ids=[f"{c}-{v!r:.12}" for c, v, _ in WRONG])
 def test_one_wrong_row_is_found_and_named(column: str, value: Any, word: str) -> None:
     table = with_values(tick_table(4), **{column: {1: value}})
-    wrong, reasons = refused_rows(table, np.full(4, START_MS + 1000))
+    wrong, reasons = refused_rows(table, *CLOCKS)
     assert wrong.tolist() == [False, True, False, False]
     assert [reason.split(" ")[2] for reason in reasons] == [word]
 
@@ -84,7 +85,7 @@ def test_times_lie_between_1990_and_the_clock(column: str, ms: int) -> None:
     table = tick_table(3)
     values = table.column(column).cast(pa.int64()).to_pylist()
     table = with_values(table, **{column: {**dict(enumerate(values)), 1: ms}})
-    assert refused_rows(table, np.full(3, START_MS + 1000))[0].tolist() == [False, True, False]
+    assert refused_rows(table, *CLOCKS)[0].tolist() == [False, True, False]
 
 
 @given(
@@ -98,9 +99,8 @@ def test_whatever_comes_each_row_is_judged_on_its_own(
 ) -> None:
     changes = {"lastPrice": prices, "total_volume": counts, "askPrice": books}
     table = with_values(tick_table(3), **{name: dict(enumerate(values)) for name, values in changes.items()})
-    latest = np.full(3, START_MS + 1000)
-    together = refused_rows(table, latest)[0].tolist()
-    assert together == [bool(refused_rows(table.slice(i, 1), latest[:1])[0][0]) for i in range(3)]
+    together = refused_rows(table, *CLOCKS)[0].tolist()
+    assert together == [bool(refused_rows(table.slice(i, 1), *CLOCKS)[0][0]) for i in range(3)]
     for refused, price, count, book in zip(together, prices, counts, books, strict=True):
         good = 0 <= price < float("inf") and 0 <= count < 2**37 and len(book) <= 10
         good = good and all(0 <= level < float("inf") for level in book)
@@ -164,11 +164,14 @@ def test_a_simulated_markets_clock_is_the_bound_and_a_replays_days_are_behind_it
     publish_clock(redis_client, START_MS - 3_600_000, 1.0)
     publish(redis_client, [0])  # of the simulated market: an hour ahead of its clock
     publish(redis_client, [0], session="host-replay-1")
+    behind = tick_table(5, seq=1, start_ms=START_MS - 3_700_000)  # received by the wall clock
+    add(redis_client, with_values(behind, received_at=dict.fromkeys(range(5), int(time.time() * 1000))), 1)
     with running(settings):
-        settled(redis_client, clickhouse, 200)
+        settled(redis_client, clickhouse, 205)
     [letter] = dead_letters.read(redis_client, STREAM)
     assert "200 of 200 rows refused: 200 × time before 1990 or ahead of the clock" in letter.error
-    assert clickhouse.query("SELECT DISTINCT session FROM ticks").result_rows == [("host-replay-1",)]
+    found = clickhouse.query("SELECT session, count() FROM ticks GROUP BY session ORDER BY session").result_rows
+    assert found == [("host-replay-1", 200), ("host-test-1", 5)]
 
 
 def test_entries_of_the_previous_schema_are_stored_with_their_volume(

@@ -30,12 +30,13 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-def refused_rows(table: pa.Table, latest_ms: Integers) -> tuple[Mask, list[str]]:
+def refused_rows(table: pa.Table, latest_ms: Integers, wall_ms: Integers) -> tuple[Mask, list[str]]:
     """(row is refused, reasons with how many rows) of a table of TICK_SCHEMA or REJECTED_SCHEMA.
 
-    *latest_ms*: for each row, the latest time (epoch ms) that it may carry.
+    *latest_ms*: for each row, the latest market time (epoch ms) that it may carry; *wall_ms*: likewise ``received_at``.
     """
-    found = _of_ticks(table, latest_ms) if table.schema.names == TICK_SCHEMA.names else _of_rejected(table, latest_ms)
+    ticks = table.schema.names == TICK_SCHEMA.names
+    found = _of_ticks(table, latest_ms, wall_ms) if ticks else _of_rejected(table, wall_ms)
     wrong = np.zeros(table.num_rows, dtype=np.bool_)
     reasons = []
     for reason, mask in found:
@@ -45,10 +46,10 @@ def refused_rows(table: pa.Table, latest_ms: Integers) -> tuple[Mask, list[str]]
     return wrong, reasons
 
 
-def _of_ticks(table: pa.Table, latest_ms: Integers) -> list[tuple[str, Mask]]:
+def _of_ticks(table: pa.Table, latest_ms: Integers, wall_ms: Integers) -> list[tuple[str, Mask]]:
     out = [("symbol not of the form 000001.SZ", _matches(table.column("symbol"), _SYMBOL))]
-    for name in ("time", "received_at"):
-        out.append((f"{name} before 1990 or ahead of the clock", _outside(_integers(table, name), FIRST_MS, latest_ms)))
+    for name, last in (("time", latest_ms), ("received_at", wall_ms)):
+        out.append((f"{name} before 1990 or ahead of the clock", _outside(_integers(table, name), FIRST_MS, last)))
     for name in _PRICES:
         values = table.column(name).to_numpy()
         out.append((f"{name} negative or not finite", ~((values >= 0) & (values < np.inf))))
@@ -62,11 +63,11 @@ def _of_ticks(table: pa.Table, latest_ms: Integers) -> list[tuple[str, Mask]]:
     return out
 
 
-def _of_rejected(table: pa.Table, latest_ms: Integers) -> list[tuple[str, Mask]]:
+def _of_rejected(table: pa.Table, wall_ms: Integers) -> list[tuple[str, Mask]]:
     """A rejected tick may hold anything but a time that its table cannot keep, and texts without bound."""
     received, times = _integers(table, "received_at"), _integers(table, "time")
     out = [
-        ("received_at before 1990 or ahead of the clock", _outside(received, FIRST_MS, latest_ms)),
+        ("received_at before 1990 or ahead of the clock", _outside(received, FIRST_MS, wall_ms)),
         ("time outside 1900 to 2262", _outside(times, *_KEPT_TIMES_MS)),
     ]
     for name, limit in _MAX_BYTES.items():

@@ -98,8 +98,10 @@ class Committer:
             pipe.xack(self._stream, keys.WRITER_GROUP, *ids)
 
         self._redis.transaction(transaction, self._totals_key, self._sequences_key)
-        for part in split:
-            log.error("rows of entry %s of %s go to the dead letters: %s", part.entry.id, self._stream, part.reason)
+        if split:
+            first = split[0]
+            text = "%d entries of %s go to the dead letters for rows that are not stored, first %s: %s"
+            log.error(text, len(split), self._stream, first.entry.id, first.reason[:500])
         self._counters.refused_rows += sum(part.refused for part in split)
         self._counters.entries += len(ids)
         self._counters.rows += rows

@@ -14,7 +14,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.batch import PayloadError, encode, read_payload
 from qmt_orchestration.stream.clock import MarketClock
 from qmt_orchestration.stream.groups import Entry, id_ms
-from qmt_orchestration.warehouse.ingest.checks import refused_rows
+from qmt_orchestration.warehouse.ingest.checks import Integers, refused_rows
 
 _MAX_DAYS = 100  # no batch of a feed spans more days than this: one part per day
 _MAX_SESSION = 255
@@ -71,19 +71,25 @@ def without_refused(parts: list[Part], clock: MarketClock, tolerance_ms: int) ->
     """*parts* with only the rows that may be stored; a part can end without rows."""
     if not parts:
         return parts
-    latest = [_latest(part, clock) + tolerance_ms for part in parts]
+    now_ms = int(time.time() * 1000)
+    walls = [min(id_ms(part.entry.id), now_ms) for part in parts]
+    latest = [_latest(part, clock, wall) for part, wall in zip(parts, walls, strict=True)]
     counts = [part.table.num_rows for part in parts]
-    wrong, _ = refused_rows(pa.concat_tables([part.table for part in parts]), np.repeat(latest, counts))
+    bounds = np.repeat(latest, counts) + tolerance_ms, np.repeat(walls, counts) + tolerance_ms
+    wrong, _ = refused_rows(pa.concat_tables([part.table for part in parts]), *bounds)
     if not wrong.any():
         return parts
-    ends = np.cumsum(counts)
-    hit = [bool(wrong[end - count : end].any()) for end, count in zip(ends, counts, strict=True)]
-    return [_split(part, last) if bad else part for part, last, bad in zip(parts, latest, hit, strict=True)]
+    out, end = [], 0
+    for part, count in zip(parts, counts, strict=True):
+        start, end = end, end + count
+        hit = wrong[start:end].any()
+        out.append(_split(part, *(bound[start:end] for bound in bounds)) if hit else part)
+    return out
 
 
-def _split(part: Part, latest_ms: int) -> Part:
+def _split(part: Part, latest_ms: Integers, wall_ms: Integers) -> Part:
     """The part without its refused rows."""
-    wrong, reasons = refused_rows(part.table, np.full(part.table.num_rows, latest_ms))
+    wrong, reasons = refused_rows(part.table, latest_ms, wall_ms)
     first = int(np.argmax(wrong))
     row = {name: str(value)[:60] for name, value in part.table.slice(first, 1).to_pylist()[0].items()}
     keys = [name for name in ("symbol", "time", "lastPrice", "total_volume", "received_at") if name in row]
@@ -93,16 +99,14 @@ def _split(part: Part, latest_ms: int) -> Part:
     return replace(part, table=good, payload=encode(good), refused=int(wrong.sum()), reason=reason)
 
 
-def _latest(part: Part, clock: MarketClock) -> int:
+def _latest(part: Part, clock: MarketClock, wall_ms: int) -> int:
     """The market's time (epoch ms) when the entry was published, as well as it can be told.
 
-    Live it stands in the entry's id, so that a retry judges as the first try did. A simulated market's clock is read
-    now. A replay's days are over: the wall clock bounds them.
+    Live it is the wall clock, in the entry's id, so that a retry judges as the first try did. A simulated market's
+    clock is read now. A replay's days are over: the wall clock bounds them.
     """
-    feed = part.session.rsplit("-", 2)[-2:-1]
-    if clock.simulated and feed != ["replay"]:
-        return clock.now_ms()
-    return min(id_ms(part.entry.id), int(time.time() * 1000))
+    replay = part.session.rsplit("-", 2)[-2:-1] == ["replay"]
+    return clock.now_ms() if clock.simulated and not replay else wall_ms
 
 
 def newest_ms(fields: Mapping[bytes, bytes]) -> int:
