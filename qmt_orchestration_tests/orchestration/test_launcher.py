@@ -354,6 +354,7 @@ def test_the_log_does_not_grow_without_bound(world: World) -> None:
 def test_only_the_owner_reaches_what_the_launcher_keeps(world: World) -> None:
     world.ends_as(world.launch(), "SUCCESS")
     assert world.runs.stat().st_mode & 0o777 == 0o700
+    assert world.runs.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.fixture
