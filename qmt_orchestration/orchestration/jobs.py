@@ -13,7 +13,7 @@ from qmt_orchestration.orchestration.backfill import MAKE_DAY as MAKE_DAY
 from qmt_orchestration.orchestration.backfill import RECONCILE_DAY as RECONCILE_DAY
 from qmt_orchestration.orchestration.backfill import (
     materialize_days as materialize_days,
-)  # the door of `qmt replay` and `qmt backfill`
+)  # what `qmt replay` and `qmt backfill` call
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.quality.names import CHECKS, RECONCILIATION, checks_of
 from qmt_orchestration.settings import Settings
@@ -175,7 +175,7 @@ def build_jobs(settings: Settings) -> list[Any]:
         dg.define_asset_job(
             MAKE_DAY,
             with_own_checks("ticks", *every),
-            description="A whole day anew, from its ticks or, without any, from QMT's bars; with checks.",
+            description="A whole day from scratch, from its ticks or, without any, from QMT's bars; with checks.",
         ),
         dg.define_asset_job(
             END_OF_DAY,

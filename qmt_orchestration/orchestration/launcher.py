@@ -4,8 +4,8 @@ Dagster's default launcher starts a process for each run, which imports everythi
 processor time, more than the work of a minute. `ForkedRunLauncher` keeps one `run_server` per code location, which is
 replaced, after the runs in flight, when the code changes. Limits on concurrent runs stay with Dagster's queue.
 
-Which process a run has stands on disk (DAGSTER_HOME/runs), not in the server: so the webserver's Terminate and the
-daemon's run monitoring work whichever process asks. Where forking is not possible (no Linux, a library that starts
+Which process a run has stands on disk (DAGSTER_HOME/run_server), not in the server: so the webserver's Terminate and
+the daemon's run monitoring work whichever process asks. Where forking is not possible (no Linux, a library that starts
 threads when it is imported) Dagster's default launcher is used, and the log says so.
 """
 
@@ -124,7 +124,8 @@ class ForkedRunLauncher(DefaultRunLauncher):
     @property
     def _root(self) -> Path:
         root = Path(self._instance.root_directory) / "run_server"
-        (root / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (root, root / "runs"):
+            folder.mkdir(mode=0o700, exist_ok=True)
         return root
 
     def launch_run(self, context: LaunchRunContext) -> None:

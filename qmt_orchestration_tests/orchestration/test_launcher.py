@@ -25,6 +25,8 @@ from dagster._core.remote_origin import (
     RemoteRepositoryOrigin,
 )
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
 
 from qmt_orchestration.orchestration import launcher, run_server
 from qmt_orchestration.orchestration.backfill import instance_of
@@ -53,10 +55,10 @@ class World:
         """Where the processes of runs are registered."""
         return Path(self.instance.root_directory) / "run_server" / "runs"
 
-    def launch(self, wait: bool = False, **config: Any) -> str:
+    def launch(self, wait: bool = False, workspace: Any = None, **config: Any) -> str:
         """Launch a run from this process; with *wait* it goes on until `finish`."""
         run_id = self.create(dg.DagsterRunStatus.STARTING, wait=wait, **config)
-        self.instance.run_launcher.launch_run(LaunchRunContext(self.run(run_id), None))
+        self.instance.run_launcher.launch_run(LaunchRunContext(self.run(run_id), workspace))
         return run_id
 
     def create(
@@ -257,6 +259,31 @@ def test_changed_code_gets_a_new_server_after_the_run_in_flight(
     wait_until(lambda: gone(old), 10, "then its server ends")
 
 
+def test_a_reload_of_the_code_location_gets_a_new_server_after_the_run_in_flight(world: World, tmp_path: Path) -> None:
+    """As the pages' Reload does it under `dagster dev`: the code may be the same, its settings may not."""
+    socket = str(tmp_path / "code.sock")
+    command = [str(Path(sys.executable).with_name("dagster")), "code-server", "start", "-m", tiny_runs.__name__]
+    target = GrpcServerTarget(host="localhost", port=None, socket=socket, location_name="tiny")
+    with subprocess.Popen([*command, "--socket", socket]) as code_server:
+        try:
+            wait_until(lambda: Path(socket).exists(), 60, "the code server")
+            with WorkspaceProcessContext(world.instance, target) as workspace:
+                served = World(world.instance, tmp_path)
+                (origin,) = workspace.create_request_context().get_code_location_entries().values()
+                served.remote_origin = RemoteJobOrigin(RemoteRepositoryOrigin(origin.origin, "__repository__"), "tiny")
+                before = served.launch(wait=True, workspace=workspace.create_request_context())
+                old = served.who(before)[1]
+                same = served.launch(workspace=workspace.create_request_context())
+                assert served.who(same)[1] == old
+                workspace.reload_code_location("tiny")
+                after = served.launch(workspace=workspace.create_request_context())
+                assert served.who(after)[1] != old
+                served.finish(before)
+                wait_until(lambda: gone(old), 10, "the old server ends after its last run")
+        finally:
+            code_server.terminate()
+
+
 def test_a_library_that_starts_a_thread_when_it_is_imported_is_not_forked(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +354,7 @@ def test_the_log_does_not_grow_without_bound(world: World) -> None:
 def test_only_the_owner_reaches_what_the_launcher_keeps(world: World) -> None:
     world.ends_as(world.launch(), "SUCCESS")
     assert world.runs.stat().st_mode & 0o777 == 0o700
+    assert world.runs.parent.stat().st_mode & 0o777 == 0o700
 
 
 @pytest.fixture

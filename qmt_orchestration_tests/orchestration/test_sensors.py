@@ -252,6 +252,22 @@ def test_what_is_not_due_is_not_waited_for(
     assert re.search(r"09:37 is due in (5\d|6\d) s", result.skip_message)
 
 
+@pytest.mark.parametrize("away", [{"clickhouse_url": "http://127.0.0.1:1"}, {"redis_url": "redis://127.0.0.1:1/0"}])
+def test_an_outage_ends_an_evaluation_and_the_next_one_goes_on(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any, away: dict[str, str]
+) -> None:
+    until(clickhouse, at(DAY, 576) + timedelta(seconds=5))
+    set_clock(redis_client, at(DAY, 576) + timedelta(seconds=5))
+    bench = Bench(settings, instance, "minutes")
+    bench.resources = build_resources(settings.model_copy(update=away))
+    started = monotonic()
+    with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+        bench.tick()
+    assert monotonic() - started < 8
+    bench.resources = build_resources(settings)
+    assert len(bench.tick().run_requests) == 1
+
+
 def test_late_ticks_reopen_their_minute(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
@@ -300,7 +316,7 @@ def test_a_run_in_flight_is_the_only_one(
 def test_a_failed_run_is_tried_again_with_a_new_key_after_a_pause(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
-    """Dagster suppresses a run key for ever, also when its run failed: a generation in the key is what repairs it."""
+    """Dagster suppresses a run key permanently, also when its run failed: the generation in it repairs that."""
     until(clickhouse, at(DAY, 576))
     set_clock(redis_client, at(DAY, 576))
     bench = Bench(settings, instance, "minutes")
@@ -325,7 +341,7 @@ def test_a_failed_run_is_tried_again_with_a_new_key_after_a_pause(
 def test_a_day_that_cannot_be_made_does_not_hold_up_the_next(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
-    """Days are pending oldest first: one that fails for ever would keep today from becoming final."""
+    """Days are pending oldest first: one that always fails would keep today from becoming final."""
     following = DAY + timedelta(days=1)
     for day in (DAY, following):
         table = market.ticks(day)
