@@ -30,7 +30,6 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SESSION_ENDS, at, from_ms, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
@@ -167,7 +166,7 @@ class Publisher:
         if self._clickhouse is None:
             self._clickhouse = connect_clickhouse(self._settings, send_receive_timeout=_ANSWER_SECONDS)
         clock = read_clock(self._client)
-        published = {k.decode(): int(v) for k, v in self._client.hgetall(keys.PUBLISHED).items()}
+        published = bar_stream.published(self._client)
         count = 0
         for day in _unfinished_days(published, clock.today()):
             count += self._step_day(day, published.get(day.isoformat(), 0), clock)

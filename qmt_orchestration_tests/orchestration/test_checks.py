@@ -280,6 +280,24 @@ def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
     assert gone.worst[0]["among_them"] == "600000.SH, 600001.SH, 600002.SH"
 
 
+def test_a_symbol_of_its_own_trouble_is_named_beside_an_outage_of_the_market(
+    clickhouse: Any, settings: Settings
+) -> None:
+    clickhouse.command(
+        "INSERT INTO bars_1m SELECT concat(toString(600000 + number), '.SH'), "
+        "toDateTime('2025-06-05 09:30:00', 'Asia/Shanghai') + 60 * arrayJoin(range(121)) AS frame, "
+        "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60) "
+        "WHERE NOT (frame BETWEEN '2025-06-05 09:51:00' AND '2025-06-05 10:05:00') "
+        "AND NOT (number = 17 AND frame = '2025-06-05 10:30:00')"
+    )
+    found = outcome_at(clickhouse, settings, "bars_1m", names.NO_MISSING_FRAMES, 690)
+    assert found.found == "901 missing, of 60 symbols"
+    assert [(row["symbol"], row["missing"], row["last"][-8:]) for row in found.worst] == [
+        ("600000.SH, 600001.SH, 600002.SH and 56 others", "15", "10:05:00"),
+        ("600017.SH", "16", "10:30:00"),
+    ]
+
+
 def outcome_at(client: Any, settings: Settings, asset: str, check: str, minute: int) -> Outcome:
     """The check's verdict on DAY up to *minute* of it."""
     return run_check(find(asset, check), client, settings, Window.whole(DAY, at(DAY, minute)))
