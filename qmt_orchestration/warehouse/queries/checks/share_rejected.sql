@@ -1,5 +1,5 @@
--- Few ticks were rejected at ingestion. They stand in ticks_rejected with their reason and payload. Withdrawn ticks, which proved wrong
--- later, count with them. Repeats of a tick (duplicate) are harmless and common: reported, not measured.
+-- Few ticks were rejected at ingestion. They stand in ticks_rejected with their reason and payload. Withdrawn ones are among
+-- them. Repeats of a tick (duplicate) are harmless and common: reported, not measured.
 -- measure: share of the day's ticks that were rejected for another reason
 WITH r AS (
   SELECT reason, count() AS ticks, uniqExact(symbol) AS symbols, any(detail) AS example FROM ticks_rejected
