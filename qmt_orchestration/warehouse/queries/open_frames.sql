@@ -1,9 +1,9 @@
 -- The 241 frames of a day: frame, whether final, whether a tick was stored after its ticks were read for that, whether one was
 -- stored just before (it may have become visible after the reading: such a frame is computed with the next), `changed`.
--- Ticks stored more than a minute before the day's newest reading were looked at by it.
+-- Ticks stored more than 20 s before the day's newest reading were looked at by it.
 WITH
     f AS (SELECT * FROM final_frames FINAL WHERE day = {day:Date}),
-    (SELECT if(count() = 0, now64(6) + 1e9, max(read_at) - 60) FROM f) AS since,
+    (SELECT if(count() = 0, now64(6) + 1e9, max(read_at) - 20) FROM f) AS since,
     stored AS (
         SELECT frame_i AS i, max(stored_at) AS newest FROM ticks
         WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND stored_at > since GROUP BY i

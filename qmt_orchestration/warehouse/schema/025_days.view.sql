@@ -30,5 +30,8 @@ CREATE OR REPLACE VIEW day_without_trade $on_cluster AS
 SELECT symbol, max(lastClose) AS pre, toUInt8(max(openInt = 1)) AS halted
 FROM ticks FINAL
 WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND NOT withdrawn
-  AND symbol NOT IN (SELECT symbol FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND cum_volume > 0)
+  AND symbol IN (
+      SELECT symbol FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date})
+        AND symbol NOT IN (SELECT symbol FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND cum_volume > 0)
+      GROUP BY symbol SETTINGS final = 0)
 GROUP BY symbol HAVING pre > 0 AND max(traded AND frame_i <= 240) = 0;
