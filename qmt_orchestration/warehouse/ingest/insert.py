@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from typing import Any, Final
@@ -64,7 +65,9 @@ class Inserter:
             if written is not None and int(written) < rows:
                 raise NotAllWritten(f"{rows} rows sent, {written} written to {self._table}")
 
+        began = time.monotonic()
         self.patiently(insert)
+        self._counters.insert_seconds += time.monotonic() - began
 
     def query(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
         """Rows of a query. Raises `Refused` or `Stopping`."""
