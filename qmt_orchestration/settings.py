@@ -58,7 +58,7 @@ class Settings(BaseSettings):
         "", pattern=r"^[A-Za-z0-9_.-]*$", description="Cluster for ON CLUSTER DDL; empty = one server"
     )
     clickhouse_replicated: bool = Field(False, description="Replicated*MergeTree engines instead of plain ones")
-    ticks_ttl_days: int = Field(30, ge=1, description="Ticks and minute states older than this are dropped")
+    ticks_ttl_days: int = Field(30, ge=1, description="Ticks older than this are dropped")
     rejected_ttl_days: int = Field(30, ge=1)
 
     # -- the feed -------------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ class Settings(BaseSettings):
     dagster_port: int = 3000
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
-    console_hosts: tuple[str, ...] = Field((), description="Further host names the console answers to (behind a proxy)")
+    console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
     console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
 
     # -- services and their agent ---------------------------------------------------------------------------------
@@ -148,6 +148,7 @@ class Settings(BaseSettings):
     quality_lag_error_seconds: float = 60.0
     observe_seconds: int = Field(30, ge=5, description="Statistics of the stream are shown in Dagster this often")
     history_chunk_symbols: int = Field(200, ge=1, description="Symbols per request of QMT's history")
+    gateway_symbol_days: int = Field(20_000, ge=1, description="Symbols × days of minute bars in one such request")
     history_timeout_seconds: float = Field(600.0, description="Longest wait for one request to the gateway")
     minute_runs_keep_days: int = Field(3, ge=1, description="Runs of finalize_minutes are deleted after this")
 

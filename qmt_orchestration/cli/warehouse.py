@@ -12,9 +12,11 @@ from urllib.parse import urlencode
 
 import typer
 
+from qmt_orchestration.cli import days
+from qmt_orchestration.cli.access import MISUSE, DataDir, Json, fail, settings_of, warehouse_of
+from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 
 
 class SqlError(RuntimeError):
@@ -33,35 +35,29 @@ def sql(
 
     The server refuses statements that change anything unless --write is given.
     """
-    from qmt_orchestration.local import engines
-
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     statement = sys.stdin.buffer.read() if query == "-" else query.encode()
     chosen = output_format or ("PrettyCompact" if sys.stdout.isatty() else "TabSeparated")
     try:
-        _require_warehouse(settings)
-        with engines.ensure(settings, names=("clickhouse",)) as ready:
+        with warehouse_of(settings) as ready:
             copy_result(ready, statement, chosen, sys.stdout.buffer, write=write)
     except BrokenPipeError:  # `qmt sql … | head`
         sys.stderr.close()
         raise typer.Exit(0) from None
-    except (SqlError, engines.EngineError) as error:
-        typer.echo(f"qmt sql: {error}", err=True)
-        raise typer.Exit(1) from None
+    except SqlError as error:
+        fail(str(error))
 
 
 def migrate(data_dir: DataDir = None) -> None:
     """Create the warehouse's tables, or bring them up to date; safe to repeat."""
-    from qmt_orchestration.local import engines
     from qmt_orchestration.warehouse.migrate import migrate as run
 
     try:
-        with engines.ensure(_settings(data_dir), names=("clickhouse",)) as ready:
+        with engines.ensure(settings_of(data_dir), names=("clickhouse",)) as ready:
             run(ready)
             typer.echo(f"the tables of database {ready.clickhouse_database} are up to date", err=True)
     except engines.EngineError as error:
-        typer.echo(f"qmt migrate: {error}", err=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
 
 
 def copy_result(
@@ -107,21 +103,6 @@ def _credentials(settings: Settings) -> dict[str, str]:
     return {"X-ClickHouse-User": settings.clickhouse_username, "X-ClickHouse-Key": password}
 
 
-def _require_warehouse(settings: Settings) -> None:
-    from qmt_orchestration.local.engines import find, warehouse_path
-
-    if settings.clickhouse_url or (warehouse_path(settings) / "metadata").is_dir() or find(settings, "clickhouse"):
-        return
-    raise SqlError(
-        f"{settings.data_dir} holds no warehouse: choose its folder with --data-dir (or QMT_DATA_DIR), set "
-        "QMT_CLICKHOUSE_URL to a server, or make one with `qmt up`, `qmt replay` or `qmt migrate`"
-    )
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]
-
-
 def bars(
     symbols: Annotated[list[str], typer.Argument(help="000001.SZ 600519.SH …")],
     date: Annotated[str, typer.Option(help="Day, or first day of a range, YYYY-MM-DD")],
@@ -130,33 +111,46 @@ def bars(
     adjust: Annotated[str | None, typer.Option(help="front or back: adjusted daily bars")] = None,
     output: Annotated[Path | None, typer.Option(help="Write there instead: .csv or .parquet")] = None,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
-    """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook."""
-    from qmt_orchestration.local import engines
+    """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook. Exit code 1: there are
+    none."""
     from qmt_orchestration.warehouse import analyst
 
-    settings = _settings(data_dir)
+    if output is not None and output.suffix not in (".csv", ".parquet"):
+        fail(f"expected an --output that ends in .csv or .parquet, found {output.name!r}", MISUSE)
+    if adjust not in (None, "front", "back"):
+        fail(f"expected --adjust front or back, found {adjust!r}", MISUSE)
+    first, last = days.span(date, to or date)
     try:
-        if output is not None and output.suffix not in (".csv", ".parquet"):
-            raise ValueError(f"expected an --output that ends in .csv or .parquet, found {output.name!r}")
-        if adjust not in (None, "front", "back"):
-            raise ValueError(f"expected --adjust front or back, found {adjust!r}")
-        _require_warehouse(settings)
-        with engines.ensure(settings, names=("clickhouse",)) as ready:
-            found = analyst.bars(ready, symbols, date, to or date, period, adjust)  # type: ignore[arg-type]
-    except (ValueError, SqlError, engines.EngineError) as error:
-        typer.echo(f"qmt bars: {error}", err=True)
-        raise typer.Exit(1) from None
+        with warehouse_of(settings_of(data_dir)) as ready:
+            found = analyst.bars(ready, symbols, first, last, period, adjust)  # type: ignore[arg-type]
+    except ValueError as error:
+        fail(str(error), MISUSE)
+    if not len(found):
+        if as_json:
+            say_json([])
+        until = f" to {last}" if last != first else ""
+        fail(f"no {period} bars of {', '.join(symbols)} on {first}{until}")
     if output is None:
-        typer.echo(
-            found.to_string(index=False) if len(found) else f"no {period} bars of {', '.join(symbols)} on {date}"
-        )
+        _print_bars(found, as_json)
         return
     if output.suffix == ".csv":
         found.to_csv(output, index=False)
     else:
         found.to_parquet(output, index=False)
     typer.echo(f"{len(found):,} bars in {output}", err=True)
+
+
+def _print_bars(found: Any, as_json: bool) -> None:
+    """A table in a terminal, else lines with tabs: market time without its offset, as the tables show it."""
+    found["frame"] = found["frame"].dt.strftime("%Y-%m-%d %H:%M:%S")
+    if as_json:
+        say_json(found.to_dict("records"))
+    elif sys.stdout.isatty():
+        typer.echo(found.to_string(index=False))
+    else:
+        typer.echo(found.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
 
 
 def validate(
@@ -167,6 +161,7 @@ def validate(
 
     chosen = folder or Settings().recordings_dir
     if chosen is None:
-        typer.echo("qmt validate: name a folder of recordings, or set QMT_RECORDINGS_DIR", err=True)
-        raise typer.Exit(1)
+        fail("name a folder of recordings, or set QMT_RECORDINGS_DIR", MISUSE)
+    if not chosen.is_dir():
+        fail(f"expected a folder of recordings, found none at {chosen.resolve()}", MISUSE)
     raise typer.Exit(command(chosen))

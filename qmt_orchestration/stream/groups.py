@@ -25,6 +25,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.stream import dead_letters
+from qmt_orchestration.stream.fields import integer
 
 log = logging.getLogger(__name__)
 
@@ -319,10 +320,9 @@ def group_lag(client: Any, stream: str, group: str) -> Lag:
     if row.get("lag") is not None:
         return Lag(int(row["lag"]), seconds, pending)
     head, tail = first[0][1], last[0][1]
-    numbers = [fields.get(b"seq", b"") for fields in (head, tail)]
-    if all(n.isdigit() for n in numbers) and head.get(b"session") == tail.get(b"session"):
-        entries = int(numbers[1]) - int(numbers[0]) + 1
-        if entries > 0:  # else the numbers began anew in between
+    if b"seq" in head and head.get(b"session") == tail.get(b"session"):
+        entries = integer(tail, "seq", -1, low=0) - integer(head, "seq", low=0) + 1
+        if entries > 0:  # else the numbers began again in between
             return Lag(entries, seconds, pending)
     ids = client.xrange(stream, b"(" + delivered, "+", count=_LAG_LIMIT)
     return Lag(len(ids), seconds, pending, at_least=len(ids) == _LAG_LIMIT)

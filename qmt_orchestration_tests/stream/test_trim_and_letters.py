@@ -135,7 +135,9 @@ def test_an_oversized_value_is_cut_and_cannot_be_replayed(redis_client: Any) -> 
 def test_the_command_line_lists_shows_and_drops(
     redis_client: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qmt_orchestration.cli.dead_letters.get_settings", lambda: settings)
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
     bury(redis_client, 2)
     run = CliRunner().invoke
     assert "2 dead letters" in run(dead_letters_app, ["list"]).output
