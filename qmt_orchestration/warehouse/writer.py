@@ -104,6 +104,7 @@ class Report:
             "stored": rows,
             "entries": sum(lane.counters.entries for lane in self._lanes),
             "inserts": sum(lane.counters.inserts for lane in self._lanes),
+            "insert_seconds": round(sum(lane.counters.insert_seconds for lane in self._lanes), 3),
             "already_stored": sum(lane.counters.skipped for lane in self._lanes),
             "refused_rows": sum(lane.counters.refused_rows for lane in self._lanes),
             "retries": sum(lane.counters.retries for lane in self._lanes),
@@ -134,7 +135,7 @@ class Report:
         return {"lost": lost, "duplicates": repeats, "stored_total": total}
 
     def _percentiles(self, lanes: list[Lane]) -> tuple[int, int]:
-        self._windows.append(sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
+        self._windows.append(sum((lane.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
         del self._windows[: -_WINDOW_BEATS - 1]
         window = self._windows[-1] - self._windows[0]
         cumulative = np.cumsum(window)
