@@ -157,6 +157,9 @@ class Settings(BaseSettings):
     sim_speed: float = Field(20.0, ge=0, description="Market seconds per wall second; 0 = as fast as it goes")
     sim_start_time: str = Field("09:24:00", description="Market time at the start of the first simulated day")
     sim_anchor_ms: int = Field(0, description="Wall clock (epoch ms) of that start; set by `qmt up` for all processes")
+    sim_clock_in_redis: bool = Field(
+        False, description="Market time is read from Redis; set by `qmt up` for all processes"
+    )
     sim_faults: tuple[str, ...] = Field((), description="Planted faults, e.g. drop-symbols=20@10:15")
     replay_files: tuple[Path, ...] = ()
     replay_speed: float = Field(0.0, ge=0)
