@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     sim_start_time: str = Field("09:24:00", description="Market time at the start of the first simulated day")
     sim_anchor_ms: int = Field(0, description="Wall clock (epoch ms) of that start; set by `qmt up` for all processes")
     sim_clock_in_redis: bool = Field(
-        False, description="Market time is read from Redis; set by `qmt up` for all processes"
+        False, description="Market time is read from Redis; set by `qmt up`"
     )
     sim_faults: tuple[str, ...] = Field((), description="Planted faults, e.g. drop-symbols=20@10:15")
     replay_files: tuple[Path, ...] = ()

@@ -3,8 +3,8 @@
 Live, the wall clock is the market's clock. A simulated market has one of its own in Redis (`keys.CLOCK`), in one of two
 forms. Under `qmt up` it is a `Schedule`: segments of wall time, market time and speed, written by the supervisor. A new
 segment takes effect `LEAD_MS` after it is written and a copy is used for `HOLD_MS` at most, so all readers have the
-same market time at the same moment, and it never jumps or runs back. Without a supervisor (tests, benchmarks) the process
-that runs the market publishes plain readings about once a second.
+same market time at the same moment, and it never jumps or runs back. Without a supervisor (tests, benchmarks) the
+process that runs the market publishes plain readings about once a second.
 """
 
 from __future__ import annotations
