@@ -15,7 +15,8 @@ from benchmarks.live import LEAD_SECONDS, at_real_speed, services
 from benchmarks.report import Figure
 from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.orchestration.backfill import instance_of
-from qmt_orchestration.services.up import dagster_home, spawn, stop_group
+from qmt_orchestration.services.dagster_processes import dagster_home
+from qmt_orchestration.services.processes import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock
 from qmt_orchestration.warehouse.client import connect
@@ -31,7 +32,7 @@ def run(quick: bool) -> list[Figure]:
         settings = at_real_speed(engines, START)
         home = dagster_home(settings)
         command = [str(Path(sys.executable).with_name("dagster-daemon")), "run"]
-        daemon = spawn([*command, "-w", _workspace(home)], settings, "daemon", DAGSTER_HOME=str(home))
+        daemon = spawn([*command, "-w", _workspace(home)], settings, "daemon.log", {"DAGSTER_HOME": str(home)})
         try:
             with services(settings, SERVICES):
                 rows = _rows_seen(settings, minutes)

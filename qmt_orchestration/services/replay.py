@@ -149,7 +149,7 @@ def _partitions(settings: Settings, dates: Sequence[date]) -> tuple[list[date], 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """One replay at a time into a data directory."""
-    from qmt_orchestration.services.__main__ import only_one
+    from qmt_orchestration.services.lock import only_one
 
     with only_one(settings.run_dir / "replay.lock") as alone:
         if not alone:

@@ -1,7 +1,7 @@
 """The state of the whole system in one object: what `qmt status --json` prints.
 
-The live line of `qmt up`, the control of the simulated market's speed, the console and alerts read it here, so that they
-never disagree.
+The live line of `qmt up`, the control of the simulated market's speed, the console and alerts read it here, so that
+they never disagree.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from qmt_orchestration.market.calendar import is_trading_day
-from qmt_orchestration.market.sessions import CLOSE, SHANGHAI, from_ms, in_session
+from qmt_orchestration.market.sessions import CLOSE, CLOSING_CALL, OPEN, SHANGHAI, from_ms, in_session
 from qmt_orchestration.services.desired import Desired, read_desired
 from qmt_orchestration.services.speed import BEHIND_LIMIT_MINUTES, DELAY_LIMIT_S
 from qmt_orchestration.settings import Settings
@@ -47,6 +47,7 @@ class State:
     symbols: int
     ticks_per_s: float
     stored: int
+    instruments: int
     services: dict[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
 
@@ -57,16 +58,19 @@ class State:
 
 
 def read_state(redis: Any, clickhouse: Any, settings: Settings) -> State:
-    """The state now. Raises `redis.RedisError`; a ClickHouse that does not answer is one of the reasons."""
+    """The state now; *clickhouse* is None when it cannot be reached, which is one of the reasons. Raises
+    `redis.RedisError`."""
     clock, beats, desired = read_clock(redis), read_all(redis), read_desired(redis)
     now = clock.now()
     newest = {beat["service"]: beat for beat in sorted(beats, key=lambda b: fields.integer(b, "beat_ms"))}
     feed, writer = newest.get("subscriber", {}), newest.get("writer", {})
     reasons = []
+    final, instruments = None, 0
     try:
-        final = _last_final(clickhouse, now)
+        if clickhouse is None:
+            raise ConnectionError
+        final, instruments = _of_warehouse(clickhouse, now)
     except Exception as error:  # whatever the driver raises: the engine restarts, hangs or refuses
-        final = None
         reasons.append(f"ClickHouse does not answer ({type(error).__name__})")
     services = service_states(beats, time.time() * 1000)
     reasons += _missing(services, desired)
@@ -78,7 +82,7 @@ def read_state(redis: Any, clickhouse: Any, settings: Settings) -> State:
         reasons.append(f"ticks visible after {max(p99 or 0.0, lag):.1f} s, expected at most {DELAY_LIMIT_S:g} s")
     if behind > BEHIND_LIMIT_MINUTES:
         reasons.append(f"final bars {behind:.1f} market minutes behind, expected at most {BEHIND_LIMIT_MINUTES:g}")
-    if in_session(now) and is_trading_day(now.date()) and "subscriber" in newest and rate == 0 and clock.speed > 0:
+    if _continuous(now) and "subscriber" in newest and rate == 0 and clock.speed > 0:
         reasons.append("no ticks arrive in a trading session")
     return State(
         market_time=now.isoformat(timespec="seconds"),
@@ -94,6 +98,7 @@ def read_state(redis: Any, clickhouse: Any, settings: Settings) -> State:
         symbols=fields.integer(feed, "symbols", low=0),
         ticks_per_s=rate,
         stored=fields.integer(writer, "stored_total", low=0),
+        instruments=instruments,
         services=services,
         reasons=tuple(reasons),
     )
@@ -130,11 +135,11 @@ def _missing(services: Mapping[str, str], desired: Mapping[str, Desired]) -> lis
     return out
 
 
-def _last_final(clickhouse: Any, now: datetime) -> datetime | None:
-    """The newest minute of the market's day that is final."""
-    frame = clickhouse.query(load_sql("last_final_frame"), parameters={"day": now.date()}).first_row[0]
+def _of_warehouse(clickhouse: Any, now: datetime) -> tuple[datetime | None, int]:
+    """The newest minute of the market's day that is final, and how many instruments of the day are stored."""
+    frame, instruments = clickhouse.query(load_sql("state"), parameters={"day": now.date()}).first_row
     moment: datetime = frame.astimezone(SHANGHAI) if frame.tzinfo else frame.replace(tzinfo=SHANGHAI)
-    return min(moment, now) if moment.year > 1970 else None
+    return min(moment, now) if moment.year > 1970 else None, int(instruments)
 
 
 def _last_published(redis: Any, clock: MarketClock) -> str | None:
@@ -148,6 +153,11 @@ def _trading_minutes(moment: datetime) -> float:
     """Trading minutes of its day that have passed, breaks left out: 0 up to 09:30, 240 from 15:00 on."""
     minutes = moment.hour * 60 + moment.minute + moment.second / 60
     return min(max(minutes - 570, 0.0), 120.0) + min(max(minutes - 780, 0.0), 120.0)
+
+
+def _continuous(moment: datetime) -> bool:
+    """Whether the market trades without a call auction, so that ticks come all the time."""
+    return is_trading_day(moment.date()) and in_session(moment) and OPEN <= moment.time() < CLOSING_CALL
 
 
 def _seconds(beat: Mapping[str, str], name: str) -> float | None:

@@ -130,7 +130,7 @@ def test_agent_goes_on_while_redis_is_away(calm: Settings, server: RedisServer, 
     assert agent.events("start") == [first, second]
 
 
-def test_a_killed_agent_leaves_no_orphans_and_its_next_life_takes_over(
+def test_a_killed_agent_leaves_no_orphans_and_the_next_one_takes_over(
     calm: Settings, client: Any, agents: Make
 ) -> None:
     agent = agents(calm)
@@ -257,7 +257,7 @@ def test_what_a_library_prints_for_months_stays_bounded(calm: Settings, monkeypa
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_keeps_no_service_from_starting(calm: Settings, client: Any, agents: Make) -> None:
     (calm.run_dir / "services").mkdir(parents=True)
-    (calm.run_dir / "services" / "tiny.new").symlink_to("/dev/full")
+    (calm.run_dir / "services" / "tiny.json.new").symlink_to("/dev/full")
     agent = agents(calm)
     first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
     wait_until(lambda: _beating(client, first), WAIT, "its heartbeat")
