@@ -355,8 +355,7 @@ class Agent:
         return self.record_dir / f"{child.service.name}.json"
 
     def _bound_outputs(self) -> None:
-        """What libraries print (services rotate their logs): keep the last `_OUTPUT_BYTES` beside the file and empty it,
-        which a service holds open for months."""
+        """What libraries print: keep the last `_OUTPUT_BYTES` beside the file and empty it (held open for months)."""
         for child in self.children.values():
             output = self.log_dir / f"{child.service.name}.out"
             with suppress(OSError):
