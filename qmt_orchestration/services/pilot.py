@@ -143,7 +143,11 @@ class Pilot:
         if not self._running:
             waits = self._waits_for(state)
             if waits and time.monotonic() - self._begun < _LONGEST_WAIT_SECONDS:
-                return 0.0, f"the market waits for {waits}"
+                reason = f"the market waits for {waits}"
+                if reason != self._reason:
+                    log.info(reason)
+                return 0.0, reason
+            log.info("the market runs%s", f", although it waited for {waits}" if waits else "")
             self._running = True
         if self._market.speed is not None:
             return self._market.speed, f"{self._market.speed:g} ×, fixed"
