@@ -6,7 +6,9 @@ The code server listens on a Unix socket in a folder of ours alone (0700): whoev
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +20,8 @@ from qmt_orchestration.services.registry import DAGSTER, Service, UnknownService
 from qmt_orchestration.services.watch import Probe, http_probe
 from qmt_orchestration.settings import Settings
 
+log = logging.getLogger("agent")
+
 PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 _MODULE: Final = "qmt_orchestration.definitions"
 _LOCATION: Final = "qmt_orchestration"  # as in workspace.yaml: the state of sensors and schedules hangs on it
@@ -27,12 +31,25 @@ _HELLO: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0
 
 
 def dagster_home(settings: Settings) -> Path:
-    """``data_dir/dagster`` with the project's dagster.yaml in it (Dagster reads it from DAGSTER_HOME only)."""
+    """``data_dir/dagster`` with the project's dagster.yaml in it (Dagster reads it from DAGSTER_HOME only).
+
+    A file that somebody has changed there (PostgreSQL, say) stays: only what was written here is replaced.
+    """
     home = (settings.data_dir / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    source = PROJECT_ROOT / "dagster.yaml"
-    if source.exists():
-        (home / "dagster.yaml").write_text(source.read_text())
+    source, copy, written = PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml", home / ".dagster.yaml.written"
+    if not source.exists():
+        return home
+    text = source.read_text()
+    if copy.exists() and copy.read_text() != text:
+        if not written.exists():  # from before there was a record, or a person's
+            shutil.copyfile(copy, home / "dagster.yaml.before")
+            log.warning("%s differs from this version's and is replaced; it is kept as dagster.yaml.before", copy)
+        elif written.read_text() != copy.read_text():
+            log.warning("%s was changed and stays; this version's is %s", copy, source)
+            return home
+    copy.write_text(text)
+    written.write_text(text)
     return home
 
 

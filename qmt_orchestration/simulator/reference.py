@@ -80,9 +80,7 @@ def _last_year(seed: int, today: date) -> dict[str, dict[str, dict[str, float]]]
     return _dividends(seed, universe(_ALL).all, today - timedelta(days=365), today)
 
 
-def _dividends(
-    seed: int, symbols: tuple[str, ...], first: date, last: date
-) -> dict[str, dict[str, dict[str, float]]]:
+def _dividends(seed: int, symbols: tuple[str, ...], first: date, last: date) -> dict[str, dict[str, dict[str, float]]]:
     """By symbol and ex-date. All symbols of a day at once: deriving one alone takes milliseconds."""
     out: dict[str, dict[str, dict[str, float]]] = {}
     for day, due in ex_dates(seed, symbols, trading_days(max(first, date(2005, 3, 1)), last)):
