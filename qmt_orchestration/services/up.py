@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from qmt_orchestration.market import calendar
 from qmt_orchestration.services.agent import Agent, running
@@ -32,6 +32,7 @@ from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.warehouse.migrate import migrate
 
 Say = Callable[[str], None]
+LAYOUT: Final = 2  # of a data directory; a later version's is refused
 
 
 class UpError(RuntimeError):
@@ -45,9 +46,11 @@ def up(settings: Settings, *, chosen_date: str | None, speed: float | None, ui: 
     """
     require_a_market(settings, chosen_date, speed)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:  # nohup; a shell's "&"
+            signal.signal(number, lambda *_: stop.set())
     with only_one(settings):
+        require_known_layout(settings)
         set_up_logging(settings, "agent", settings.data_dir / "logs")
         with running(settings) as agent:
             if ui:
@@ -55,7 +58,7 @@ def up(settings: Settings, *, chosen_date: str | None, speed: float | None, ui: 
                 require_free_port(settings.console_port, "the console", "QMT_CONSOLE_PORT")
             say("starting Redis and ClickHouse")
             ready = start_engines(settings, agent)
-            migrate(ready)
+            make_tables(ready)
             redis = connect(ready, retries=0)
             _run(agent, market_of(ready, redis, chosen_date, speed), redis, stop, ui=ui, say=say)
             say("stopping; the data stays in " + str(settings.data_dir))
@@ -98,6 +101,29 @@ def only_one(settings: Settings) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def require_known_layout(settings: Settings) -> None:
+    """Raise `UpError` when the data directory was last used by a later version of this program."""
+    path = settings.data_dir / "LAYOUT"
+    found = path.read_text().strip() if path.exists() else str(LAYOUT)
+    if not found.isdigit() or int(found) > LAYOUT:
+        raise UpError(
+            f"{settings.data_dir} was written by another version of qmt (layout {found[:20]!r}, known up to {LAYOUT}): "
+            "use that version, or choose another folder with --data-dir"
+        )
+    path.write_text(f"{LAYOUT}\n")
+
+
+def make_tables(settings: Settings) -> None:
+    """Bring the tables to this version's; `UpError` says which data directory cannot be."""
+    try:
+        migrate(settings)
+    except Exception as error:  # whatever the driver raises
+        raise UpError(
+            f"the tables of {settings.clickhouse_url} (data directory {settings.data_dir}) cannot be brought to this "
+            f"version's: {str(error)[:500]}; use the version that made them, or choose another folder with --data-dir"
+        ) from error
 
 
 def require_free_port(port: int, what: str, mend: str) -> None:

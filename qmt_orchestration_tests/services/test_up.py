@@ -222,3 +222,20 @@ def test_a_speed_that_is_no_positive_number_is_refused(tmp_path: Path, speed: st
     assert done.exit_code == 2
     assert "--speed" in done.output
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("layout", ["3", "nonsense"])
+def test_a_folder_of_a_later_version_is_refused_and_nothing_starts(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "LAYOUT").write_text(layout)
+    done = CliRunner().invoke(app, ["up", "--no-ui", "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "was written by another version of qmt" in done.output
+    assert not (tmp_path / "redis").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    done = CliRunner().invoke(app, ["up", "--no-ui", "--data-dir", str(tmp_path / "data")])
+    assert done.exit_code == 1
+    assert str(tmp_path / "data") in done.output
+    assert not isinstance(done.exception, OSError)
