@@ -19,16 +19,15 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Final
 
 import psutil
 
 from qmt_orchestration.local.process import end_group, record_group
+from qmt_orchestration.services.child import Child, State
 from qmt_orchestration.services.desired import Desired
 from qmt_orchestration.services.link import Link
 from qmt_orchestration.services.lock import only_one
@@ -46,50 +45,6 @@ _SLEPT_SECONDS: Final = 3.0  # a loop that took this long was itself stopped: it
 _WAITS: Final = "waits for "
 
 log = logging.getLogger("agent")
-
-
-class State(str, Enum):
-    """What a service of this host is doing, as shown by `qmt status`."""
-
-    STARTING = "starting"  # its launch is under way
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    WAITING = "waiting"  # pauses before its next start, or for a service that it needs
-    FINISHED = "finished"  # a service with an end (a replay) has reached it
-
-
-@dataclass
-class Child:
-    """One service: its process, what is known of it, and when it may start again."""
-
-    service: Service
-    state: State = State.STOPPED
-    process: subprocess.Popen[bytes] | None = None
-    launching: Future[subprocess.Popen[bytes]] | None = None
-    watcher: Watcher | None = None
-    generation: int = 0
-    restarts: int = 0
-    failures: int = 0
-    last_exit: int | None = None
-    reason: str = ""  #: of its last end, or of its waiting
-    verdict: str = ""  #: why it was killed, until its end is noted
-    started: float = 0.0  # monotonic seconds, as all below
-    not_before: float = 0.0
-    kill_at: float = 0.0
-    beat_ms: str = ""
-    beat_seen: float = 0.0
-    memory_mb: float = 0.0
-
-    @property
-    def active(self) -> bool:
-        """Whether there is a process, or will be in a moment."""
-        return self.process is not None or self.launching is not None
-
-    @property
-    def ready(self) -> bool:
-        """Whether those that need it may start."""
-        return self.process is not None and self.state is State.RUNNING and (not self.watcher or self.watcher.ready)
 
 
 class Agent:
@@ -111,7 +66,9 @@ class Agent:
     def add(self, services: Sequence[Service], settings: Settings | None = None) -> None:
         """Keep these too; they start with the next `step`. *settings*: what they get, instead of the agent's."""
         self.settings = settings or self.settings
-        self.children = {**self.children, **{service.name: Child(service) for service in services}}
+        desired = self.link.desired
+        added = {s.name: Child(s, generation=desired.get(s.name, Desired()).generation) for s in services}
+        self.children = {**self.children, **added}
         self.link.services = tuple(c.service.name for c in self.children.values() if c.service.beats)
 
     def open(self) -> None:

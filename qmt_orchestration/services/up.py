@@ -67,8 +67,8 @@ def up(settings: Settings, *, chosen_date: str | None, speed: float | None, ui: 
 
 def _run(agent: Agent, market: Market, redis: Any, stop: threading.Event, *, ui: bool, say: Say) -> None:
     pilot = Pilot(market, redis)  # its clock is in Redis before anybody reads it
+    agent.listen()  # a service that a person has stopped must not start
     agent.add(system_services(market.settings, ui), market.settings)
-    agent.listen()
     summary = Summary(market.settings, ui=ui, say=say)
     while not stop.wait(1.0):
         summary.show(pilot.step())
