@@ -85,15 +85,15 @@ def status(
         clock, rows = read_clock(client), status_rows(read_all(client), read_desired(client), time.time() * 1000)
     speed = f" (simulated, {clock.reason or f'{clock.speed:g} ×'})" if clock.simulated else ""
     table = Table(title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}{speed}", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    told = [name for name in rows[0] if name != "desired" and any(row[name] not in ("", "–") for row in rows)]
-    for column in told:
+    shown = [name for name in rows[0] if name != "desired" and any(row[name] not in ("", "–") for row in rows)]
+    for column in shown:
         left = column in ("service", "host", "state", "note")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "note", overflow="fold")
     for row in rows:
         healthy = row["state"] == row["desired"] or row["state"] in ("standby", "finished")
         if not healthy:
             row["state"] += f" (wanted: {row['desired']})"
-        table.add_row(*(row[name] for name in told), style="" if healthy else "red")
+        table.add_row(*(row[name] for name in shown), style="" if healthy else "red")
     screen().print(table)
 
 

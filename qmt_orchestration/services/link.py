@@ -65,7 +65,7 @@ class Link:
             last = self._stop.is_set()
             try:
                 if client is None or heartbeat is None:
-                    # the embedded server may come back on another port: its address is read anew each time
+                    # the embedded server may come back on another port: its address is read again each time
                     client = connect(self._settings, retries=0)
                     heartbeat = Heartbeat(client, self._settings, "agent")
                 self._exchange(client, heartbeat)

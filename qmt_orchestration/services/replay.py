@@ -160,7 +160,7 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _require_no_feed(settings: Settings) -> None:
-    """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait for ever."""
+    """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait permanently."""
     from qmt_orchestration.services.lease import Lease, owner_is_dead
     from qmt_orchestration.stream.connection import connect
 

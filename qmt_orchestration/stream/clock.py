@@ -138,12 +138,12 @@ def _parse(published: Any) -> Schedule:
     for row in fields.list_of(published[b"segments"], "segments"):
         if not isinstance(row, list) or len(row) != 3:
             raise fields.FieldError(f"segments: expected [wall_ms, market_ms, speed], found {row!r:.60}")
-        told = dict(zip(("wall_ms", "market_ms", "speed"), map(str, row), strict=True))
+        row_fields = dict(zip(("wall_ms", "market_ms", "speed"), map(str, row), strict=True))
         segments.append(
             Segment(
-                fields.require_integer(told, "wall_ms", fields.FIRST_MS, fields.LAST_MS),
-                fields.require_integer(told, "market_ms", fields.FIRST_MS, fields.LAST_MS),
-                fields.require_number(told, "speed", 0.0, 1e6),
+                fields.require_integer(row_fields, "wall_ms", fields.FIRST_MS, fields.LAST_MS),
+                fields.require_integer(row_fields, "market_ms", fields.FIRST_MS, fields.LAST_MS),
+                fields.require_number(row_fields, "speed", 0.0, 1e6),
             )
         )
     if not segments or segments != sorted(segments, key=lambda s: s.wall_ms):

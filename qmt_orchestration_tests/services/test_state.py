@@ -64,11 +64,11 @@ def test_the_state_is_that_of_the_markets_own_day(settings: Settings, redis_clie
     )
     code, answer = state_of(settings)
     assert code == 0
-    told = json.loads(json.dumps(answer))
-    assert told["market_time"] == "2025-06-06T09:31:00+08:00"
-    assert told["services"]["writer"] == "running"
+    answered = json.loads(json.dumps(answer))
+    assert answered["market_time"] == "2025-06-06T09:31:00+08:00"
+    assert answered["services"]["writer"] == "running"
     wanted = ("last_published", "last_final", "final_behind_minutes", "delay_p50_s", "delay_p99_s", "stored", "speed")
-    assert [told[name] for name in wanted] == ["09:31", "09:30", 1.0, 0.08, 0.123, 20000, 0.0]
+    assert [answered[name] for name in wanted] == ["09:31", "09:30", 1.0, 0.08, 0.123, 20000, 0.0]
 
 
 def test_what_is_wrong_is_a_reason_and_what_was_left_out_is_none(
