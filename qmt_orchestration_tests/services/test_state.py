@@ -39,7 +39,7 @@ def beats(settings: Settings, client: Any, **more: dict[str, Any]) -> None:
 
 
 def final(clickhouse: Any, day: date, minute: int) -> None:
-    clickhouse.insert("bars_1m", [["000001.SZ", at(day, minute), 10, 10, 10, 10, 100, 1000, 1, 1, 1, 1]])
+    clickhouse.insert("final_frames", [[day, at(day, minute)]], column_names=["day", "frame"])
 
 
 @pytest.mark.timeout(120)

@@ -1,5 +1,4 @@
--- The newest final minute of the market's day (1970-01-01: none), and whether the day's instruments are stored.
+-- The newest minute of the market's day that was made final (1970-01-01: none), and how many instruments it has.
 SELECT
-    (SELECT max(frame) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) AS final,
+    (SELECT max(frame) FROM final_frames WHERE day = {day:Date}) AS final,
     (SELECT count() FROM instruments WHERE day = {day:Date}) AS instruments
-SETTINGS final = 0
