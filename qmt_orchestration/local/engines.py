@@ -198,7 +198,7 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
         if _run_file(settings, name).exists():
             log.info("an earlier %s of %s ended without a goodbye; starting anew on its data", name, settings.data_dir)
             _run_file(settings, name).unlink()
-        chosen = choose_port(name, settings, port)
+        chosen = _choose_port(name, settings, port)
         logs = settings.data_dir / "logs"
         logs.mkdir(parents=True, exist_ok=True)
         module = f"qmt_orchestration.local.{name}_server"
@@ -263,7 +263,7 @@ def _take_lock(settings: Settings, name: Name) -> int:
     )
 
 
-def choose_port(name: Name, settings: Settings, port: int | None) -> int:
+def _choose_port(name: Name, settings: Settings, port: int | None) -> int:
     wanted = getattr(settings, f"{name}_port") if port is None else port
     with socket.socket() as probe:
         if wanted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,11 +16,11 @@ from qmt_orchestration.settings import Settings
 
 
 class EngineLaunch:
-    """Starts an engine on the port that was free at the first start, and waits until it answers."""
+    """Starts an engine, always on the same port, and waits until it answers. `EngineError` when the port is taken."""
 
     def __init__(self, name: engines.Name, settings: Settings) -> None:
         self.name, self.settings = name, settings
-        self.port = engines.choose_port(name, settings, None)
+        self.port: int = getattr(settings, f"{name}_port") or _free_port()
         self._engine: engines.Engine | None = None
 
     @property
@@ -64,6 +65,12 @@ def start_engines(settings: Settings, agent: Agent) -> Settings:
     )
     _wait_ready(agent, found)
     return settings.model_copy(update={f"{name}_url": launch.url for name, launch in found.items()})
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_ready(agent: Agent, found: dict[engines.Name, EngineLaunch]) -> None:

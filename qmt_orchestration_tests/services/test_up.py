@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import clickhouse_connect
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from qmt_orchestration.cli.main import app
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration_tests.helpers import free_port, wait_until
 
 DAGSTER = ("dagster-code", "dagster-daemon")
@@ -82,9 +83,8 @@ class System:
 
     def bars(self) -> set[tuple[object, ...]]:
         """Which bars stand in bars_1m (a late tick may still change one)."""
-        with clickhouse_connect.get_client(
-            host="127.0.0.1", port=int(str(self.settings["clickhouse_port"])), database="qmt"
-        ) as client:
+        own = Settings(data_dir=self.data_dir, clickhouse_port=int(str(self.settings["clickhouse_port"])))
+        with connect(own) as client:
             return {tuple(row) for row in client.query("SELECT symbol, frame FROM bars_1m").result_rows}
 
     def stop(self) -> int:

@@ -10,15 +10,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import clickhouse_connect
 import psutil
 import pytest
-import redis
 
 from qmt_orchestration.local import engines
 from qmt_orchestration.services.engine_processes import supervised
 from qmt_orchestration.services.watch import Probe, Watch
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 from qmt_orchestration_tests.helpers import free_port, wait_until
 
 
@@ -32,8 +32,8 @@ def test_supervised_engines_come_back_on_their_port_after_death_and_after_a_hang
     quick = own.model_copy(update={"service_stale_seconds": 1.5})
     with supervised(quick) as ready:
         assert ready.redis_url == f"redis://127.0.0.1:{own.redis_port}/0"
-        redis.Redis(port=own.redis_port).set("kept", "yes")
-        with clickhouse_connect.get_client(host="127.0.0.1", port=own.clickhouse_port) as client:
+        connect(own).set("kept", "yes")
+        with connect_clickhouse(own, database="") as client:
             client.command("CREATE DATABASE d")
             client.command("CREATE TABLE d.t (a Int8) ENGINE = MergeTree ORDER BY a AS SELECT 7")
         for number in (signal.SIGKILL, signal.SIGSTOP):
@@ -48,8 +48,8 @@ def test_supervised_engines_come_back_on_their_port_after_death_and_after_a_hang
                 )
                 assert back.port == engine.port
                 wait_until(lambda old=engine.pid: not psutil.pid_exists(old), 10, "the old process is gone")
-            assert redis.Redis(port=own.redis_port).get("kept") == b"yes"
-            with clickhouse_connect.get_client(host="127.0.0.1", port=own.clickhouse_port) as client:
+            assert connect(own).get("kept") == b"yes"
+            with connect_clickhouse(own, database="") as client:
                 assert client.query("SELECT a FROM d.t").result_rows == [(7,)]
     assert [engines.find(own, name) for name in engines.NAMES] == [None, None]
     assert not (own.run_dir / "redis.json").exists()
@@ -59,9 +59,10 @@ def test_an_engine_that_is_silent_because_it_works_is_left_alone(own: Settings) 
     engine = engines.start_redis(own, 0)
     probe = Probe(engine.port, b"PING\r\n")
     try:
-        client = redis.Redis(port=engine.port, socket_timeout=60)
-        client.config_set("lua-time-limit", 0)  # not even "busy" is said meanwhile
-        long = "local t = redis.call('time')[1] while redis.call('time')[1] - t < 5 do end return 'done'"
+        client = connect(own)
+        long = (
+            "local t = redis.call('time')[1] while redis.call('time')[1] - t < 4 do end return 'done'"  # not yet "busy"
+        )
         answers: list[object] = []
         thread = threading.Thread(target=lambda: answers.append(client.eval(long, 0)))
         watch, silent = Watch(engine.pid, probe, stale_seconds=0.3), 0
