@@ -71,7 +71,7 @@ def test_an_engine_that_is_silent_because_it_works_is_left_alone(own: Settings) 
             assert watch.hangs() == ""
             silent += not probe.answers()
         assert answers == [b"done"]
-        assert silent > 1, "it was silent, and that for longer than an idle engine may be"
+        assert silent, "it was silent for a second, which an idle engine may not be"
         os.kill(engine.pid, signal.SIGSTOP)
         assert "does nothing" in wait_until(watch.hangs, 60, "a stopped engine is found out")
     finally:
