@@ -109,6 +109,17 @@ def json_list(fields: Mapping[Any, Any], name: str) -> list[Any]:
         return []
 
 
+def integers(fields: Mapping[Any, Any], low: int = LOW, high: int = HIGH) -> dict[str, int]:
+    """A whole hash of whole numbers; entries that are none are left out and counted."""
+    out: dict[str, int] = {}
+    for name, raw in fields.items():
+        try:
+            out[decoded(name, 256)] = require_integer({"value": raw}, "value", low, high)
+        except FieldError as error:
+            skip("hash of numbers", f"{decoded(name, 40)!r}: {error}")
+    return out
+
+
 def decoded_hash(fields: Mapping[Any, Any], limit: int = _TEXT_CHARACTERS) -> dict[str, str]:
     """A whole hash as text, names and values cut at *limit* characters."""
     return {decoded(name, 256): decoded(value, limit) for name, value in fields.items()}

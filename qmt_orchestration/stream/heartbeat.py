@@ -29,6 +29,7 @@ STATS_SECONDS: Final = 30.0
 STATS_MAXLEN: Final = 4000
 PULSE_SECONDS: Final = 2.0
 BUSY_SECONDS: Final = 60.0
+_TEXT: Final = 2000  # characters of one value
 
 log = logging.getLogger("heartbeat")
 
@@ -57,7 +58,7 @@ class Heartbeat:
 
     def beat(self, numbers: Mapping[str, Number] | None = None) -> None:
         """Publish the numbers (text or numbers; times in epoch ms, units in the names) and the process's memory."""
-        said = {name: self._redact(n) if isinstance(n, str) else n for name, n in (numbers or {}).items()}
+        said = {name: self._redact(n)[:_TEXT] if isinstance(n, str) else n for name, n in (numbers or {}).items()}
         used = {
             "memory_mb": round(self._process.memory_info().rss / 1e6, 1),
             "beat_ms": int(time.time() * 1000),

@@ -13,7 +13,7 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-LONGEST_PAUSE_SECONDS: Final = 5.0
+ERROR_PAUSE_SECONDS: Final = 1.0
 _lock = threading.Lock()
 _errors = 0
 
@@ -24,25 +24,26 @@ def errors() -> int:
 
 
 def repeat(step: Callable[[], object], stop: threading.Event, every_seconds: float) -> None:
-    """Call *step*, wait *every_seconds*, and so on until *stop*. After errors the pauses grow to five seconds.
+    """Call *step*, wait *every_seconds* (after an error at least a second), and so on until *stop*.
 
     *step* handles the errors it expects (an engine that is away); any other one is logged with its traceback when it
     is new, and counted.
     """
-    failures, last = 0, ""
+    last = ""
     while not stop.is_set():
+        pause = every_seconds
         try:
             step()
-            failures, last = 0, ""
+            last = ""
         except Exception as error:  # the point of this function: whatever it is, the thread goes on
-            failures += 1
+            pause = max(every_seconds, ERROR_PAUSE_SECONDS)
             text = f"{type(error).__name__}: {error}"[:500]
             name = threading.current_thread().name
             if text != last:
                 log.exception("thread %s: a step failed and is tried again", name)
             last = text
             _note()
-        stop.wait(min(every_seconds * 2 ** min(failures, 10), max(every_seconds, LONGEST_PAUSE_SECONDS)))
+        stop.wait(pause)
 
 
 def start(name: str, step: Callable[[], object], stop: threading.Event, every_seconds: float) -> threading.Thread:

@@ -23,6 +23,18 @@ WRONG = (
     b"", b"x", b"nan", b"NaN", b"inf", b"-Infinity", b"1e999", b"1_000", "１２".encode(), b"\xff\xfe", b"9" * 30,
     b"9" * 100_000, b"True", b"null", b"1.5", b"0x10", b"1 2",
 )  # fmt: skip
+NAMES = (
+    b"market_ms",
+    b"wall_ms",
+    b"speed",
+    b"segments",
+    b"until_ms",
+    b"host",
+    b"service",
+    b"beat_ms",
+    b"writer",
+    b"#restart",
+)
 anything = st.one_of(st.binary(max_size=80), st.text(max_size=80).map(str.encode), st.sampled_from(WRONG))
 
 
@@ -86,6 +98,18 @@ def test_wrong_hashes_in_redis_leave_clock_heartbeats_and_desired_states_readabl
     (beat,) = read_all(redis_client)
     assert (beat["service"], int(beat["skipped_fields"])) == ("writer", before)
     assert fields.skipped() == before + 3
+
+
+@given(st.dictionaries(st.one_of(st.binary(min_size=1, max_size=8), st.sampled_from(NAMES)), anything, min_size=1))
+def test_any_hash_leaves_the_readers_of_clock_heartbeats_and_desired_states_alive(
+    redis_client: Any, row: dict[bytes, bytes]
+) -> None:
+    redis_client.flushall()
+    for key in (keys.CLOCK, keys.DESIRED, keys.HEARTBEAT.format(host="a", service="b")):
+        redis_client.hset(key, mapping=row)
+    assert fields.FIRST_MS <= read_clock(redis_client).now_ms() <= fields.LAST_MS + 10_000_000
+    assert all(wanted.generation >= 0 for wanted in read_desired(redis_client).values())
+    assert all(beat["host"] and beat["service"] for beat in read_all(redis_client))
 
 
 def test_a_thread_goes_on_after_any_error_and_counts_it() -> None:
