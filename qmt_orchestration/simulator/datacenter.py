@@ -86,7 +86,7 @@ class Client:
         self._addr = addr
 
     def registerCommonControlCallback(self, name: str, callback: Callback) -> None:
-        """``watchxtquantstatus``: told when the connection comes and goes."""
+        """``watchxtquantstatus``: called when the connection comes and goes."""
         self._watchers[name] = callback
 
     def connect(self) -> tuple[int, str]:
@@ -136,7 +136,7 @@ class Client:
         return _encode({"tag": "replay" if self._sim.replay else "simulator", "version": "1.0"})
 
     def commonControl(self, function: str, request: bytes) -> bytes:
-        """The named requests that go through one door; unknown ones get an empty document."""
+        """Requests by name; unknown ones get an empty document."""
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "getapiversion": lambda _: {"downloadversion": 1},
             "getfullkline": self._full_kline,

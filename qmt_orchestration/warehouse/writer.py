@@ -32,7 +32,7 @@ log = logging.getLogger("writer")
 
 _TRIM_SECONDS = 10.0
 _ANSWER_SECONDS = 60  # a server that is gone without a word must not hold an insert for ten minutes
-_WINDOW_BEATS = 30  # delay percentiles cover the last 30 beats (about 30 s)
+_WINDOW_BEATS = 10  # delay percentiles cover the last 10 beats (about 10 s)
 
 
 def run(settings: Settings, stop: threading.Event) -> int:
@@ -90,7 +90,7 @@ class Report:
     def numbers(self, client: Any) -> dict[str, int | float | str]:
         """Ticks stored and per second, entries, lag, delay percentiles, lost, duplicates, dead letters, last error.
 
-        ``delay_*_ms`` is callback -> stored over about the last 30 s; -1 while nothing was stored. ``lost`` and
+        ``delay_*_ms`` is callback -> stored over about the last 10 s; -1 while nothing was stored. ``lost`` and
         ``duplicates`` count batches, exactly, over all feed sessions.
         """
         out: dict[str, int | float | str] = dict(self._totals(client))
