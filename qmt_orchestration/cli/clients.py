@@ -85,7 +85,7 @@ def quote(
     """The live price of symbols, from ClickHouse."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
-    from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
+    from qmt_orchestration.client.newest import DEFAULT_SYMBOL, newest_tick
     from qmt_orchestration.market.sessions import from_ms
     from qmt_orchestration.warehouse.client import connect
 

@@ -112,28 +112,24 @@ def _settings(data_dir: Path | None) -> Settings:
 
 
 def bars(
-    symbols: Annotated[list[str], typer.Argument(help="000001.SZ 600519.SH …")],
+    symbols: Annotated[list[str], typer.Argument(help="600519 000001.SZ …")],
     date: Annotated[str, typer.Option(help="Day, or first day of a range, YYYY-MM-DD")],
     to: Annotated[str | None, typer.Option(help="Last day of the range; default: the same day")] = None,
-    period: Annotated[str, typer.Option(help="1m, 5m, 30m, 1d, or another one of QMT_ROLLUP_PERIODS")] = "1m",
-    adjust: Annotated[str | None, typer.Option(help="front or back: adjusted daily bars")] = None,
+    period: Annotated[str, typer.Option(help="1m, any Nm up to 240m, 1d, 1w, 1mo")] = "1m",
+    adjust: Annotated[str | None, typer.Option(help="Adjusted prices: front, back, front_ratio or back_ratio")] = None,
     output: Annotated[Path | None, typer.Option(help="Write there instead: .csv or .parquet")] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook."""
-    from qmt_orchestration.local import engines
-    from qmt_orchestration.warehouse import analyst
+    from qmt_orchestration.client import api
+    from qmt_orchestration.client.errors import WarehouseAway
 
     settings = _settings(data_dir)
     try:
         if output is not None and output.suffix not in (".csv", ".parquet"):
             raise ValueError(f"expected an --output that ends in .csv or .parquet, found {output.name!r}")
-        if adjust not in (None, "front", "back"):
-            raise ValueError(f"expected --adjust front or back, found {adjust!r}")
-        _require_warehouse(settings)
-        with engines.ensure(settings, names=("clickhouse",)) as ready:
-            found = analyst.bars(ready, symbols, date, to or date, period, adjust)  # type: ignore[arg-type]
-    except (ValueError, SqlError, engines.EngineError) as error:
+        found = api.bars(symbols, date, to or date, period, adjust, settings=settings)
+    except (ValueError, WarehouseAway) as error:
         typer.echo(f"qmt bars: {error}", err=True)
         raise typer.Exit(1) from None
     if output is None:
