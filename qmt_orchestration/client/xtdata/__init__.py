@@ -17,6 +17,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from qmt_orchestration.client import reading
+from qmt_orchestration.client.errors import (
+    BadRange,
+    BadSymbol,
+    BadTime,
+    HistoryMissing,
+    QueryError,
+    StreamAway,
+    UnknownAdjustment,
+    UnknownField,
+    UnknownMarket,
+    WarehouseAway,
+)
 from qmt_orchestration.client.xtdata._history import (
     get_full_kline,
     get_local_data,
@@ -52,8 +64,11 @@ from qmt_orchestration.client.xtdata._reference import (
 )
 from qmt_orchestration.client.xtdata._shared import PERIODS, use
 from qmt_orchestration.client.xtdata._shared import settings as _shared_settings
+from qmt_orchestration.market.periods import UnknownPeriod
 
 __all__ = [
+    "BadRange", "BadSymbol", "BadTime", "HistoryMissing", "QueryError", "StreamAway", "UnknownAdjustment",
+    "UnknownField", "UnknownMarket", "UnknownPeriod", "WarehouseAway",
     "connect", "datetime_to_timetag", "disconnect", "download_history_data", "download_history_data2",
     "download_holiday_data", "download_sector_data", "get_divid_factors", "get_full_kline", "get_full_tick",
     "get_holidays", "get_instrument_detail", "get_instrument_detail_list", "get_instrument_type",

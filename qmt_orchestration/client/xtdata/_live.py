@@ -11,30 +11,24 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.compute as pc
 import redis
 
 from qmt_orchestration.client import reading
-from qmt_orchestration.client.bar_queries import local_days
 from qmt_orchestration.client.moments import Moment
-from qmt_orchestration.client.newest import FIELDS, newest_ticks
 from qmt_orchestration.client.symbols import lot_size_of
 from qmt_orchestration.client.xtdata import _shared
 from qmt_orchestration.client.xtdata._shared import Partial, codes_or_markets
-from qmt_orchestration.market.schema import TickFlag
-from qmt_orchestration.market.sessions import from_ms, to_ms
+from qmt_orchestration.client.xtdata._ticks import Tick, day_of, full_ticks, pushes_of
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import PayloadError, decode
 
 log = logging.getLogger("client.xtdata")
 
 Callback = Callable[[Any], object]
-Tick = dict[str, Any]
 #: A new subscription reads this far back, so that nothing is lost between ClickHouse's newest tick and the stream.
 _OVERLAP_MS: Final = 5_000
 #: `run` gives up when Redis has been away this long.
@@ -159,7 +153,7 @@ class _Reader:
         except (PayloadError, KeyError) as error:
             log.warning("quotes: an entry of the tick stream is left out: %s", error)
             return
-        pushes = list(_pushes(_current(table)))
+        pushes = list(pushes_of(table))
         for subscription in listeners:
             if subscription.period != "1m":
                 chosen = [{c: t for c, t in push.items() if subscription.wants(c)} for push in pushes]
@@ -196,7 +190,7 @@ class _Reader:
             if subscription.period == "tick":
                 news = {code: [tick] for code, tick in news.items()}
             elif subscription.period == "1d":
-                news = {code: [_day_of(tick)] for code, tick in news.items() if tick["open"] > 0}
+                news = {code: [day_of(tick)] for code, tick in news.items() if tick["open"] > 0}
             if news:
                 _call(subscription, news)
 
@@ -207,58 +201,6 @@ def _call(subscription: _Subscription, data: dict[str, Any]) -> None:
     except Exception:  # the program's own: reported, and the next push still comes
         log.error("the callback of subscription %d failed", subscription.number)
         traceback.print_exc()
-
-
-def _current(table: pa.Table) -> pa.Table:
-    """The ticks without withdrawn ones."""
-    withdrawn = pc.bit_wise_and(table.column("flags"), pa.scalar(int(TickFlag.WITHDRAWN), pa.uint32()))
-    return table.filter(pc.equal(withdrawn, pa.scalar(0, pa.uint32())))
-
-
-def _pushes(table: pa.Table) -> Iterator[dict[str, Tick]]:
-    """The ticks as pushes in which no code occurs twice."""
-    push: dict[str, Tick] = {}
-    names = [name for name in FIELDS if name != "time"]
-    times = table.column("time").cast(pa.int64()).to_pylist()
-    columns = [table.column(name).to_pylist() for name in names]
-    for code, moment, *values in zip(table.column("symbol").to_pylist(), times, *columns, strict=True):
-        if code in push:
-            yield push
-            push = {}
-        push[code] = _tick(moment, dict(zip(names, values, strict=True)))
-    if push:
-        yield push
-
-
-def _tick(time_ms: int, values: dict[str, Any]) -> Tick:
-    """A tick as the terminal gives it."""
-    return Partial(
-        time=time_ms,
-        timetag=from_ms(time_ms).strftime("%Y%m%d %H:%M:%S"),
-        **{
-            name: list(value) if isinstance(value, (list, tuple)) else value
-            for name, value in values.items()
-            if name not in ("time", "total_volume")
-        },
-    )
-
-
-def _day_of(tick: Tick) -> dict[str, Any]:
-    """The day's bar so far."""
-    midnight = int(local_days(tick["time"])) * 86_400_000 - 8 * 3_600_000
-    prices = {name: tick[name] for name in ("open", "high", "low", "volume", "amount")}
-    return Partial(time=midnight, **prices, close=tick["lastPrice"], preClose=tick["lastClose"], suspendFlag=0)
-
-
-def full_ticks(codes: list[str]) -> dict[str, Tick]:
-    """`get_full_tick`."""
-    named, markets = codes_or_markets(codes)
-    settings = _shared.settings()
-    found = newest_ticks(settings, []) if markets else []
-    ticks = {code: tick for code, tick in found if code[-2:] in markets}
-    if named:
-        ticks.update(newest_ticks(settings, sorted(named - ticks.keys())))
-    return {code: _tick(to_ms(tick[0]), dict(zip(FIELDS, tick, strict=True))) for code, tick in sorted(ticks.items())}
 
 
 _reader: Final = _Reader()
