@@ -29,15 +29,22 @@ from qmt_orchestration.warehouse import bars
 FACTORS = ("interest", "stockBonus", "stockGift", "allotNum", "allotPrice", "dr")
 
 
-def fill(client: Any, settings: Settings, symbols: Sequence[str], first: date, day: date, now: str = "15:40") -> None:
-    """Daily bars of [first, day], minutes of the day before *day* and of *day*, ticks of *day* up to *now*."""
+def fill(
+    client: Any, settings: Settings, symbols: Sequence[str], first: date, day: date, *, since: str = "00:00"
+) -> None:
+    """Daily bars of [first, day], minutes of the day before *day* and of *day*, ticks of *day* from *since* on.
+
+    Without the whole day's ticks *day* has its minutes from QMT's history too.
+    """
     seed, days = settings.sim_seed, trading_days(first, day)
     before = days[-2]
     insert_daily(client, seed, symbols, days)
     insert_history(client, seed, symbols, before)
-    hours, minutes = (int(part) for part in now.split(":"))
-    client.insert_arrow("ticks", ticks(settings, symbols, day, to_ms(at(day, hours * 60 + minutes))))
-    bars.finalize(client, day)
+    client.insert_arrow("ticks", ticks(settings, symbols, day, since))
+    if since == "00:00":
+        bars.finalize(client, day)
+    else:
+        insert_history(client, seed, symbols, day)
     for made in (before, day):
         for period in ("5m", "30m"):
             bars.roll_up(client, made, period, day_over=True)
@@ -45,11 +52,12 @@ def fill(client: Any, settings: Settings, symbols: Sequence[str], first: date, d
     insert_factors(client, seed, symbols, day)
 
 
-def ticks(settings: Settings, symbols: Sequence[str], day: date, until_ms: int) -> pa.Table:
-    """The market's ticks of *day* as TICK_SCHEMA."""
+def ticks(settings: Settings, symbols: Sequence[str], day: date, since: str) -> pa.Table:
+    """The market's ticks of *day* from *since* to 15:40 as TICK_SCHEMA."""
+    hours, minutes = (int(part) for part in since.split(":"))
     source = MarketSource(settings, tuple(sorted(symbols)))
-    source.seek(to_ms(at(day, 0)))
-    rows = [(code, tick) for _, push in source.pushes(until_ms) for code, tick in push.items()]
+    source.seek(to_ms(at(day, hours * 60 + minutes)))
+    rows = [(code, tick) for _, push in source.pushes(to_ms(at(day, 15 * 60 + 40))) for code, tick in push.items()]
     columns, kept, failed = to_columns([tick for _, tick in rows])
     assert not failed
     volume, pvolume = (np.asarray(columns[name]) for name in ("volume", "pvolume"))
