@@ -15,6 +15,7 @@ from qmt_orchestration.cli import clients, services, warehouse
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.dead_letters import dead_letters_app
+from qmt_orchestration.cli.export import export_app
 from qmt_orchestration.cli.quality import quality
 
 app = typer.Typer(
@@ -122,6 +123,7 @@ app.command()(clients.top)
 app.add_typer(clients.clients_app, name="clients")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(export_app, name="export")
 
 
 def main() -> None:

@@ -159,7 +159,8 @@ def test_downloads_say_what_is_there(theirs: dict[str, Any], world: Settings) ->
     assert {t["message"] for t in told} == {"already there"}
     assert xtdata.download_history_data("600000.SH", "1d") is None
     with pytest.raises(
-        xtdata.HistoryMissing, match=r"of 2 trading days \(2025-05-15, 2025-05-16\).*qmt backfill 2025-05-15 2025-05-16"
+        xtdata.HistoryMissing,
+        match=r"of 2 trading days \(2025-05-15, 2025-05-16\).*qmt backfill --from 2025-05-15 --to 2025-05-16",
     ):
         xtdata.download_history_data("600000.SH", "1d", "20250515", "20250605")
 

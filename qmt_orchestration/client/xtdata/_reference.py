@@ -148,7 +148,7 @@ def download_history_data2(
         shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
         raise HistoryMissing(
             f"the warehouse holds no {period} data of {len(missing)} trading days ({shown}): "
-            f"fetch them with `qmt backfill {missing[0]} {missing[-1]}`"
+            f"fetch them with `qmt backfill --from {missing[0]} --to {missing[-1]}`"
         )
     for finished, code in enumerate(codes, 1):
         if callback is not None:
