@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 class QueryError(ValueError):
-    """A query that cannot be answered as it stands."""
+    """A query that cannot be answered as it is written."""
 
 
 class BadSymbol(QueryError):

@@ -1,4 +1,4 @@
-"""Times as people write them, to epoch milliseconds, in Shanghai's time wherever the machine stands.
+"""Times as people write them, to epoch milliseconds, in Shanghai's time whatever the machine's zone.
 
 Accepted: ``date``, ``datetime`` and pandas' ``Timestamp`` (without a zone: Asia/Shanghai), epoch milliseconds and text:
 ``20250605``, ``20250605093000``, ``202506050930``, ``2025-06-05``, ``2025/6/5 9:30``, ``2025-06-05T09:30:00+08:00``. A

@@ -9,7 +9,7 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -27,6 +27,8 @@ from qmt_orchestration.warehouse.client import connect, error_code, is_passing
 
 KEEP_SECONDS: Final = 30.0
 _CONNECT_SECONDS: Final = 5
+_QUERY_SECONDS: Final = 120
+_SYMBOLS_AT_ONCE: Final = 1000
 _STAMP: Final = pa.timestamp("s", "Asia/Shanghai")
 _NO_TABLES: Final = frozenset({60, 81})  # unknown table, unknown database
 
@@ -45,17 +47,30 @@ _connections: dict[tuple[str, ...], _Connection] = {}
 
 def rows(settings: Settings | None, query: str, parameters: Mapping[str, Any] | None = None) -> list[tuple[Any, ...]]:
     """Rows of ``client/queries/<query>.sql``. Raises `WarehouseAway`."""
-    return [tuple(row) for row in _run(settings, "query", query, parameters).result_rows]
+    parts = [_run(settings, "query", query, part).result_rows for part in _parts(parameters)]
+    return [tuple(row) for part in parts for row in part]
 
 
 def table(settings: Settings | None, query: str, parameters: Mapping[str, Any] | None = None) -> pa.Table:
     """The answer of ``client/queries/<query>.sql`` as Arrow; ``frame`` as a time in Asia/Shanghai."""
-    found = _run(settings, "query_arrow", query, parameters)
+    found = pa.concat_tables(_run(settings, "query_arrow", query, part) for part in _parts(parameters))
     for position, column in enumerate(found.schema):
         if column.name == "frame":  # ClickHouse sends a DateTime as a number of seconds
             seconds = found.column(position).cast(pa.int64()).cast(_STAMP)
             found = found.set_column(position, pa.field("frame", _STAMP), seconds)
     return found
+
+
+def _parts(parameters: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The parameters with so many symbols at once as fit into a request's address; answers are ordered by symbol."""
+    chosen = dict(parameters or {})
+    symbols = chosen.get("symbols", [])
+    if len(symbols) <= _SYMBOLS_AT_ONCE:
+        yield chosen
+        return
+    ordered = sorted(symbols)
+    for position in range(0, len(ordered), _SYMBOLS_AT_ONCE):
+        yield {**chosen, "symbols": ordered[position : position + _SYMBOLS_AT_ONCE]}
 
 
 def market_clock(settings: Settings | None = None) -> MarketClock:
@@ -85,9 +100,9 @@ def stream(settings: Settings | None = None) -> redis.Redis:
 
 
 def close() -> None:
-    """Close every connection; engines that were started here stop."""
+    """Close every connection that no query uses; engines that were started here stop."""
     with _lock:
-        found = list(_connections.values())
+        found = [connection for connection in _connections.values() if not connection.busy]
         _connections.clear()
     for connection in found:
         _end(connection)
@@ -96,20 +111,19 @@ def close() -> None:
 atexit.register(close)
 
 
-def _run(settings: Settings | None, method: str, query: str, parameters: Mapping[str, Any] | None) -> Any:
+def _run(settings: Settings | None, method: str, query: str, parameters: dict[str, Any]) -> Any:
     chosen = settings or get_settings()
-    text = load_sql(query)
-    again = True
+    text, again = load_sql(query), True
     while True:
         connection = _take(chosen)
         try:
-            return getattr(connection.client, method)(text, parameters=dict(parameters or {}))
+            return getattr(connection.client, method)(text, parameters=parameters)
         except Exception as error:
             if error_code(error) in _NO_TABLES:
                 raise WarehouseAway(f"{_place(chosen)} holds no tables of ours: {_MAKE}") from None
             if error_code(error) is not None or not is_passing(error):
                 raise
-            _forget(chosen, connection)  # it has ended since the last query: look for it once more
+            _drop(chosen, connection)  # it has ended since the last query: look for it once more
             if not again:
                 raise _away(chosen, error) from None
             again = False
@@ -155,20 +169,30 @@ def _take(settings: Settings) -> _Connection:
 def _give_back(settings: Settings, connection: _Connection) -> None:
     with _lock:
         connection.busy -= 1
-        if connection.started is None or connection.busy:
-            return
-        connection.timer = threading.Timer(KEEP_SECONDS, _forget, (settings, connection))
-        connection.timer.daemon = True
-        connection.timer.start()
-
-
-def _forget(settings: Settings, connection: _Connection) -> None:
-    with _lock:
-        if connection.busy > 1:
+        if connection.busy:
             return
         if _connections.get(_key(settings)) is connection:
-            del _connections[_key(settings)]
+            if connection.started is not None:
+                connection.timer = threading.Timer(KEEP_SECONDS, _expire, (settings, connection))
+                connection.timer.daemon = True
+                connection.timer.start()
+            return
     _end(connection)
+
+
+def _expire(settings: Settings, connection: _Connection) -> None:
+    with _lock:
+        if connection.busy:
+            return
+        _drop(settings, connection)
+    _end(connection)
+
+
+def _drop(settings: Settings, connection: _Connection) -> None:
+    """Give the connection to no further query."""
+    with _lock:
+        if _connections.get(_key(settings)) is connection:
+            del _connections[_key(settings)]
 
 
 def _end(connection: _Connection) -> None:
@@ -183,7 +207,7 @@ def _open(settings: Settings) -> _Connection:
     started = ExitStack()
     try:
         ready = _with_engine(settings, started)
-        client = connect(ready, connect_timeout=_CONNECT_SECONDS)
+        client = connect(ready, connect_timeout=_CONNECT_SECONDS, send_receive_timeout=_QUERY_SECONDS)
     except engines.EngineError as error:
         raise WarehouseAway(_first_line(error)) from None
     except Exception as error:

@@ -85,7 +85,7 @@ class Datafeed(BaseDatafeed):  # type: ignore[misc]
     """vn.py's datafeed over the warehouse."""
 
     def init(self, output: Callable[[str], Any] = print) -> bool:
-        """Whether a warehouse answers; *output* is told why not."""
+        """Whether a warehouse answers; *output* receives the reason if none does."""
         try:
             reading.rows(None, "ticks_span")
         except WarehouseAway as error:
@@ -94,7 +94,7 @@ class Datafeed(BaseDatafeed):  # type: ignore[misc]
         return True
 
     def query_bar_history(self, req: HistoryRequest, output: Callable[[str], Any] = print) -> list[BarData]:
-        """Bars whose start lies in the request's range; *output* is told why there are none."""
+        """Bars whose start lies in the request's range; *output* receives the reason if there are none."""
         try:
             return _bars(req.symbol, req.exchange, req.interval or Interval.DAILY, req.start, req.end)
         except (QueryError, WarehouseAway) as error:
@@ -102,7 +102,7 @@ class Datafeed(BaseDatafeed):  # type: ignore[misc]
             return []
 
     def query_tick_history(self, req: HistoryRequest, output: Callable[[str], Any] = print) -> list[TickData]:
-        """Ticks of the request's range; *output* is told why there are none."""
+        """Ticks of the request's range; *output* receives the reason if there are none."""
         try:
             return _ticks(req.symbol, req.exchange, req.start, req.end)
         except (QueryError, WarehouseAway) as error:

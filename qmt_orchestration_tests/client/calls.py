@@ -22,13 +22,13 @@ INTRADAY: Final = ("1m", "5m", "15m", "30m", "60m", "1h")
 
 
 def download(xtdata: Any) -> list[dict[str, Any]]:
-    """Make everything available that the calls read; the progress told."""
-    told: list[dict[str, Any]] = []
+    """Make everything available that the calls read; the progress reported."""
+    progress: list[dict[str, Any]] = []
     for period in INTRADAY:
-        xtdata.download_history_data2(ALL, period, DAYS[0], DAYS[1], told.append)
-    xtdata.download_history_data2(ALL, "1d", FIRST, DAYS[1], told.append)
-    xtdata.download_history_data2(ALL, "tick", DAYS[1], DAYS[1], told.append)
-    return told
+        xtdata.download_history_data2(ALL, period, DAYS[0], DAYS[1], progress.append)
+    xtdata.download_history_data2(ALL, "1d", FIRST, DAYS[1], progress.append)
+    xtdata.download_history_data2(ALL, "tick", DAYS[1], DAYS[1], progress.append)
+    return progress
 
 
 def answers(xtdata: Any) -> dict[str, Any]:
@@ -105,9 +105,9 @@ def main(path: str) -> None:
 
     xtdata = xt.load(Settings()).xtdata
     with redirect_stdout(io.StringIO()):
-        told = download(xtdata)
+        progress = download(xtdata)
         found = answers(xtdata)
-    Path(path).write_bytes(pickle.dumps({"told": told, **found}))
+    Path(path).write_bytes(pickle.dumps({"progress": progress, **found}))
 
 
 if __name__ == "__main__":

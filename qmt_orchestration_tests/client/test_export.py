@@ -249,9 +249,11 @@ def test_vnpys_datafeed_answers_requests_and_says_why_not(vnpy: tuple[ModuleType
     request = HistoryRequest("600000", Exchange.SSE, start, start + timedelta(days=2), Interval.DAILY)
     assert [f"{bar.datetime.astimezone(SHANGHAI):%Y%m%d}" for bar in feed.query_bar_history(request)][-1] == "20250605"
     assert feed.query_tick_history(HistoryRequest("600000", Exchange.SSE, start, start + timedelta(days=3)))
-    told: list[str] = []
-    assert feed.query_bar_history(HistoryRequest("rb", Exchange.SHFE, start, start, Interval.DAILY), told.append) == []
-    assert "expected an exchange of SSE, SZSE, BSE" in told[0]
+    messages: list[str] = []
+    assert (
+        feed.query_bar_history(HistoryRequest("rb", Exchange.SHFE, start, start, Interval.DAILY), messages.append) == []
+    )
+    assert "expected an exchange of SSE, SZSE, BSE" in messages[0]
 
 
 READ_BACK = """

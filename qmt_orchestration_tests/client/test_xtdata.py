@@ -87,7 +87,7 @@ def ours(world: Settings) -> dict[str, Any]:
 
 
 def test_every_call_is_compared(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    assert set(ours) == set(theirs) - {"told"}
+    assert set(ours) == set(theirs) - {"progress"}
 
 
 def test_bars_of_every_period_range_count_and_adjustment(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -154,9 +154,9 @@ def test_reference_data(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
 
 
 def test_downloads_say_what_is_there(theirs: dict[str, Any], world: Settings) -> None:
-    told = calls.download(xtdata)
-    assert [{**t, "message": ""} for t in told] == theirs["told"]
-    assert {t["message"] for t in told} == {"already there"}
+    progress = calls.download(xtdata)
+    assert [{**t, "message": ""} for t in progress] == theirs["progress"]
+    assert {t["message"] for t in progress} == {"already there"}
     assert xtdata.download_history_data("600000.SH", "1d") is None
     with pytest.raises(
         xtdata.HistoryMissing,
@@ -165,7 +165,7 @@ def test_downloads_say_what_is_there(theirs: dict[str, Any], world: Settings) ->
         xtdata.download_history_data("600000.SH", "1d", "20250515", "20250605")
 
 
-def test_the_same_answers_wherever_the_machine_stands(theirs: dict[str, Any], world: Settings, zone: str) -> None:
+def test_the_same_answers_in_every_time_zone(theirs: dict[str, Any], world: Settings, zone: str) -> None:
     found = xtdata.get_market_data_ex([], calls.SYMBOLS, "1d", calls.DAYS[0], calls.DAYS[1], fill_data=False)
     for code in calls.SYMBOLS:
         same_frame(zone, found[code], theirs["ex 1d"][code].drop(columns=BAR_LACKS))
@@ -209,6 +209,16 @@ def test_bad_calls_are_refused_by_name(world: Settings) -> None:
     with pytest.raises(AttributeError, match="get_nothing"):
         xtdata.get_nothing  # noqa: B018
     assert len(ex([], ["600000.SH"], "1d", "20990101", "20990105")["600000.SH"]) == 0
+
+
+def test_the_whole_market_may_be_asked_for_by_name(world: Settings) -> None:
+    codes = [f"{number:06d}.SH" for number in range(600000, 605500)]
+    found = xtdata.get_market_data_ex(["close"], codes, "1d", calls.DAYS[0], calls.DAYS[1])
+    assert list(found) == codes
+    assert [code for code in codes if len(found[code])] == ["600000.SH"]
+    table = xtdata.get_market_data(["close"], codes, "1d", calls.DAYS[0], calls.DAYS[1])["close"]
+    assert table.shape == (5500, 2)
+    assert list(xtdata.get_full_tick(codes)) == ["600000.SH"]
 
 
 def test_every_function_of_xtdata_is_served_or_named() -> None:

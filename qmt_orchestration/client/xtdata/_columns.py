@@ -41,6 +41,11 @@ class Bars:
     preClose: Array
     suspendFlag: Array
 
+    @classmethod
+    def none(cls) -> Bars:
+        """No rows."""
+        return cls(np.zeros(0, dtype=object), np.zeros(0, np.int64), *(np.zeros(0) for _ in range(8)))
+
     def take(self, chosen: Array) -> Bars:
         """The rows of a mask or of positions."""
         return Bars(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})

@@ -85,7 +85,8 @@ def get_market_data(
     bars = _bars(codes, name, span(start_time, end_time), _count(count), dividend_type, fill_data)
     axis = np.unique(bars.time)
     column = np.searchsorted(axis, bars.time)
-    row = np.array([codes.index(code) for code in bars.symbol.tolist()], dtype=np.int64)
+    place = {code: position for position, code in enumerate(codes)}
+    row = np.array([place[code] for code in bars.symbol.tolist()], dtype=np.int64)
     labels = _labels(axis, "%Y%m%d%H%M%S" if is_intraday(name) else "%Y%m%d")
     close = _matrix(bars.close, row, column, len(codes), len(axis))
     missing = np.isnan(close)
@@ -145,7 +146,7 @@ def _bars(codes: list[str], period: str, wanted: Range, count: int, dividend_typ
     how = adjust.check(dividend_type)
     settings = _shared.settings()
     if count == 0 or not codes:
-        codes, wanted = ["-"], Range(EARLIEST_MS, EARLIEST_MS)  # nothing, with its columns
+        return Bars.none()
     wanted = _known(wanted, period)
     if count > 0 and wanted.first_ms == EARLIEST_MS:
         near = Range(to_ms(at(days_back(wanted.last_day, count, period), 0)), wanted.last_ms)

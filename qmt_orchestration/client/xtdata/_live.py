@@ -52,6 +52,13 @@ class _Subscription:
     def wants(self, code: str) -> bool:
         return code in self.codes or code[-2:] in self.markets
 
+    def part_of(self, push: dict[str, Tick]) -> dict[str, Tick]:
+        """The part of a push that this subscription gets."""
+        if self.markets:
+            return {code: tick for code, tick in push.items() if self.wants(code)}
+        few, many = sorted((self.codes, push.keys()), key=len)
+        return {code: push[code] for code in few if code in many}
+
 
 class _Reader:
     """The thread and its subscriptions; it ends with the last of them."""
@@ -156,8 +163,7 @@ class _Reader:
         pushes = list(pushes_of(table))
         for subscription in listeners:
             if subscription.period != "1m":
-                chosen = [{c: t for c, t in push.items() if subscription.wants(c)} for push in pushes]
-                self._give(subscription, chosen)
+                self._give(subscription, [subscription.part_of(push) for push in pushes])
 
     def _bar(self, fields: dict[bytes, bytes], listeners: list[_Subscription]) -> None:
         try:

@@ -138,7 +138,7 @@ def download_history_data2(
 ) -> None:
     """Make sure that the range is in the warehouse, where a terminal would fetch it.
 
-    *callback* is told ``{finished, total, stockcode, message}`` per code, with the message "already there". Days that
+    *callback* receives ``{finished, total, stockcode, message}`` per code, with the message "already there". Days that
     are not there raise `HistoryMissing`, which names the command that fetches them: fetching is the system's
     work, not that of each reading program. Without *start_time* only gaps between stored days count.
     """
@@ -164,7 +164,7 @@ def download_holiday_data(incrementally: bool = True) -> None:
 
 
 def timetag_to_datetime(timetag: float, format: str) -> str:
-    """Epoch milliseconds as text in Shanghai's time, wherever the machine stands."""
+    """Epoch milliseconds as text in Shanghai's time, whatever the machine's zone."""
     return from_ms(int(timetag)).strftime(format)
 
 
