@@ -20,6 +20,7 @@ from typing import Any, Final, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from qmt_orchestration.client import adjust as adjustment
 from qmt_orchestration.client import reading
@@ -106,20 +107,23 @@ def quotes(symbols: str | Iterable[str], *, as_: As = "pandas", settings: Settin
 
     Columns: symbol, time (Asia/Shanghai), price (yuan; 0 = not traded yet today), change (yuan) and change_percent to
     pre_close, open, high, low, pre_close, vol (shares of the day), amount (yuan), phase (the terminal's trading
-    phase), ask1, ask1_vol, bid1, bid1_vol (lots).
+    phase), ask1, ask1_vol, bid1, bid1_vol (lots; 0 = no order).
     """
     _check_form(as_)
     wanted = _require(settings, symbols)
-    found = _quote_table(newest_ticks(settings, wanted)) if wanted else _quote_table([])
-    place = {symbol: position for position, symbol in enumerate(wanted)}
-    order = np.argsort([place[s] for s in found.column("symbol").to_pylist()], kind="stable")
-    return _as(found.take(pa.array(order, pa.int64())), as_)
+    if not wanted:
+        raise QueryError("expected symbols, found None: snapshot() gives the whole market")
+    newest = newest_ticks(settings, wanted, book=True)
+    place = pc.index_in(newest.column("symbol"), value_set=pa.array(wanted))
+    newest = newest.take(pc.sort_indices(place))
+    return _as(pa.table({**_prices(newest), **_best(newest)}), as_)
 
 
 def snapshot(*, as_: As = "pandas", settings: Settings | None = None) -> Any:
-    """The newest price of every symbol of the newest day with ticks, ordered by symbol; columns as `quotes`."""
+    """The newest price of every symbol of the newest day with ticks, by symbol; columns of `quotes` but the book."""
     _check_form(as_)
-    return _as(_quote_table(newest_ticks(settings, [])).sort_by("symbol"), as_)
+    newest = newest_ticks(settings, [], book=False).sort_by("symbol")
+    return _as(pa.table(_prices(newest)), as_)
 
 
 def instruments(
@@ -223,33 +227,32 @@ def _require(settings: Settings | None, symbols: Symbols) -> list[str]:
     return wanted
 
 
-def _quote_table(newest: list[tuple[str, tuple[Any, ...]]]) -> pa.Table:
-    columns: list[Any] = list(zip(*((symbol, *tick) for symbol, tick in newest), strict=True)) or [[]] * 18
-    price, pre_close = (np.array(columns[i], dtype=np.float64) for i in (2, 6))
+def _prices(newest: pa.Table) -> dict[str, Any]:
+    price, pre_close = (newest.column(name).to_numpy() for name in ("lastPrice", "lastClose"))
     both = (price > 0) & (pre_close > 0)
-    change = np.where(both, np.round(price - pre_close, 4), 0.0)
-    percent = np.where(both, np.round(100 * (price - pre_close) / np.where(both, pre_close, 1.0), 3), 0.0)
-
-    def first(levels: Iterable[Any]) -> list[Any]:
-        return [level[0] if level else 0 for level in levels]
-
-    data: dict[str, Any] = {
-        "symbol": pa.array(columns[0], pa.string()),
-        "time": pa.array(columns[1], pa.timestamp("ms", "Asia/Shanghai")),
-        "price": pa.array(price),
-        "change": pa.array(change),
-        "change_percent": pa.array(percent),
-        **{name: pa.array(columns[i], pa.float64()) for name, i in (("open", 3), ("high", 4), ("low", 5))},
-        "pre_close": pa.array(pre_close),
-        "vol": pa.array(columns[7], pa.int64()),
-        "amount": pa.array(columns[8], pa.float64()),
-        "phase": pa.array(columns[12], pa.int32()),
-        "ask1": pa.array(first(columns[14]), pa.float64()),
-        "ask1_vol": pa.array(first(columns[16]), pa.int64()),
-        "bid1": pa.array(first(columns[15]), pa.float64()),
-        "bid1_vol": pa.array(first(columns[17]), pa.int64()),
+    change = np.where(both, price - pre_close, 0.0)
+    return {
+        "symbol": newest.column("symbol"),
+        "time": newest.column("time"),
+        "price": newest.column("lastPrice"),
+        "change": np.round(change, 4),
+        "change_percent": np.round(100 * change / np.where(both, pre_close, 1.0), 3),
+        **{name: newest.column(name) for name in ("open", "high", "low")},
+        "pre_close": newest.column("lastClose"),
+        "vol": newest.column("total_volume"),
+        "amount": newest.column("amount"),
+        "phase": newest.column("openInt"),
     }
-    return pa.table(data)
+
+
+def _best(newest: pa.Table) -> dict[str, Any]:
+    """The first level of the book."""
+    names = {"ask1": "askPrice", "ask1_vol": "askVol", "bid1": "bidPrice", "bid1_vol": "bidVol"}
+    out = {}
+    for name, levels in names.items():
+        kind = newest.schema.field(levels).type.value_type
+        out[name] = pa.array([level[0] if level else 0 for level in newest.column(levels).to_pylist()], kind)
+    return out
 
 
 def _dates(column: Any) -> Any:

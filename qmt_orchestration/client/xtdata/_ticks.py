@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from qmt_orchestration.client.bar_queries import local_days
-from qmt_orchestration.client.newest import FIELDS, newest_ticks
+from qmt_orchestration.client.newest import newest_ticks
 from qmt_orchestration.client.xtdata import _shared
-from qmt_orchestration.client.xtdata._shared import Partial, codes_or_markets
+from qmt_orchestration.client.xtdata._shared import TICK_FIELDS, UNSERVED_TICK_FIELDS, Partial, codes_or_markets
 from qmt_orchestration.market.schema import TickFlag
-from qmt_orchestration.market.sessions import from_ms, to_ms
+from qmt_orchestration.market.sessions import from_ms
 
 Tick = dict[str, Any]
+#: What a tick has besides its time.
+FIELDS: Final = tuple(name for name in TICK_FIELDS if name not in ("time", *UNSERVED_TICK_FIELDS))
 
 
 def full_ticks(codes: list[str]) -> dict[str, Tick]:
     """`get_full_tick`."""
     named, markets = codes_or_markets(codes)
     settings = _shared.settings()
-    found = newest_ticks(settings, []) if markets else []
-    ticks = {code: tick for code, tick in found if code[-2:] in markets}
-    if named:
-        ticks.update(newest_ticks(settings, sorted(named - ticks.keys())))
-    return {code: _tick(to_ms(tick[0]), dict(zip(FIELDS, tick, strict=True))) for code, tick in sorted(ticks.items())}
+    out: dict[str, Tick] = {}
+    if markets:
+        out = {code: tick for code, tick in _ticks_of(newest_ticks(settings, [], book=True)) if code[-2:] in markets}
+    missing = sorted(named - out.keys())
+    if missing:
+        out.update(_ticks_of(newest_ticks(settings, missing, book=True)))
+    return dict(sorted(out.items()))
 
 
 def _current(table: pa.Table) -> pa.Table:
@@ -37,31 +41,27 @@ def _current(table: pa.Table) -> pa.Table:
 
 def pushes_of(table: pa.Table) -> Iterator[dict[str, Tick]]:
     """The ticks of a batch, without withdrawn ones, as pushes in which no code occurs twice."""
-    table = _current(table)
     push: dict[str, Tick] = {}
-    names = [name for name in FIELDS if name != "time"]
-    times = table.column("time").cast(pa.int64()).to_pylist()
-    columns = [table.column(name).to_pylist() for name in names]
-    for code, moment, *values in zip(table.column("symbol").to_pylist(), times, *columns, strict=True):
+    for code, tick in _ticks_of(_current(table)):
         if code in push:
             yield push
             push = {}
-        push[code] = _tick(moment, dict(zip(names, values, strict=True)))
+        push[code] = tick
     if push:
         yield push
 
 
+def _ticks_of(table: pa.Table) -> Iterator[tuple[str, Tick]]:
+    """(code, tick) of each row."""
+    times = table.column("time").cast(pa.int64()).to_pylist()
+    columns = [table.column(name).to_pylist() for name in FIELDS]
+    for code, moment, *values in zip(table.column("symbol").to_pylist(), times, *columns, strict=True):
+        yield code, _tick(moment, dict(zip(FIELDS, values, strict=True)))
+
+
 def _tick(time_ms: int, values: dict[str, Any]) -> Tick:
     """A tick as the terminal gives it."""
-    return Partial(
-        time=time_ms,
-        timetag=from_ms(time_ms).strftime("%Y%m%d %H:%M:%S"),
-        **{
-            name: list(value) if isinstance(value, (list, tuple)) else value
-            for name, value in values.items()
-            if name not in ("time", "total_volume")
-        },
-    )
+    return Partial(time=time_ms, timetag=from_ms(time_ms).strftime("%Y%m%d %H:%M:%S"), **values)
 
 
 def day_of(tick: Tick) -> dict[str, Any]:
