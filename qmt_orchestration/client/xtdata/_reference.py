@@ -20,6 +20,14 @@ from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms, to_ms
 _FIRST_CALENDAR_DAY: Final = date(2005, 1, 4)
 _FIRST_HOLIDAY_YEAR: Final = 2015
 _TYPES: Final = {"stock": ("stock",), "index": ("index",), "fund": ("fund",), "etf": ("fund", "etf")}
+#: Details that the instrument list holds where the terminal gave them: column and form.
+_DETAILS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
+    "OpenDate": ("open_date", lambda value: f"{_day(value):%Y%m%d}"),
+    "ExpireDate": ("expire_date", lambda value: f"{_day(value):%Y%m%d}"),
+    "FloatVolume": ("float_volume", float),
+    "TotalVolume": ("issued_volume", float),
+    "PriceTick": ("price_tick", float),
+}
 _FACTOR_COLUMNS: Final = ("interest", "stockBonus", "stockGift", "allotNum", "allotPrice", "dr")
 
 
@@ -34,6 +42,7 @@ def get_instrument_detail(stock_code: str, iscomplete: bool = False) -> dict[str
         return None
     row = found.slice(0, 1).to_pylist()[0]
     number, _, market = code.partition(".")
+    known = {name: form(row[column]) for name, (column, form) in _DETAILS.items() if row.get(column)}
     return Partial(
         ExchangeID=market,
         InstrumentID=number,
@@ -44,8 +53,9 @@ def get_instrument_detail(stock_code: str, iscomplete: bool = False) -> dict[str
         PreClose=row["pre_close"],
         UpStopPrice=row["up_stop"],
         DownStopPrice=row["down_stop"],
-        InstrumentStatus=int(row["suspended"]),
+        InstrumentStatus=int(row.get("suspended_days") or row["suspended"]),
         VolumeMultiple=1,
+        **known,
     )
 
 
