@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 import redis
+from urllib3 import Timeout
 
 from qmt_orchestration.client.errors import StreamAway, WarehouseAway
 from qmt_orchestration.client.sql import load_sql
@@ -26,7 +27,7 @@ from qmt_orchestration.stream.connection import connect as connect_redis
 from qmt_orchestration.warehouse.client import connect, error_code, is_passing
 
 KEEP_SECONDS: Final = 30.0
-_CONNECT_SECONDS: Final = 5
+_ANSWER_SECONDS: Final = 10  # to a first request
 _QUERY_SECONDS: Final = 120
 _SYMBOLS_AT_ONCE: Final = 1000
 _STAMP: Final = pa.timestamp("s", "Asia/Shanghai")
@@ -207,7 +208,8 @@ def _open(settings: Settings) -> _Connection:
     started = ExitStack()
     try:
         ready = _with_engine(settings, started)
-        client = connect(ready, connect_timeout=_CONNECT_SECONDS, send_receive_timeout=_QUERY_SECONDS)
+        client = connect(ready, connect_timeout=_ANSWER_SECONDS, send_receive_timeout=_ANSWER_SECONDS)
+        client.timeout = Timeout(connect=_ANSWER_SECONDS, read=_QUERY_SECONDS)
     except engines.EngineError as error:
         raise WarehouseAway(_first_line(error)) from None
     except Exception as error:

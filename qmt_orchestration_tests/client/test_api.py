@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import date, datetime
 from typing import Any
@@ -259,6 +260,20 @@ def test_servers_that_are_away_are_named_within_seconds(settings: Settings) -> N
         reading.stream(local)
     with pytest.raises(errors.WarehouseAway, match="holds no tables of ours"):
         api.bars(A, DAY, DAY, settings=settings)  # its database was never migrated
+
+
+def test_a_clickhouse_that_accepts_and_never_answers_is_given_up_in_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "_ANSWER_SECONDS", 1)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        silent = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{deaf.getsockname()[1]}"})
+        started = time.monotonic()
+        with pytest.raises(errors.WarehouseAway, match="no ClickHouse answers"):
+            api.bars(A, DAY, DAY, settings=silent)
+        assert time.monotonic() - started < 8
 
 
 def test_local_data_of_a_stopped_system_is_read_and_left_free(tmp_path: Any) -> None:
