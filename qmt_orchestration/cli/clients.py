@@ -85,7 +85,9 @@ def quote(
     """The live price of symbols, from ClickHouse."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
+    from qmt_orchestration.client.errors import QueryError
     from qmt_orchestration.client.newest import DEFAULT_SYMBOL, newest_tick
+    from qmt_orchestration.client.symbols import normalize
     from qmt_orchestration.market.sessions import from_ms
     from qmt_orchestration.warehouse.client import connect
 
@@ -99,7 +101,7 @@ def quote(
     try:
         with connect(_settings(data_dir)) as clickhouse:
             for symbol in symbols or [DEFAULT_SYMBOL]:
-                tick = newest_tick(clickhouse, symbol.upper())
+                tick = newest_tick(clickhouse, normalize(symbol))
                 if tick is None:
                     unknown.append(symbol)
                     continue
@@ -118,6 +120,8 @@ def quote(
                 )
                 time_text = f"{from_ms(int(tick['time_ms'])):%Y-%m-%d %H:%M:%S}"
                 table.add_row(tick["symbol"], time_text, *cells[:shown])
+    except QueryError as error:
+        _fail(str(error))
     except ClickHouseError as error:
         _fail(
             f"ClickHouse does not answer ({str(error)[:200]}); is it running (`qmt up`), is QMT_CLICKHOUSE_URL right?"

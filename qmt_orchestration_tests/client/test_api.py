@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import date, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from typer.testing import CliRunner
 
 from qmt_orchestration import client as api
+from qmt_orchestration.cli.main import app
 from qmt_orchestration.client import errors, reading
 from qmt_orchestration.client.api import forget_known_symbols
 from qmt_orchestration.local import engines
@@ -242,6 +245,29 @@ def test_bad_questions_are_refused_with_what_mends_them(world: Settings) -> None
     with pytest.raises(errors.UnknownSymbol) as unknown:
         api.quotes("600000.SZ", settings=world)
     assert unknown.value.nearest[0] == C
+
+
+def test_the_commands_take_the_same_words_and_refuse_the_same(
+    world: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment().items():
+        monkeypatch.setenv(name, value)
+    run = CliRunner().invoke
+    file = tmp_path / "bars.parquet"
+    done = run(
+        app, ["bars", "sz300750", "--date", "2025-06-04", "--to", "20250605", "--period", "1h", "--output", str(file)]
+    )
+    assert done.exit_code == 0, done.output
+    stored, hours = pd.read_parquet(file), api.bars(B, DAYS[0], DAYS[1], "60m", settings=world)
+    pd.testing.assert_frame_equal(stored, hours, check_dtype=False)
+    refused = run(app, ["bars", "600000", "--date", "2025-06-05", "--adjust", "qfq"])
+    assert refused.exit_code == 1
+    assert "front_ratio, back_ratio, found 'qfq'" in refused.output
+    unknown = run(app, ["bars", "600001", "--date", "2025-06-05"])
+    assert unknown.exit_code == 1
+    assert "the nearest are 600000.SH" in unknown.output
+    assert "300750.SZ" in run(app, ["quote", "sz300750"]).output
+    assert "000001.SH (index), 000001.SZ (stock)" in run(app, ["quote", "000001"]).output
 
 
 def test_servers_that_are_away_are_named_within_seconds(settings: Settings) -> None:
