@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qmt_orchestration.client import xtdata
+from qmt_orchestration.client import bars as bars_of
+from qmt_orchestration.client import snapshot, xtdata
+from qmt_orchestration.client.errors import UnknownSymbol
 from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import publish_clock
@@ -219,6 +221,33 @@ def test_the_whole_market_may_be_asked_for_by_name(world: Settings) -> None:
     table = xtdata.get_market_data(["close"], codes, "1d", calls.DAYS[0], calls.DAYS[1])["close"]
     assert table.shape == (5500, 2)
     assert list(xtdata.get_full_tick(codes)) == ["600000.SH"]
+
+
+def test_an_empty_warehouse_has_empty_answers(world: Settings, engine_settings: Settings, tmp_path: Path) -> None:
+    with filled.database(engine_settings, tmp_path) as (settings, _):
+        xtdata.use(settings)
+        try:
+            bars = xtdata.get_market_data_ex(["close", "time"], calls.SYMBOLS, "1m")
+            assert {code: (len(f), list(f.columns)) for code, f in bars.items()} == dict.fromkeys(
+                calls.SYMBOLS, (0, ["close", "time"])
+            )
+            for table in (
+                xtdata.get_full_kline(["close"], calls.SYMBOLS)["close"],
+                xtdata.get_market_data(["close"], calls.SYMBOLS, "1d", count=5)["close"],
+            ):
+                assert (list(table.index), table.shape) == (calls.SYMBOLS, (4, 0))
+            assert [len(rows) for rows in xtdata.get_market_data([], calls.SYMBOLS, "tick").values()] == [0] * 4
+            assert xtdata.get_full_tick(["SH", *calls.SYMBOLS]) == {}
+            assert xtdata.get_instrument_detail("600000.SH") is None
+            assert xtdata.get_stock_list_in_sector("沪深A股") == []
+            assert len(xtdata.get_divid_factors("600000.SH")) == 0
+            with pytest.raises(xtdata.HistoryMissing, match="of 1 trading days"):
+                xtdata.download_history_data("600000.SH", "1d", "20250604", "20250604")
+            with pytest.raises(UnknownSymbol, match=r"nothing of 600000\.SH, nor of any other"):
+                bars_of("600000", "20250604", settings=settings)
+            assert list(snapshot(settings=settings).columns)[:3] == ["symbol", "time", "price"]
+        finally:
+            xtdata.use(world)
 
 
 def test_every_function_of_xtdata_is_served_or_named() -> None:

@@ -131,6 +131,8 @@ def get_full_kline(
     """`get_market_data` of the newest day that has bars, up to its last closed minute."""
     newest = reading.rows(_shared.settings(), "bars_span", {"table": "bars_1m"})[0][1]
     asked = span(start_time, end_time)
+    if not newest:
+        return get_market_data(field_list, stock_list, period, count=0)
     midnight = to_ms(at(from_ms(newest * 1000).date(), 0))
     first, last = max(asked.first_ms, midnight), min(asked.last_ms, newest * 1000)
     return get_market_data(field_list, stock_list, period, first, max(last, first), count, dividend_type, fill_data)
