@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.cli.access import MISUSE, DataDir, fail, settings_of, warehouse_of
 
 export_app = typer.Typer(help="Bars in the form of other programs.", no_args_is_help=True)
 
@@ -23,20 +23,21 @@ def qlib(
     first: Annotated[str, typer.Option("--from", help="First day")],
     last: Annotated[str, typer.Option("--to", help="Last day")],
     freq: Annotated[str, typer.Option(help="day or 1min")] = "day",
-    data_dir: Annotated[Path | None, typer.Option(help="Folder of the engines' data [env QMT_DATA_DIR]")] = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Write a Qlib data folder, or extend one by later days."""
-    from qmt_orchestration.client.errors import QueryError, WarehouseAway
+    """Write a Qlib data folder, or extend one by later days; exit code 1 when nothing is stored of them."""
+    from qmt_orchestration.client.errors import NoDataInRange, QueryError, WarehouseAway
     from qmt_orchestration.export import qlib as command
 
-    settings = Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]
     try:
-        done = command.export(
-            target, freq, first, last, settings=settings, progress=lambda text: typer.echo(text, err=True)
-        )
-    except (QueryError, WarehouseAway, OSError) as error:
-        typer.echo(f"qmt export qlib: {error}", err=True)
-        raise typer.Exit(1) from None
+        with warehouse_of(settings_of(data_dir)) as ready:
+            done = command.export(
+                target.expanduser(), freq, first, last, settings=ready, progress=lambda text: typer.echo(text, err=True)
+            )
+    except (NoDataInRange, WarehouseAway) as error:
+        fail(str(error))
+    except QueryError as error:
+        fail(str(error), MISUSE)
     typer.echo(
         f"{done.bars:,} bars of {done.symbols:,} symbols, {done.first} … {done.last}, in {target}; its calendar has "
         f"{done.labels:,} labels",

@@ -261,7 +261,7 @@ def test_the_commands_take_the_same_words_and_refuse_the_same(
     stored, hours = pd.read_parquet(file), api.bars(B, DAYS[0], DAYS[1], "60m", settings=world)
     pd.testing.assert_frame_equal(stored, hours, check_dtype=False)
     refused = run(app, ["bars", "600000", "--date", "2025-06-05", "--adjust", "qfq"])
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "front_ratio, back_ratio, found 'qfq'" in refused.output
     unknown = run(app, ["bars", "600001", "--date", "2025-06-05"])
     assert unknown.exit_code == 1

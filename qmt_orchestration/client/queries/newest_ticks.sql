@@ -4,9 +4,9 @@ SELECT toString(t.symbol) AS symbol, time, lastPrice, open, high, low, lastClose
        transactionNum, if({book:UInt8}, t.askPrice, []) AS askPrice, if({book:UInt8}, t.bidPrice, []) AS bidPrice,
        if({book:UInt8}, t.askVol, []) AS askVol, if({book:UInt8}, t.bidVol, []) AS bidVol
 FROM ticks AS t FINAL
-WHERE toStartOfTenMinutes(t.time) >= toStartOfTenMinutes(fromUnixTimestamp64Milli({since:Int64}, 'Asia/Shanghai'))
+WHERE t.bucket >= toStartOfTenMinutes(fromUnixTimestamp64Milli({since:Int64}, 'Asia/Shanghai'))
   AND t.time >= fromUnixTimestamp64Milli({since:Int64}, 'Asia/Shanghai') AND t.time <= fromUnixTimestamp64Milli({until:Int64}, 'Asia/Shanghai')
   AND (empty({symbols:Array(String)}) OR t.symbol IN {symbols:Array(String)})
-  AND bitAnd(t.flags, 128) = 0
+  AND NOT t.withdrawn
 ORDER BY t.symbol, t.time DESC, t.total_volume DESC
 LIMIT 1 BY t.symbol

@@ -2,8 +2,8 @@
 SELECT toString(t.symbol) AS symbol, time, lastPrice, open, high, low, lastClose, amount, volume, pvolume, total_volume, stockStatus, openInt,
        transactionNum, askPrice, bidPrice, askVol, bidVol, received_at, flags, quality_score
 FROM ticks AS t FINAL
-WHERE toStartOfTenMinutes(time) >= toStartOfTenMinutes(fromUnixTimestamp64Milli({first:Int64}, 'Asia/Shanghai'))
-  AND toStartOfTenMinutes(time) <= toStartOfTenMinutes(fromUnixTimestamp64Milli({last:Int64}, 'Asia/Shanghai'))
+WHERE bucket >= toStartOfTenMinutes(fromUnixTimestamp64Milli({first:Int64}, 'Asia/Shanghai'))
+  AND bucket <= toStartOfTenMinutes(fromUnixTimestamp64Milli({last:Int64}, 'Asia/Shanghai'))
   AND time >= fromUnixTimestamp64Milli({first:Int64}, 'Asia/Shanghai') AND time <= fromUnixTimestamp64Milli({last:Int64}, 'Asia/Shanghai')
-  AND t.symbol IN {symbols:Array(String)} AND bitAnd(flags, 128) = 0
+  AND t.symbol IN {symbols:Array(String)} AND NOT withdrawn
 ORDER BY symbol, time, total_volume
