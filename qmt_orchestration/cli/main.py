@@ -15,6 +15,7 @@ from qmt_orchestration.cli.access import MISUSE, explain, fail
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.dead_letters import dead_letters_app
+from qmt_orchestration.cli.export import export_app
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
 
@@ -129,6 +130,7 @@ app.command()(clients.top)
 app.add_typer(clients.clients_app, name="clients")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(export_app, name="export")
 
 
 def main() -> None:

@@ -70,7 +70,8 @@ def dagster_services(settings: Settings, names: tuple[str, ...], needs: tuple[st
     level = ("--log-level", "warning")
     code = ("-m", "dagster", "api", "grpc", "-m", _MODULE, "--socket", str(socket), "--location-name", _LOCATION)
     daemon = ("-m", "dagster._daemon", "run", "-w", str(workspace))
-    web = ("-m", "dagster_webserver", "-h", "127.0.0.1", "-p", str(settings.dagster_port), "-w", str(workspace))
+    web = ("-m", "qmt_orchestration.orchestration.webserver", "-w", str(workspace))
+    web += ("-h", "127.0.0.1", "-p", str(settings.dagster_port))
     commands = {"dagster-code": code, "dagster-daemon": daemon, "dagster-webserver": web}
     probes = {
         "dagster-code": Probe(str(socket), _HELLO),
