@@ -71,7 +71,15 @@ class Settings(BaseSettings):
     feed_gather_rows: int = Field(5000, ge=1, description="A batch is published at the latest at this size")
     feed_queue_rows: int = Field(100_000, ge=1000, description="Bound of the queue between callback and publisher")
     feed_stats_seconds: float = 30.0
-    feed_silence_seconds: float = Field(15.0, description="No tick of the whole market in a session: re-subscribe")
+    feed_silence_seconds: float = Field(15.0, description="No news of a market or kind in a session: re-subscribe")
+    feed_ahead_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="A tick further ahead of the clock is rejected; a slow clock shows in all and is allowed for",
+    )
+    feed_confirmations: int = Field(
+        3, ge=2, le=100, description="Snapshots of a symbol that agree with each other and overrule what was known"
+    )
     feed_gap_seconds: float = Field(60.0, description="An outage longer than this makes the next snapshots baselines")
     feed_fallback_symbols: int = Field(300, ge=1, le=500, description="Per-symbol subscriptions when whole quote fails")
     spool_max_mb: int = Field(4096, description="Disk bound of the spool used while Redis is away")

@@ -15,6 +15,7 @@ import threading
 import time
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import redis
 
@@ -22,10 +23,12 @@ from qmt_orchestration.feed import checkpoint, universe, xt
 from qmt_orchestration.feed.edge import Edge, Outcome, rejected_table
 from qmt_orchestration.feed.intake import Intake
 from qmt_orchestration.feed.memory import Memory, number_day
+from qmt_orchestration.feed.news import News
 from qmt_orchestration.feed.outbox import Outbox
 from qmt_orchestration.feed.spool import Spool, SpoolFull
 from qmt_orchestration.feed.statistics import Statistics
 from qmt_orchestration.feed.subscription import Subscription
+from qmt_orchestration.market.quality import minute_of_day
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.services.lease import Lease, process_owner
@@ -45,6 +48,7 @@ LEASE_TTL_MS: Final = 5000
 _CHECKPOINT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 2.0  # a feed that forms batches by rows alone pauses: what is there goes out
 _REWIND_MS: Final = 60_000
+_DAY_ENDS: Final = 931  # 15:31: no tick of the day comes any more that could decide
 _REJECTED_ROWS: Final = 2000  # per entry: they carry their payload as text
 
 
@@ -143,9 +147,15 @@ class Subscriber:
         )
         self.gather_rows = min(settings.feed_gather_rows, settings.feed_queue_rows)
         self.memory = Memory(members, settings.feed_gap_seconds)
-        self.edge = Edge(self.memory, by_first_tick=self.replay)
+        self.edge = Edge(
+            self.memory,
+            by_first_tick=self.replay,
+            confirmations=settings.feed_confirmations,
+            ahead_ms=int(settings.feed_ahead_seconds * 1000),
+        )
         self.intake = Intake(settings.feed_queue_rows)
-        self.subscription = Subscription(terminal, settings, self.intake, self.memory)
+        self.news = News(members, settings.sim_speed if settings.feed == "simulator" else 1.0)
+        self.subscription = Subscription(terminal, settings, self.intake, self.memory, self.news)
         self.stats = Statistics(self.session, len(members.symbols))
         self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
         self.seq = dict.fromkeys(range(settings.stream_shards), 0)
@@ -209,10 +219,10 @@ class Subscriber:
             log.warning("the tail of the stream cannot be read (%s): going on from the checkpoint", error)
         checkpoint.read_spool(self.outbox.spool, self.settings, known)
         if known.covered_ms > now_ms + _REWIND_MS and self.settings.feed == "simulator":
-            log.warning("the simulated market starts before what it published of %s: beginning anew", known.day)
+            log.warning("the simulated market starts before what it published of %s: beginning from scratch", known.day)
             return
         if known.covered_ms:
-            self.memory.restore(known.day, known.covered_ms, known.states)
+            self.memory.restore(known.day, known.covered_ms, known.states, known.held)
             log.info(
                 "%s: %d symbols known up to %s, %d entries read after the checkpoint",
                 known.day,
@@ -239,14 +249,26 @@ class Subscriber:
         items = self.intake.take(self.gather_rows, wait_seconds=wait, flush=flush)
         if not items:
             return self.intake.rows == 0
-        outcome = self.edge.process(items, self.subscription.market_now_ms())
+        now_ms = self.subscription.market_now_ms()
+        outcome = self.edge.process(items, now_ms)
         self.stats.take(outcome)
+        self.news.take(outcome.table, outcome.ids, now_ms)
         if outcome.gap:
             self._save(gap=True)  # before anything is published: a crash must not forget who needs a baseline
         self._hand_over(self._entries(outcome), outcome)
+        if outcome.settled:
+            self._save()  # what is held, and what was decided, survives a crash
         if outcome.new_day and not self.replay:
             self._new_day()
         return False
+
+    def _settle(self) -> None:
+        """Decide about ticks that are held, without waiting for others of their symbols."""
+        if self.memory.held and self._held is None:
+            outcome = self.edge.flush()
+            self.stats.take(outcome)
+            self._hand_over(self._entries(outcome), outcome)
+            self._save()
 
     def _idle_for(self) -> float:
         return time.monotonic() - self.intake.last_monotonic
@@ -305,6 +327,7 @@ class Subscriber:
             log.error("the universe stays that of the day before: %s", error)
             return
         self.memory.set_universe(members)
+        self.news.set_universe(members)
         self.stats.set_symbols(len(members.symbols))
 
     # -- beside it --------------------------------------------------------------------------------------------
@@ -325,6 +348,9 @@ class Subscriber:
         if now >= self._due["save"]:
             self._due["save"] = now + _CHECKPOINT_SECONDS
             self._save()
+            now_ms = self.subscription.market_now_ms()
+            if self.memory.held and now_ms and minute_of_day(np.array([now_ms]))[0] >= _DAY_ENDS:
+                self._settle()
         if now >= self._due["log"]:
             self._due["log"] = now + self.settings.feed_stats_seconds
             self._log()
@@ -344,6 +370,9 @@ class Subscriber:
             subscriptions=self.subscription.subscriptions,
             repeats=self.outbox.producer.repeats,
             universe=len(self.memory.universe.symbols),
+            held=sum(map(len, self.memory.held.values())),
+            overturned=self.edge.doubts.overturned,
+            news=self.news.text(now_ms) if (now_ms := self.subscription.market_now_ms()) else "",
         )
 
     def _beat(self) -> None:
@@ -359,7 +388,8 @@ class Subscriber:
 
     def _log(self) -> None:
         numbers = self._numbers()
-        log.info("statistics: %s", " ".join(f"{name}={value}" for name, value in numbers.items() if name != "session"))
+        shown = {name: value for name, value in numbers.items() if name not in ("session", "news")}
+        log.info("statistics: %s", " ".join(f"{name}={value}" for name, value in shown.items()))
         if self.stats.filtered:
             top = ", ".join(f"{prefix} {count}" for prefix, count in self.stats.filtered.most_common(5))
             log.info("outside the universe, by prefix: %s", top)
@@ -402,6 +432,7 @@ class Subscriber:
 
     def _finish(self, stop: threading.Event) -> bool:
         """The last tick was pushed and processed: wait until all is in Redis, then report."""
+        self._settle()
         while (self.outbox.spool or self._held is not None) and not stop.is_set():
             self._look_after()
             self._step()

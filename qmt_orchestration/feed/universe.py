@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from qmt_orchestration.market import calendar, limits
-from qmt_orchestration.market.symbols import board_of, fund_of, is_symbol
+from qmt_orchestration.market.instruments import instrument_of
+from qmt_orchestration.market.symbols import board_of, is_symbol
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 
@@ -41,42 +42,66 @@ class Universe:
         self.shard: npt.NDArray[np.int64] = np.array(
             [keys.shard_of(symbol, self.shards) for symbol in self.symbols], dtype=np.int64
         )
+        about = [instrument_of(symbol) for symbol in self.symbols]
+        self.lot: npt.NDArray[np.int64] = np.array([a.lot_size for a in about], np.int64)
+        self.priced: npt.NDArray[np.bool_] = np.array([a.priced for a in about], np.bool_)
+        self.par: npt.NDArray[np.float64] = np.array([a.par for a in about], np.float64)
+        groups = [a.group for a in about]
+        self.groups = sorted(set(groups))  #: market and kind: ``SH.stock``
+        number_of = {group: n for n, group in enumerate(self.groups)}
+        self.group: npt.NDArray[np.int64] = np.array([number_of[g] for g in groups], np.int64)
 
-    def day_limits(self, symbol: str, day: date, pre_close: float) -> tuple[float, float]:
-        """(up, down) of *day* in yuan, NaN where no limit is known.
+    def day_limits(self, symbol: str, day: date, pre_close: float) -> tuple[float, float, bool]:
+        """(up, down, certain) of *day*; NaN where no limit is known.
 
-        The day's own stop prices if QMT's detail is of that day, else by rule from the tick's previous close.
+        The day's own stop prices if QMT's detail is of that day: these are certain. Else by rule from the tick's
+        previous close, which a name, a listing date or a kind of fund unknown to us may contradict.
         """
         detail = self.details.get(symbol, {})
-        up, down = float(detail.get("UpStopPrice") or 0), float(detail.get("DownStopPrice") or 0)
-        same_close = pre_close <= 0 or abs(float(detail.get("PreClose") or 0) - pre_close) < 0.0005
-        if str(detail.get("TradingDay") or "") in ("", f"{day:%Y%m%d}") and same_close and 0 < down < up < 1e6:
-            return up, down
-        board, fund = board_of(symbol), fund_of(symbol)
-        if fund is not None and pre_close >= 0.0005:
-            wide = limits.fund_limits(round(pre_close, 4), twenty=fund)
-            return float(wide.up), float(wide.down)
-        if board is None or pre_close < 0.005:
-            return float("nan"), float("nan")
-        rule = limits.price_limits(
-            board,
-            day,
-            round(pre_close, 4),
-            st=limits.is_st_name(str(detail.get("InstrumentName") or "")),
-            listed_day=listed_day(str(detail.get("OpenDate") or ""), day),
-        )
-        return (float(rule.up), float(rule.down)) if rule else (float("nan"), float("nan"))
+        up, down = number(detail.get("UpStopPrice")) or 0.0, number(detail.get("DownStopPrice")) or 0.0
+        known_close = number(detail.get("PreClose")) or 0.0
+        same_close = pre_close <= 0 or abs(known_close - pre_close) < 0.0005
+        if str(detail.get("TradingDay") or "") == f"{day:%Y%m%d}" and same_close and 0 < down < up < 1e6:
+            return up, down, True
+        nothing = (float("nan"), float("nan"), False)
+        if pre_close < 0.0005:
+            return nothing
+        try:
+            rule = limits.limits_of(
+                instrument_of(symbol),
+                day,
+                round(pre_close, 4),
+                st=limits.is_st_name(str(detail.get("InstrumentName") or "")),
+                listed_day=listed_day(str(detail.get("OpenDate") or ""), day),
+            )
+        except ValueError:  # a previous close below half a tick
+            return nothing
+        return (float(rule.up), float(rule.down), False) if rule else nothing
 
 
 def listed_day(open_date: str, day: date) -> int:
     """Which trading day since listing *day* is (1 = the first); 0 = more than a month ago or unknown."""
-    try:
-        listed = date(int(open_date[:4]), int(open_date[4:6]), int(open_date[6:8]))
-    except ValueError:
-        return 0
-    if not 0 <= (day - listed).days <= 31:
+    listed = date_of(open_date)
+    if listed is None or listed == limits.BJ_MIGRATION or not 0 <= (day - listed).days <= 31:
         return 0
     return len(calendar.trading_days(listed, day))
+
+
+def number(value: Any) -> float | None:
+    """A number of an instrument's detail; None where QMT has none (1.797e308, 2147483647, NaN, other types)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 1e300:
+        return None
+    return None if value == 2_147_483_647 else float(value)
+
+
+def date_of(value: Any) -> date | None:
+    """A date of an instrument's detail (``YYYYMMDD``); None for '0', 1970…, 99999999 and whatever is no date."""
+    text = str(value or "")
+    try:
+        found = date(int(text[:4]), int(text[4:6]), int(text[6:8]))
+    except ValueError:
+        return None
+    return found if 1980 < found.year < 2200 and len(text) == 8 else None
 
 
 def load(xtdata: Any, settings: Settings) -> Universe:
