@@ -2,8 +2,8 @@
 
 The file ``<data_dir>/feed/checkpoint.arrow`` is written every few seconds; whatever was published after it is read
 back from the streams and from the spool. So the full snapshot of a new subscription does not publish again what is
-there already, and no restart is taken for a gap. Ticks that are held (`feed.doubts`) are in the file too. Recordings use
-none of this: each replay begins with nothing.
+there already, and no restart is taken for a gap. Ticks that are held (`feed.doubts`) are in the file too. Recordings
+use none of this: each replay begins with nothing.
 """
 
 from __future__ import annotations

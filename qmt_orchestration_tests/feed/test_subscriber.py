@@ -276,7 +276,7 @@ def test_whole_quote_refused_falls_back_bounded_and_returns(feed: Feed) -> None:
 
 def test_a_silent_feed_is_subscribed_anew(feed: Feed) -> None:
     feed.start(sim_faults=("silent-feed@09:31-09:34",))
-    wait_until(lambda: "no tick of the whole market" in feed.log(), 60, "the silence is noticed")
+    wait_until(lambda: "no news of the whole market" in feed.log(), 60, "the silence is noticed")
     wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 90, "it subscribes again")
     feed.check()
 
