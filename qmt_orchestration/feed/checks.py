@@ -194,11 +194,10 @@ class Checks:
         bottom = np.where(low > 0, low, np.where(price > 0, price, down))
         bottom = np.minimum(bottom, np.where(price > 0, price, bottom))
         excluded = (np.maximum(price, high) > up + PRICE_EPS) | (bottom < down - PRICE_EPS)
-        bad |= excluded & ~memory.limits_open[ids]
-        self.flags[order[excluded]] |= np.uint32(TickFlag.OUTSIDE_LIMITS)
+        bad |= excluded
         par = universe.par[ids]
         low, high = np.where(par > 0, par, low), np.where(par > 0, par, high)
-        unit = quality.unit_mismatch(amount, total, high, low, now[:, _SLACK])
+        unit = quality.unit_mismatch(amount, total, high, low, now[:, _SLACK], share=quality.UNIT_SHARE)
         units, paid = total - before[:, _TOTAL], amount - before[:, _AMOUNT]
         slack = (
             quality.AMOUNT_SLACK_YUAN + (before[:, _SLACK] + now[:, _SLACK] + 1) * high + quality.JUMP_SHARE * amount

@@ -127,7 +127,8 @@ class Doubts:
             return
         finding, hard, unit, fit = self._judge(i, last, now, batch, row)
         if finding is None:
-            self._reject_held(i, released)
+            if not self._prefers_held(i, now, released):
+                self._reject_held(i, released)
             self._accept(i, now, row, batch)
             return
         known = [*memory.recent_of(i), *(held.seen for held in memory.held.get(symbol, ()))]
@@ -155,7 +156,7 @@ class Doubts:
                 released.records += [held.record for held in self.memory.held.pop(symbol)]
                 continue
             wrong = self._wrong(i, run[0], self.memory.recent_of(i))
-            alone = run[0].unit and run[0].fit and not self.memory.units[i] and not wrong and len(run) > 1
+            alone = not wrong and not self.memory.units[i] and len(run) > 1  # nothing else traded today
             if 0 < len(wrong) < len(run) or alone:
                 self._overturn(i, released)
             else:
@@ -175,7 +176,7 @@ class Doubts:
         hard = unit = False
         fit = 0
         up, down = float(memory.up[i]), float(memory.down[i])
-        if not memory.limits_open[i] and beyond(price, now, up, down):
+        if beyond(price, now, up, down):
             found = Reason.BEYOND_LIMITS, f"expected within {down}…{up}, found {now.low}…{now.high}, last {price}"
             hard = bool(memory.certain[i])
         priced, par = bool(memory.universe.priced[i]), float(memory.universe.par[i])
@@ -222,6 +223,18 @@ class Doubts:
         memory.held[symbol] = [*run, held]
         memory.doubtful[i] = True
 
+    def _prefers_held(self, i: int, now: Seen, released: Released) -> bool:
+        """Whether what is held fits before *now* too, and leaves fewer ticks out than the memory: then it is believed."""
+        run = self.memory.held.get(self.memory.universe.symbols[i], [])
+        if len(run) < 2 or run[0].unit:
+            return False
+        wrong = self._wrong(i, run[0], self.memory.recent_of(i))
+        priced, par = bool(self.memory.universe.priced[i]), float(self.memory.universe.par[i])
+        if not 0 < len(wrong) < len(run) or contradiction(run[-1].seen, now, priced=priced, par=par):
+            return False
+        self._overturn(i, released)
+        return True
+
     def _reject_held(self, i: int, released: Released) -> None:
         self.memory.doubtful[i] = False
         released.records += [held.record for held in self.memory.held.pop(self.memory.universe.symbols[i], ())]
@@ -260,12 +273,15 @@ class Doubts:
         )
         if wrong:
             memory.units[i] = 0
-            memory.unit_open[i] = memory.limits_open[i] = False
+            memory.unit_open[i] = False
+            memory.limits_day[i] = 0
+            memory.learn_limit(i, run[-1].seen.last_close)
         if run[0].unit:
             memory.units[i] = 0
             memory.unit_open[i] = run[0].fit == 0
             memory.lot[i] = run[0].fit or memory.lot[i]
-        memory.limits_open[i] |= any(held.reason == Reason.BEYOND_LIMITS.value for held in run)
+        if any(beyond(h.row["lastPrice"], h.seen, float(memory.up[i]), float(memory.down[i])) for h in run):
+            memory.forget_limits(i)
         if any(seen.flags & TickFlag.BASELINE for seen in wrong):
             memory.baseline[i] = True
         for held in run:
@@ -281,10 +297,8 @@ class Doubts:
         flags |= TickFlag(row["flags"])
         if memory.universe.priced[i] and units_of(seen.volume, seen.pvolume, int(memory.lot[i]))[1]:
             flags |= TickFlag.LOTS_GUARD
-        if memory.universe.priced[i] and mismatch(seen, float(memory.universe.par[i])):
+        if memory.universe.priced[i] and mismatch(seen, float(memory.universe.par[i]), 0.0):
             flags |= TickFlag.UNIT_MISMATCH
-        if beyond(row["lastPrice"], seen, float(memory.up[i]), float(memory.down[i])):
-            flags |= TickFlag.OUTSIDE_LIMITS
         return {**row, "total_volume": seen.total, "flags": int(flags)}
 
 
@@ -313,10 +327,10 @@ def beyond(price: float, now: Seen, up: float, down: float) -> bool:
     return max(price, now.high) > up + PRICE_EPS or min(low, price or low) < down - PRICE_EPS
 
 
-def mismatch(now: Seen, par: float) -> bool:
+def mismatch(now: Seen, par: float, share: float = quality.UNIT_SHARE) -> bool:
     """`quality.unit_mismatch` for one tick."""
     low, high = (par, par) if par else (now.low, now.high)
-    slack = 100.0 + 0.005 * now.total + now.slack * high
+    slack = 100.0 + 0.005 * now.total + now.slack * high + share * high * now.total
     return low > 0 and (now.amount < low * now.total - slack or now.amount > high * now.total + slack)
 
 

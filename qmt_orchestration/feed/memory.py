@@ -115,7 +115,6 @@ class Memory:
         self.lot = universe.lot.copy()
         self.units = np.zeros(count, np.int64)  #: accepted ticks whose amount agreed with the unit, up to SETTLED
         self.unit_open = np.zeros(count, np.bool_)  #: no unit fits this symbol today: mismatches are only flagged
-        self.limits_open = np.zeros(count, np.bool_)  #: the day's limits proved wrong: prices beyond are only flagged
         self.up = np.full(count, np.nan)
         self.down = np.full(count, np.nan)
         self.limits_day = np.zeros(count, np.int64)
@@ -183,7 +182,7 @@ class Memory:
 
     def begin_day(self, day: int) -> None:
         """A new trading day (days since 1970-01-01): cumulatives start from 0, coverage and units are judged again."""
-        for array in (self.last, self.accepted, self.kept, self.baseline, self.units, self.unit_open, self.limits_open):
+        for array in (self.last, self.accepted, self.kept, self.baseline, self.units, self.unit_open):
             array.fill(0)
         self.lot[:] = self.universe.lot
         self.day, self.covered_ms, self.assess, self.exempt = day, 0, True, None
@@ -225,6 +224,10 @@ class Memory:
         unknown = (self.limits_day[ids] != self.day) | ((self.limits_close[ids] != last_close) & (last_close > 0))
         for row in np.flatnonzero(unknown):
             self.learn_limit(int(ids[row]), float(last_close[row]))
+
+    def forget_limits(self, i: int) -> None:
+        """The limits of symbol *i* proved wrong: none is known for the rest of the day."""
+        self.up[i] = self.down[i] = np.nan
 
     def learn_limit(self, i: int, last_close: float) -> None:
         """The day's limits of symbol *i* from this previous close."""

@@ -32,6 +32,7 @@ LATEST_MS: Final = 4_102_416_000_000  # 2100-01-01: seconds or microseconds inst
 SHARES_PER_LOT: Final = 100
 SKEW_TOLERANCE_MS: Final = 3_000  # one snapshot interval
 AMOUNT_SLACK_YUAN: Final = 200.0  # amounts come rounded to 100 yuan, from either end of a difference
+UNIT_SHARE: Final = 0.02  # further outside the day's range a tick is rejected: a wrong factor or unit, no rounding
 JUMP_SHARE: Final = 1e-3  # of the cumulative amount: a smaller jump shows when the next snapshot falls behind it
 MAX_VOLUME: Final = 1 << 37  # no instrument trades so many units a day; more is a fault of the feed
 FIRST_TRADE_MINUTE: Final = 565  # 09:25: the opening call has matched; nothing trades before it
@@ -134,12 +135,15 @@ def shares_of(volume_lots: Ints, pvolume: Ints, lot: Ints | int = SHARES_PER_LOT
     return np.where(guarded, from_lots, pvolume), guarded
 
 
-def unit_mismatch(amount: Floats, units: Ints, high: Floats, low: Floats, slack_units: Ints) -> Bools:
+def unit_mismatch(
+    amount: Floats, units: Ints, high: Floats, low: Floats, slack_units: Ints, *, share: float = 0.0
+) -> Bools:
     """Where the average price (yuan per unit) leaves the day's [low, high].
 
-    Allowed for: amounts rounded to 100 yuan, half a tick, and *slack_units* (one lot where units come from lots).
+    Allowed for: amounts rounded to 100 yuan, half a tick, *slack_units* (one lot where units come from lots), and
+    *share* of the amount.
     """
-    slack = 100.0 + 0.005 * units + slack_units * high
+    slack = 100.0 + 0.005 * units + slack_units * high + share * high * units
     outside = (amount < low * units - slack) | (amount > high * units + slack)
     return outside & (low > 0)
 
