@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qmt_orchestration.feed.doubts import PRICE_EPS, Batch, Doubts, Released, units_of
+from qmt_orchestration.feed.doubts import PRICE_EPS, Batch, Doubts, Released, mismatch, units_of
 from qmt_orchestration.feed.memory import COLUMNS, LAST, SETTLED, Seen, number_day
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.calendar import is_trading_day
@@ -63,23 +63,22 @@ class Checks:
         self._mark(self.shares >= quality.MAX_VOLUME, Reason.VOLUME_TOO_LARGE)
         self.days = quality.local_day(values["time"])
         self.flags[quality.outside_session(values["time"])] |= np.uint32(TickFlag.OUTSIDE_SESSION)
-        early = (quality.minute_of_day(values["time"]) < quality.FIRST_TRADE_MINUTE) & (self.shares > 0) & self.priced
+        early = quality.minute_of_day(values["time"]) < quality.FIRST_TRADE_MINUTE
         if early.any():
-            self._mark(early, Reason.BAD_TIME)
+            self._mark(early & (self.shares > 0) & self.priced, Reason.BAD_TIME)
         if self.now is not None:
             self._check_clock(self.now)
         self._check_days()
-        par = universe.par[self.ids]
-        low, high = np.where(par > 0, par, values["low"]), np.where(par > 0, par, values["high"])
-        slack = np.where(self.guarded, self.memory.lot[self.ids], 0)
-        mismatch = quality.unit_mismatch(values["amount"], self.shares, high, low, slack) & self.priced
-        self.flags[mismatch] |= np.uint32(TickFlag.UNIT_MISMATCH)
         self.flags[self.guarded & self.priced] |= np.uint32(TickFlag.LOTS_GUARD)
 
     def _check_clock(self, now: int) -> None:
         """Nothing comes from the future. A clock of ours that is slow shows in most ticks and is allowed for."""
         times = self.values["time"]
-        allowed = now + self.memory.lead_ms(times[self.reason == 0] - now)
+        self.memory.leads.append(times - now)
+        newest = int(times.max())
+        if newest <= now:
+            return
+        allowed = now + self.memory.lead_ms()
         self._mark(times > allowed + self.ahead_ms, Reason.BAD_TIME)
         self._mark(self.days > int(quality.local_day(np.array([allowed]))[0]), Reason.BAD_TIME)
         self.flags[times > allowed + quality.SKEW_TOLERANCE_MS] |= np.uint32(TickFlag.CLOCK_SKEW)
@@ -166,7 +165,7 @@ class Checks:
     def _columns(self, order: Ids) -> npt.NDArray[np.float64]:
         """The rows as `Memory.last` keeps them."""
         values = self.values
-        lots = np.where(self.guarded[order], self.memory.lot[self.ids[order]], 0)
+        lots = self.guarded[order] * self.memory.lot[self.ids[order]]
         mine = {"total": self.shares[order], "last_close": values["lastClose"][order], "slack": lots, "flags": 0}
         out = np.empty((len(order), len(COLUMNS)))
         for k, name in enumerate(COLUMNS):
@@ -195,16 +194,22 @@ class Checks:
         bottom = np.minimum(bottom, np.where(price > 0, price, bottom))
         excluded = (np.maximum(price, high) > up + PRICE_EPS) | (bottom < down - PRICE_EPS)
         bad |= excluded
-        par = universe.par[ids]
-        low, high = np.where(par > 0, par, low), np.where(par > 0, par, high)
-        unit = quality.unit_mismatch(amount, total, high, low, now[:, _SLACK], share=quality.UNIT_SHARE)
+        if universe.has_par:
+            par = universe.par[ids]
+            low, high = np.where(par > 0, par, low), np.where(par > 0, par, high)
+        unit = quality.unit_mismatch(amount, total, high, low, now[:, _SLACK])
+        if unit.any():
+            self.flags[order[unit & universe.priced[ids]]] |= np.uint32(TickFlag.UNIT_MISMATCH)
+            unit &= quality.unit_mismatch(amount, total, high, low, now[:, _SLACK], share=quality.UNIT_SHARE)
         units, paid = total - before[:, _TOTAL], amount - before[:, _AMOUNT]
         slack = (
             quality.AMOUNT_SLACK_YUAN + (before[:, _SLACK] + now[:, _SLACK] + 1) * high + quality.JUMP_SHARE * amount
         )
         jump = traded & (high > 0) & ((paid < low * units - slack) | (paid > high * units + slack))
-        opened_unit = memory.unit_open[ids]
-        bad |= np.where(opened_unit, ~unit & (total > 0), unit | jump) & universe.priced[ids]
+        contradicts = unit | jump
+        if memory.unit_open.any():
+            contradicts = np.where(memory.unit_open[ids], ~unit & (total > 0), contradicts)
+        bad |= contradicts & universe.priced[ids]
         return np.asarray(bad, np.bool_)
 
     # -- what the walk asks and decides ----------------------------------------------------------------------
@@ -228,6 +233,10 @@ class Checks:
     def _accept(self, row: int, seen: Seen, flags: TickFlag) -> None:
         self.flags[row] |= np.uint32(flags)
         self.shares[row], self.guarded[row] = seen.total, seen.slack > 0
+        if not self.memory.unit_open[self.ids[row]]:
+            return
+        if mismatch(seen, float(self.memory.universe.par[self.ids[row]]), 0.0):
+            self.flags[row] |= np.uint32(TickFlag.UNIT_MISMATCH)
 
     def why(self, row: int) -> str:
         """What was expected and found of the rejected row *row*."""

@@ -224,7 +224,7 @@ class Doubts:
         memory.doubtful[i] = True
 
     def _prefers_held(self, i: int, now: Seen, released: Released) -> bool:
-        """Whether what is held fits before *now* too, and leaves fewer ticks out than the memory: then it is believed."""
+        """Believe what is held, if it fits before *now* too and leaves fewer ticks out than the memory does."""
         run = self.memory.held.get(self.memory.universe.symbols[i], [])
         if len(run) < 2 or run[0].unit:
             return False

@@ -10,6 +10,7 @@ before it, unseen, belongs to no minute. A symbol whose snapshot only repeats wh
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -100,7 +101,7 @@ class Memory:
         self.assess = True  #: the next ticks decide whether there was a gap
         self.exempt: npt.NDArray[np.bool_] | None = None  #: symbols that the next gap does not concern
         self.held: dict[str, list[Any]] = {}  #: ticks that wait for the next one (`feed.doubts.Held`), by symbol
-        self._leads: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self.leads: deque[npt.NDArray[np.int64]] = deque(maxlen=16)  #: times of new ticks less our clock, by batch
         self._lead_told = 0
         self._allocate(universe)
 
@@ -204,16 +205,15 @@ class Memory:
         self.exempt = None
         return gap
 
-    def lead_ms(self, ahead: npt.NDArray[np.int64]) -> int:
-        """How far this machine's clock is behind the market's, ms; *ahead*: times of new ticks less our clock.
+    def lead_ms(self) -> int:
+        """How far this machine's clock is behind the market's, ms, from the newest ticks (`leads`).
 
-        The median of the last ticks: one symbol with a wrong time does not move it, a slow clock moves all.
+        Their median: one symbol with a wrong time does not move it, a slow clock moves all.
         """
-        sample = ahead[-LEAD_TICKS:]
-        self._leads = np.concatenate([self._leads, sample])[-LEAD_TICKS:]
-        if len(self._leads) < LEAD_TICKS // 8:
+        leads = np.concatenate(self.leads)[-LEAD_TICKS:]
+        if len(leads) < LEAD_TICKS // 8:
             return 0
-        lead = max(0, int(np.partition(self._leads, len(self._leads) // 2)[len(self._leads) // 2]))
+        lead = max(0, int(np.median(leads)))
         if lead > self._lead_told + 5000:
             log.warning("ticks are %.1f s ahead of this machine's clock, which is slow: set it right", lead / 1000)
             self._lead_told = lead

@@ -46,6 +46,7 @@ class Universe:
         self.lot: npt.NDArray[np.int64] = np.array([a.lot_size for a in about], np.int64)
         self.priced: npt.NDArray[np.bool_] = np.array([a.priced for a in about], np.bool_)
         self.par: npt.NDArray[np.float64] = np.array([a.par for a in about], np.float64)
+        self.has_par = bool(self.par.any())
         groups = [a.group for a in about]
         self.groups = sorted(set(groups))  #: market and kind: ``SH.stock``
         number_of = {group: n for n, group in enumerate(self.groups)}

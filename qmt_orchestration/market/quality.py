@@ -84,6 +84,8 @@ def _score_table() -> npt.NDArray[np.float32]:
 
 
 _SCORES: Final = _score_table()
+_MINUTES: Final = np.arange(1440)
+_OUTSIDE_SESSION: Final[Bools] = ~(((_MINUTES >= 555) & (_MINUTES <= 690)) | ((_MINUTES >= 779) & (_MINUTES <= 930)))
 
 
 def quality_score(flags: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
@@ -150,8 +152,7 @@ def unit_mismatch(
 
 def outside_session(time_ms: Ints) -> Bools:
     """Where the time lies outside 09:15–11:30, 13:00–15:30 (a minute of tolerance at the ends)."""
-    minute = minute_of_day(time_ms)
-    return ~(((minute >= 555) & (minute <= 690)) | ((minute >= 779) & (minute <= 930)))
+    return _OUTSIDE_SESSION[minute_of_day(time_ms)]
 
 
 def outside_limits(price: Floats, up: Floats, down: Floats) -> Bools:

@@ -244,7 +244,7 @@ class Simulation:
             wanted: Any = listener.wants(push)
         else:
             wanted = {s: [t] for s, t in listener.wants(push).items()}
-        if not wanted:
+        if not wanted and push:
             return
         try:
             listener.callback(wanted)
