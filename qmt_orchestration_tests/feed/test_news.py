@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from qmt_orchestration.feed.edge import Edge, Received
 from qmt_orchestration.feed.memory import Memory
 from qmt_orchestration.feed.news import News
@@ -48,13 +50,14 @@ def test_a_market_that_flows_is_not_silent() -> None:
     assert json.loads(market.news.text(market.now))["SH.stock"]["advanced"] == 60
 
 
-def test_empty_payloads_repeated_frames_and_snapshots_are_no_news() -> None:
-    for nothing in (lambda _: {}, lambda _: last, ticks(*SH, *SZ)):
-        market = Market()
-        market.run(60, ticks(*SH, *SZ))
-        last = {s: {**tick(shares=market.shares), "time": market.now - 500} for s in (*SH, *SZ)}
-        market.run(60, nothing, snapshot=nothing.__code__.co_freevars == ("symbols",))
-        assert 40 <= market.silent() <= 60
+@pytest.mark.parametrize("kind", ["empty", "repeated", "snapshots"])
+def test_empty_payloads_repeated_frames_and_snapshots_are_no_news(kind: str) -> None:
+    market = Market()
+    market.run(60, ticks(*SH, *SZ))
+    last = ticks(*SH, *SZ)(market)
+    payloads: dict[str, Any] = {"empty": lambda _: {}, "repeated": lambda _: last, "snapshots": ticks(*SH, *SZ)}
+    market.run(60, payloads[kind], snapshot=kind == "snapshots")
+    assert 40 <= market.silent() <= 60
 
 
 def test_one_silent_market_among_others_is_named() -> None:
