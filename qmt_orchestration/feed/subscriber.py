@@ -110,7 +110,8 @@ def _load_universe(
     while not stop.is_set():
         try:
             members = universe.load(terminal.xtdata, settings)
-            log.info("universe: %d instruments of %s", len(members.symbols), settings.feed_sector)
+            kinds = zip(members.groups, np.bincount(members.group).tolist(), strict=True)
+            log.info("universe: %d instruments (%s)", len(members.symbols), ", ".join(f"{n} {g}" for g, n in kinds))
             return members
         except Exception as error:  # xtquant raises bare Exception while QMT is not there
             log.error("no universe from QMT (%s): next attempt in %.0f s", error, pause)

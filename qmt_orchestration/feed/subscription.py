@@ -35,6 +35,7 @@ class Subscription:
         self.subscriptions = 0  #: how often whole quote was subscribed
         self.left_out = 0  #: symbols without a subscription in the fall-back
         self._ids: list[int] = []
+        self._symbols: list[str] = []
         self._client: Any = None
         self._covered: set[int] = set()
         self._retry_seconds = _FIRST_RETRY
@@ -59,6 +60,8 @@ class Subscription:
         if self.mode != "none" and not self._connected():
             log.error("the connection to QMT is broken: subscribing again")
             self.mode, self._ids = "none", []
+        if self.mode == "whole" and self._symbols is not self.memory.universe.symbols:
+            self._follow_universe()
         if self.mode == "whole" and self._silent(now):
             self._break_silence()
         elif self.mode != "whole" and now >= self._next_try:
@@ -78,7 +81,7 @@ class Subscription:
             self._client = xtdata.get_client()
             generation = self.intake.new_generation()
             callback = self.intake.callback(generation, None if settings.feed == "replay" else self._clock)
-            number = xtdata.subscribe_whole_quote(list(settings.feed_markets), callback)
+            number = xtdata.subscribe_whole_quote(list(self.memory.universe.symbols), callback)
         except Exception as error:
             log.error("QMT does not answer (%s): next attempt in %.0f s", error, self._retry_seconds)
             number = 0
@@ -89,9 +92,10 @@ class Subscription:
             old, self._ids = self._ids, [number]
             self._forget(old)
             self.mode, self.left_out, self._retry_seconds = "whole", 0, _FIRST_RETRY
+            self._symbols = self.memory.universe.symbols
             self.subscriptions += 1
             self._subscribed_ms, self._subscribed_at = self._clock(), time.monotonic()
-            log.info("whole quote of %s subscribed, id %d", ", ".join(settings.feed_markets), number)
+            log.info("whole quote of %d symbols subscribed, id %d", len(self.memory.universe.symbols), number)
             return
         self._next_try = time.monotonic() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, _LAST_RETRY)
@@ -99,6 +103,12 @@ class Subscription:
             log.error("whole quote refused: expected an id above 0, found %d", number)
         if self.mode != "fallback" and self._connected():
             self._fall_back()
+
+    def _follow_universe(self) -> None:
+        """A new trading day may have other symbols: subscribe those."""
+        before, self._symbols = self._symbols, self.memory.universe.symbols
+        if before != self._symbols:
+            self._subscribe()
 
     def _fall_back(self) -> None:
         """Single subscriptions of the most traded symbols, at most QMT_FEED_FALLBACK_SYMBOLS."""

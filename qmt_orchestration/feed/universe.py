@@ -1,7 +1,8 @@
 """The universe: the instruments whose ticks pass the edge, with what the checks need to know of each.
 
-Market-wide subscriptions also bring funds, bonds and codes that do not exist (SH alone has some 26,700), so the members
-of one sector (QMT_FEED_SECTOR) decide. Loaded at the start and again on each new trading day (listings).
+The members of sectors (QMT_FEED_SECTORS) and single symbols (QMT_FEED_SYMBOLS): they are subscribed by name, because
+the code of a market stands for 26,700 codes in SH alone, most of them bonds. Loaded at the start and again on each new
+trading day (listings).
 """
 
 from __future__ import annotations
@@ -106,30 +107,52 @@ def date_of(value: Any) -> date | None:
 
 
 def load(xtdata: Any, settings: Settings) -> Universe:
-    """Ask QMT for the members of the sector and their details. Raises `NoUniverse` when it names none."""
-    symbols = _members(xtdata, settings)
-    wanted = sorted({symbol for symbol in symbols if is_symbol(symbol)})
+    """Ask QMT for the members of the sectors and their details. Raises `NoUniverse` when it names none."""
+    wanted = sorted({symbol for symbol in _members(xtdata, settings) if is_symbol(symbol)})
     if not wanted:
         raise NoUniverse(
-            f"expected members of sector {settings.feed_sector!r}, found none: set QMT_FEED_SECTOR to a sector of "
-            "this QMT, or fetch its sector data once (xtdata.download_sector_data)"
+            f"expected members of the sectors {', '.join(_sectors(settings))}, found none: set QMT_FEED_SECTORS to "
+            "sectors of this QMT, or fetch its sector data once (xtdata.download_sector_data)"
         )
     details: dict[str, dict[str, Any]] = {}
     for symbol in wanted:
         detail = xtdata.get_instrument_detail(symbol)
         if detail:
             details[symbol] = detail
-    if len(details) < len(wanted):
-        log.warning("%d of %d instruments have no detail: limits by rule only", len(wanted) - len(details), len(wanted))
-    return Universe(wanted, settings.stream_shards, details)
+    unknown = [symbol for symbol in settings.feed_symbols if symbol not in details]
+    named = [s for s in wanted if s in details or s not in unknown]  # a symbol that QMT does not know is not subscribed
+    if len(details) < len(named):
+        log.warning("%d of %d instruments have no detail: limits by rule only", len(named) - len(details), len(named))
+    return Universe(named, settings.stream_shards, details)
+
+
+def _sectors(settings: Settings) -> tuple[str, ...]:
+    if settings.feed == "replay":
+        return ("沪深京A股",)  # every recorded symbol, whatever it is
+    return (settings.feed_sector,) if settings.feed_sector else settings.feed_sectors
 
 
 def _members(xtdata: Any, settings: Settings) -> list[str]:
-    symbols = list(xtdata.get_stock_list_in_sector(settings.feed_sector) or [])
-    if symbols:
-        return symbols
+    """Members of the sectors, and symbols named beside them. What is empty or unknown is logged; the rest goes on."""
+    found: list[str] = []
+    empty = []
+    for sector in _sectors(settings):
+        try:
+            members = list(xtdata.get_stock_list_in_sector(sector) or [])
+        except Exception as error:  # xtquant raises bare Exception
+            log.error("sector %s: %s", sector, error)
+            members = []
+        found += members
+        if not members:
+            empty.append(sector)
+    if empty:
+        log.warning(
+            "%d of %d sectors are empty or unknown to QMT: %s", len(empty), len(_sectors(settings)), ", ".join(empty)
+        )
+    if found:
+        return found if settings.feed_sector or settings.feed == "replay" else [*found, *settings.feed_symbols]
     # A fresh QMT has no sector data yet: everything on an A-share board that has a quote is the next best answer.
-    quoted = xtdata.get_full_tick(list(settings.feed_markets)) or {}
+    quoted = xtdata.get_full_tick(["SH", "SZ", "BJ"]) or {}
     symbols = [symbol for symbol in quoted if board_of(symbol) is not None]
-    log.warning("sector %r is empty: %d quoted codes of A-share boards instead", settings.feed_sector, len(symbols))
+    log.warning("no sector has members: %d quoted codes of A-share boards instead", len(symbols))
     return symbols

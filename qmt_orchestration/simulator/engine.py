@@ -66,7 +66,7 @@ class Simulation:
         else:
             self.source = MarketSource(settings)
             self.speed, self.clock = settings.sim_speed, SimClock(settings)
-        self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.shares)
+        self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.listed)
         self.history = History(settings.sim_seed)
         self.finished = threading.Event()
         self.pushes = 0
