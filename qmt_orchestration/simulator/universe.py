@@ -37,7 +37,7 @@ _FAMOUS: Final = {
 }
 #: Funds, indices, bonds, repos and codes nobody knows: whole-quote subscriptions bring them too.
 _OTHER_PREFIXES: Final = (("SH", "510"), ("SZ", "159"), ("SH", "113"), ("SZ", "123"), ("SH", "204"), ("SH", "751"))
-_KNOWN_OTHERS: Final = ("510050.SH", "159915.SZ", "000001.SH", "399001.SZ", "113050.SH", "204001.SH", "900901.SH")
+_KNOWN_OTHERS: Final = ("510050.SH", "159915.SZ", "000010.SH", "399005.SZ", "113050.SH", "204001.SH", "900901.SH")
 
 _NAMES: Final = {Kind.FUND: "基金", Kind.INDEX: "指数", Kind.CONVERTIBLE: "转债", Kind.REPO: "回购"}
 _LIMITS: Final = {Kind.FUND: 10, Kind.CONVERTIBLE: 20}  # per cent; an index and a repo have none
