@@ -29,6 +29,7 @@ from qmt_orchestration.market.schema import TickFlag
 log = logging.getLogger("feed.doubts")
 
 PRICE_EPS: Final = 1e-6
+LONG: Final = 4 * RECENT  # a quarter of an hour of a busy symbol
 MAX_HELD: Final = 20_000  # ticks held of all symbols together: each takes some 3 KB
 #: Contradictions in which one of the two ticks must be wrong. After a jump both may be right.
 _EITHER: Final = frozenset(
@@ -143,7 +144,7 @@ class Doubts:
         self._hold(i, Held(now, finding[0].value, unit, fit, batch.row(row), batch.record(row, *finding)), released)
         batch.hold(row)
         run = memory.held[symbol]
-        if len(run) >= self.confirmations and len(run) > len(self._wrong(i, run[0], memory.recent_of(i))):
+        if len(run) >= self.confirmations and len(run) > self._against(i, run):
             self._overturn(i, released)
         elif sum(map(len, memory.held.values())) > MAX_HELD:
             self._reject_held(i, released)
@@ -155,9 +156,9 @@ class Doubts:
             if i is None:
                 released.records += [held.record for held in self.memory.held.pop(symbol)]
                 continue
-            wrong = self._wrong(i, run[0], self.memory.recent_of(i))
-            alone = not wrong and not self.memory.units[i] and len(run) > 1  # nothing else traded today
-            if 0 < len(wrong) < len(run) or alone:
+            against = self._against(i, run)
+            alone = not against and not self.memory.units[i] and len(run) > 1  # nothing else traded today
+            if 0 < against < len(run) or alone:
                 self._overturn(i, released)
             else:
                 self._reject_held(i, released)
@@ -228,9 +229,8 @@ class Doubts:
         run = self.memory.held.get(self.memory.universe.symbols[i], [])
         if len(run) < 2 or run[0].unit:
             return False
-        wrong = self._wrong(i, run[0], self.memory.recent_of(i))
         priced, par = bool(self.memory.universe.priced[i]), float(self.memory.universe.par[i])
-        if not 0 < len(wrong) < len(run) or contradiction(run[-1].seen, now, priced=priced, par=par):
+        if not 0 < self._against(i, run) < len(run) or contradiction(run[-1].seen, now, priced=priced, par=par):
             return False
         self._overturn(i, released)
         return True
@@ -238,6 +238,11 @@ class Doubts:
     def _reject_held(self, i: int, released: Released) -> None:
         self.memory.doubtful[i] = False
         released.records += [held.record for held in self.memory.held.pop(self.memory.universe.symbols[i], ())]
+
+    def _against(self, i: int, run: list[Held]) -> int:
+        """How many accepted ticks contradict what is held; where more may be than are remembered, LONG."""
+        wrong = len(self._wrong(i, run[0], self.memory.recent_of(i)))
+        return LONG if wrong == RECENT else wrong
 
     def _wrong(self, i: int, first: Held, recent: list[Seen]) -> list[Seen]:
         """The accepted ticks that contradict a row of held ones which begins with *first*, newest first."""

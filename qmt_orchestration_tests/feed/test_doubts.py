@@ -192,6 +192,16 @@ def test_a_wrong_time_stamp_costs_its_own_tick_only(seconds: int) -> None:
     assert (kept, rejected) == (keys([*ticks[:20], *ticks[21:]]), 1)
 
 
+def test_five_minutes_of_wrong_time_stamps_do_not_overrule_what_came_before() -> None:
+    """Every tick of a stretch is stamped 330 s early: they agree with each other, but they are not the longer story."""
+    ticks = [{**t, "time": MIDNIGHT + 36_000_000 + 3000 * n} for n, t in enumerate(day("600005.SH", 300)[2:])]
+    edge = Edge(Memory(Universe(["600005.SH"]), 60.0), by_first_tick=True)
+    shown = [later(-330)(t) if 150 <= n < 250 else t for n, t in enumerate(ticks)]
+    outcomes = [edge.process([Received(1, {"600005.SH": t})], None) for t in shown]
+    assert net([*outcomes, edge.flush()]) == (keys([*ticks[:150], *ticks[250:]]), 100)
+    assert edge.doubts.overturned == 0
+
+
 def test_days_without_limits_are_accepted() -> None:
     """An IPO in a recording, where nobody knows the listing date: the price is far beyond what the rule allows."""
     ticks = [put(lastClose=3.0)(t) for t in day("600005.SH")]
