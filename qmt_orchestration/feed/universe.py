@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,8 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 
 log = logging.getLogger("feed.universe")
+
+UNLIKELY: Final = 5.0  # without limits: a price so many times the previous close is doubted
 
 
 class NoUniverse(RuntimeError):
@@ -54,10 +56,11 @@ class Universe:
         self.group: npt.NDArray[np.int64] = np.array([number_of[g] for g in groups], np.int64)
 
     def day_limits(self, symbol: str, day: date, pre_close: float) -> tuple[float, float, bool]:
-        """(up, down, certain) of *day*; NaN where no limit is known.
+        """(up, down, certain) of *day*; NaN without a previous close.
 
         The day's own stop prices if QMT's detail is of that day: these are certain. Else by rule from the tick's
-        previous close, which a name, a listing date or a kind of fund unknown to us may contradict.
+        previous close, which a name, a listing date or a kind of fund unknown to us may contradict; without a rule a
+        fifth and five times the previous close.
         """
         detail = self.details.get(symbol, {})
         up, down = number(detail.get("UpStopPrice")) or 0.0, number(detail.get("DownStopPrice")) or 0.0
@@ -65,9 +68,9 @@ class Universe:
         same_close = pre_close <= 0 or abs(known_close - pre_close) < 0.0005
         if str(detail.get("TradingDay") or "") == f"{day:%Y%m%d}" and same_close and 0 < down < up < 1e6:
             return up, down, True
-        nothing = (float("nan"), float("nan"), False)
         if pre_close < 0.0005:
-            return nothing
+            return float("nan"), float("nan"), False
+        wide = (pre_close * UNLIKELY, pre_close / UNLIKELY, False)
         try:
             rule = limits.limits_of(
                 instrument_of(symbol),
@@ -77,8 +80,8 @@ class Universe:
                 listed_day=listed_day(str(detail.get("OpenDate") or ""), day),
             )
         except ValueError:  # a previous close below half a tick
-            return nothing
-        return (float(rule.up), float(rule.down), False) if rule else nothing
+            return wide
+        return (float(rule.up), float(rule.down), False) if rule else wide
 
 
 def listed_day(open_date: str, day: date) -> int:

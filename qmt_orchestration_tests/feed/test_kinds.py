@@ -168,4 +168,9 @@ def test_limits_by_kind_and_date(
 def test_a_code_that_migrated_is_no_new_listing() -> None:
     assert universe.listed_day("20251009", date(2025, 10, 9)) == 0
     assert universe.listed_day("20251010", date(2025, 10, 10)) == 1
-    assert np.isnan(universe.Universe(["000300.SH"]).day_limits("000300.SH", DAY, 3900.0)[0])
+
+
+def test_without_limits_only_prices_far_from_the_previous_close_are_doubted() -> None:
+    market = universe.Universe(["000300.SH"])
+    assert market.day_limits("000300.SH", DAY, 3900.0) == (19_500.0, 780.0, False)
+    assert np.isnan(market.day_limits("000300.SH", DAY, 0.0)[0])
