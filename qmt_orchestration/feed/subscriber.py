@@ -16,11 +16,11 @@ import time
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 import redis
 
 from qmt_orchestration.feed import checkpoint, universe, xt
-from qmt_orchestration.feed.edge import Edge, Outcome, rejected_table
+from qmt_orchestration.feed.edge import Edge, Outcome
+from qmt_orchestration.feed.entries import Entries
 from qmt_orchestration.feed.intake import Intake
 from qmt_orchestration.feed.memory import Memory, number_day
 from qmt_orchestration.feed.news import News
@@ -29,13 +29,11 @@ from qmt_orchestration.feed.spool import Spool, SpoolFull
 from qmt_orchestration.feed.statistics import Statistics
 from qmt_orchestration.feed.subscription import Subscription
 from qmt_orchestration.market.quality import minute_of_day
-from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.registry import EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import Batch
 from qmt_orchestration.stream.clock import clear_clock, publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
@@ -49,7 +47,6 @@ _CHECKPOINT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 2.0  # a feed that forms batches by rows alone pauses: what is there goes out
 _REWIND_MS: Final = 60_000
 _DAY_ENDS: Final = 931  # 15:31: no tick of the day comes any more that could decide
-_REJECTED_ROWS: Final = 2000  # per entry: they carry their payload as text
 
 
 def run(settings: Settings, stop: threading.Event) -> int:
@@ -159,8 +156,7 @@ class Subscriber:
         self.subscription = Subscription(terminal, settings, self.intake, self.memory, self.news)
         self.stats = Statistics(self.session, len(members.symbols))
         self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
-        self.seq = dict.fromkeys(range(settings.stream_shards), 0)
-        self.rejected_seq = 0
+        self.entries = Entries(self.session, settings.stream_shards, outbox.producer)
         self._stopping = False
         self._held: tuple[list[Entry], Outcome] | None = None  # made, but neither Redis nor the disk takes it
         self._due = {"check": 0.0, "beat": 0.0, "log": time.monotonic() + settings.feed_stats_seconds, "save": 0.0}
@@ -256,9 +252,9 @@ class Subscriber:
         self.news.take(outcome.table, outcome.ids, now_ms)
         if outcome.gap:
             self._save(gap=True)  # before anything is published: a crash must not forget who needs a baseline
-        self._hand_over(self._entries(outcome), outcome)
+        self._hand_over(self.entries.of(outcome, self.memory.universe), outcome)
         if outcome.settled:
-            self._save()  # what is held, and what was decided, survives a crash
+            self._due["save"] = min(self._due["save"], time.monotonic() + 1.0)  # it must survive a crash
         if outcome.new_day and not self.replay:
             self._new_day()
         return False
@@ -268,7 +264,7 @@ class Subscriber:
         if self.memory.held and self._held is None:
             outcome = self.edge.flush()
             self.stats.take(outcome)
-            self._hand_over(self._entries(outcome), outcome)
+            self._hand_over(self.entries.of(outcome, self.memory.universe), outcome)
             self._save()
 
     def _idle_for(self) -> float:
@@ -287,37 +283,6 @@ class Subscriber:
         self._held = None
         ticks = sum(1 for entry in entries if entry.stream != keys.REJECTED)
         self.stats.sent(outcome, ticks, int(time.time() * 1000), self.subscription.market_now_ms())
-
-    def _entries(self, outcome: Outcome) -> list[Entry]:
-        """The stream entries of *outcome*: one per shard, and the rejected ticks."""
-        sent_ms = int(time.time() * 1000)
-        entries = []
-        if outcome.table is not None:
-            shard = self.memory.universe.shard[outcome.ids]
-            for number in self.seq:
-                part = outcome.table if len(self.seq) == 1 else outcome.table.filter(pa.array(shard == number))
-                if part.num_rows:
-                    entries.append(
-                        self._entry(keys.ticks(number), self._stamp(part, self.seq[number]), number, sent_ms)
-                    )
-                    self.seq[number] += 1
-        for start in range(0, len(outcome.rejected), _REJECTED_ROWS):
-            table = rejected_table(outcome.rejected[start : start + _REJECTED_ROWS], self.session)
-            entries.append(self._entry(keys.REJECTED, table, None, sent_ms))
-            self.rejected_seq += 1
-        return entries
-
-    def _entry(self, stream: str, table: pa.Table, shard: int | None, sent_ms: int) -> Entry:
-        seq = self.rejected_seq if shard is None else self.seq[shard]
-        batch = Batch(self.session, seq, table, sent_ms)
-        return Entry(stream, self.outbox.producer.next_id(stream, sent_ms), batch.fields())
-
-    def _stamp(self, table: pa.Table, seq: int) -> pa.Table:
-        """*table* with the columns session and seq, as TICK_SCHEMA."""
-        rows = table.num_rows
-        ours = {"session": pa.repeat(self.session, rows), "seq": pa.repeat(pa.scalar(seq, pa.uint64()), rows)}
-        columns = [ours[name] if name in ours else table.column(name) for name in TICK_SCHEMA.names]
-        return pa.table(columns, schema=TICK_SCHEMA).combine_chunks()
 
     def _new_day(self) -> None:
         """A trading day has begun: listings and limits of the new day."""
@@ -411,7 +376,7 @@ class Subscriber:
         state = {
             "trading_day": number_day(self.memory.day).isoformat(),
             "session": self.session,
-            "seq": max(self.seq.values()),
+            "seq": max(self.entries.seq.values()),
             "last_ms": self.memory.covered_ms,
             "saved_at": int(time.time() * 1000),
         }
