@@ -10,8 +10,9 @@ import pyarrow as pa
 from qmt_orchestration.feed.edge import Outcome, rejected_table
 from qmt_orchestration.feed.universe import Universe
 from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import Batch
+from qmt_orchestration.stream.batch import Batch, cut_book
 from qmt_orchestration.stream.producer import Entry, Producer
 
 REJECTED_ROWS: Final = 2000  # per entry: they carry their payload as text
@@ -20,9 +21,9 @@ REJECTED_ROWS: Final = 2000  # per entry: they carry their payload as text
 class Entries:
     """Makes the entries of *session*; ids are those of *producer*."""
 
-    def __init__(self, session: str, shards: int, producer: Producer) -> None:
-        self.session, self.producer = session, producer
-        self.seq = dict.fromkeys(range(shards), 0)  #: the next number of each shard
+    def __init__(self, session: str, settings: Settings, producer: Producer) -> None:
+        self.session, self.producer, self.book_levels = session, producer, settings.book_levels
+        self.seq = dict.fromkeys(range(settings.stream_shards), 0)  #: the next number of each shard
         self.rejected_seq = 0
 
     def of(self, outcome: Outcome, universe: Universe) -> list[Entry]:
@@ -34,7 +35,8 @@ class Entries:
             for number in self.seq:
                 part = outcome.table if len(self.seq) == 1 else outcome.table.filter(pa.array(shard == number))
                 if part.num_rows:
-                    batch = Batch(self.session, self.seq[number], self._stamp(part, self.seq[number]), sent_ms)
+                    table = cut_book(self._stamp(part, self.seq[number]), self.book_levels)
+                    batch = Batch(self.session, self.seq[number], table, sent_ms)
                     entries.append(self._entry(keys.ticks(number), batch))
                     self.seq[number] += 1
         for start in range(0, len(outcome.rejected), REJECTED_ROWS):

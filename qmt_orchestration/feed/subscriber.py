@@ -156,7 +156,7 @@ class Subscriber:
         self.subscription = Subscription(terminal, settings, self.intake, self.memory, self.news)
         self.stats = Statistics(self.session, len(members.symbols))
         self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
-        self.entries = Entries(self.session, settings.stream_shards, outbox.producer)
+        self.entries = Entries(self.session, settings, outbox.producer)
         self._stopping = False
         self._held: tuple[list[Entry], Outcome] | None = None  # made, but neither Redis nor the disk takes it
         self._due = {"check": 0.0, "beat": 0.0, "log": time.monotonic() + settings.feed_stats_seconds, "save": 0.0}

@@ -25,7 +25,8 @@ from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.stream.trim import trim_all
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 from qmt_orchestration.warehouse.client import load_sql
-from qmt_orchestration.warehouse.lane import Lane, forget_old_sessions
+from qmt_orchestration.warehouse.ingest.commit import forget_old_sessions
+from qmt_orchestration.warehouse.lane import Lane
 
 log = logging.getLogger("writer")
 
@@ -104,6 +105,7 @@ class Report:
             "entries": sum(lane.counters.entries for lane in self._lanes),
             "inserts": sum(lane.counters.inserts for lane in self._lanes),
             "already_stored": sum(lane.counters.skipped for lane in self._lanes),
+            "refused_rows": sum(lane.counters.refused_rows for lane in self._lanes),
             "retries": sum(lane.counters.retries for lane in self._lanes),
             "delay_p50_ms": p50,
             "delay_p99_ms": p99,
@@ -132,7 +134,7 @@ class Report:
         return {"lost": lost, "duplicates": repeats, "stored_total": total}
 
     def _percentiles(self, lanes: list[Lane]) -> tuple[int, int]:
-        self._windows.append(sum((lane.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
+        self._windows.append(sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
         del self._windows[: -_WINDOW_BEATS - 1]
         window = self._windows[-1] - self._windows[0]
         cumulative = np.cumsum(window)
