@@ -19,7 +19,7 @@ from qmt_orchestration.services.replay import replay
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect
-from qmt_orchestration_tests.feed.test_doubts import DEFECTS, day, snapshot
+from qmt_orchestration_tests.feed.test_doubts import DEFECTS, KINDS, day, snapshot
 from qmt_orchestration_tests.helpers import recordings
 
 DAY_COLUMNS = ("high", "low", "close", "vol", "amount", "after_hours_vol")
@@ -96,6 +96,28 @@ def test_bars_are_those_of_the_true_ticks_alone(settings: Settings, redis_client
         for symbol, expect in expected.items()
     }
     assert not {what: found for what, found in wrong.items() if found}
+
+
+def test_every_kind_is_stored_in_its_own_unit(settings: Settings, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Shares, fund units, bonds, 100 yuan of a repo, an index as provided; with ``pvolume`` right, 0 and in lots."""
+    close = snapshot(54_003, 9.4, "600005.SH", 1000, 9400.0, 9.4, 9.4, 9.4)
+    rows: list[dict[str, Any]] = [{"symbol": "600099.SH", **close}]
+    expected = {}
+    for symbol, (_, lot, _) in KINDS.items():
+        for number, pvolume in enumerate((lambda t: t["pvolume"], lambda _: 0, lambda t: t["volume"])):
+            code = f"{int(symbol[:6]) + number:06d}{symbol[6:]}"
+            ticks = [{**t, "pvolume": pvolume(t)} for t in day(symbol, seed=number)]
+            rows += [{"symbol": code, **t} for t in ticks]
+            last = ticks[-1]
+            values = (last["high"], last["low"], last["lastPrice"], last["volume"] * lot, last["amount"], 0)
+            expected[code] = {"day": values, "rejected": 0}
+    names = ("symbol", "time", "lastPrice", "open", "high", "low", "lastClose", "amount", "volume", "pvolume")
+    table = {name: [row[name] for row in rows] for name in (*names, "stockStatus", "openInt")}
+    pq.write_table(pa.table(table), tmp_path / "ticks.parquet")
+    stored = Stored(settings, tmp_path / "ticks.parquet")
+    assert stored.account.complete, stored.account
+    wrong = {symbol: stored.differs(symbol, expect) for symbol, expect in expected.items()}
+    assert not {symbol: found for symbol, found in wrong.items() if found}
 
 
 def _equal(found: Any, expected: Any) -> bool:
