@@ -77,7 +77,7 @@ def _subscriber(settings: Settings, ticks: int) -> list[Figure]:
     outbox = Outbox(Producer(client, lease=(LEASE, lease.owner)), spool, lease, settings.host)
     outbox.keep_lease()
     xtdata = CallingBack()
-    members = Universe(list(universe(WHOLE_MARKET).all), settings.stream_shards)
+    members = Universe(list(universe(WHOLE_MARKET).shares), settings.stream_shards)
     subscriber = Subscriber(settings, client, outbox, xtdata.terminal(), members)
     stop = threading.Event()
     thread = threading.Thread(target=subscriber.run, args=(stop,))

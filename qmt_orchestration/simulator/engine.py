@@ -67,7 +67,7 @@ class Simulation:
         else:
             self.source = MarketSource(settings)
             self.speed, self.clock = settings.sim_speed, SimClock(settings)
-        self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.shares)
+        self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.listed)
         self.history = History(settings.sim_seed)
         self.finished = threading.Event()
         self.pushes = 0
@@ -246,7 +246,7 @@ class Simulation:
             wanted: Any = listener.wants(push)
         else:
             wanted = {s: [t] for s, t in listener.wants(push).items()}
-        if not wanted:
+        if not wanted and push:
             return
         try:
             listener.callback(wanted)
