@@ -70,8 +70,8 @@ def dagster_services(settings: Settings, names: tuple[str, ...], needs: tuple[st
     level = ("--log-level", "warning")
     code = ("-m", "dagster", "api", "grpc", "-m", _MODULE, "--socket", str(socket), "--location-name", _LOCATION)
     daemon = ("-m", "dagster._daemon", "run", "-w", str(workspace))
-    web = ("-m", "qmt_orchestration.orchestration.webserver", "-w", str(workspace))
-    web += ("-h", "127.0.0.1", "-p", str(settings.dagster_port))
+    address = ("-h", "127.0.0.1", "-p", str(settings.dagster_port))
+    web = ("-m", "qmt_orchestration.orchestration.webserver", *address, "-w", str(workspace))
     commands = {"dagster-code": code, "dagster-daemon": daemon, "dagster-webserver": web}
     probes = {
         "dagster-code": Probe(str(socket), _HELLO),
