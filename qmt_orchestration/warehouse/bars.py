@@ -140,13 +140,19 @@ def finalize(
     span = _range(day, first_frame, last_frame)
     written = _write(client, "rows_1m_repaired" if repaired else "rows_1m", "bars_1m", span, version)
     noted = [
-        [day, frame.at, read_at, block, version if written.rows else frame.changed, version]
+        [day, frame.at, read_at, block, version if _touched(written, frame.at) else frame.changed, version]
         for frame in frames
         if first_frame <= frame.at <= last_frame
     ]
     columns = ["day", "frame", "read_at", "block", "changed", "version"]
     client.insert("final_frames", noted, column_names=columns)
     return written
+
+
+def _touched(written: Written, frame: datetime) -> bool:
+    """Whether rows were written at *frame* or around it: rollups of other windows need not follow."""
+    first, last = written.first_frame, written.last_frame
+    return first is not None and last is not None and first <= frame <= last
 
 
 def recompute(client: Any, day: date, last_frame: datetime | None) -> Written:
