@@ -139,9 +139,10 @@ class Checks:
         first = np.ones(len(ids), np.bool_)
         first[1:] = ids[1:] != ids[:-1]
         now = self._columns(order)
-        before = np.empty_like(now)
-        before[1:] = now[:-1]
-        before[first] = memory.last[ids[first]]
+        before = memory.last[ids]
+        if not first.all():
+            again = ~first
+            before[again] = now[np.flatnonzero(again) - 1]
         memory.learn_limits(ids, now[:, _CLOSE])
         bad = self._contradicts(order, ids, before, now) | memory.doubtful[ids]
         if bad.any():
@@ -159,8 +160,10 @@ class Checks:
             now[needs, LAST["flags"]] = int(TickFlag.BASELINE)
             memory.baseline[ids[needs]] = False
         memory.accept_all(ids, first, now)
-        own = ids[(now[:, _TOTAL] > 0) & ~memory.unit_open[ids]]
-        memory.units[own] = np.minimum(memory.units[own] + 1, SETTLED)
+        young = memory.units[ids] < SETTLED
+        if young.any():
+            own = ids[young & (now[:, _TOTAL] > 0) & ~memory.unit_open[ids]]
+            memory.units[own] += 1
 
     def _columns(self, order: Ids) -> npt.NDArray[np.float64]:
         """The rows as `Memory.last` keeps them."""
