@@ -134,6 +134,9 @@ class Settings(BaseSettings):
     # -- Dagster ------------------------------------------------------------------------------------------------
     first_date: str = Field("2015-01-05", description="First trading-day partition")
     dagster_port: int = 3000
+    dagster_env_file: Path | None = Field(
+        None, description="QMT_… settings that Dagster's processes have instead of their agent's: its own users"
+    )
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
     console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
@@ -144,7 +147,7 @@ class Settings(BaseSettings):
     service_stale_seconds: float = Field(5.0, gt=0, description="A heartbeat older than this: killed and started again")
     service_stop_seconds: float = Field(10.0, gt=0, description="Time to flush after a stop, before it is killed")
     service_stable_seconds: float = Field(30.0, gt=0, description="Up this long: the next restart is immediate again")
-    service_backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause before a restart")
+    service_backoff_max_seconds: float = Field(5.0, gt=0, description="Longest pause before a restart")
     service_memory_mb: int = Field(2048, ge=0, description="A service above this is restarted gracefully; 0 = no limit")
 
     # -- quality: limits of the checks (docs/quality.md); shares are of 1 -------------------------------------------
@@ -192,6 +195,7 @@ class Settings(BaseSettings):
     sim_speed: float = Field(20.0, ge=0, description="Market seconds per wall second; 0 = as fast as it goes")
     sim_start_time: str = Field("09:24:00", description="Market time at the start of the first simulated day")
     sim_anchor_ms: int = Field(0, description="Wall clock (epoch ms) of that start; set by `qmt up` for all processes")
+    sim_clock_in_redis: bool = Field(False, description="Market time is read from Redis; set by `qmt up`")
     sim_faults: tuple[str, ...] = Field((), description="Planted faults, e.g. drop-symbols=20@10:15")
     replay_files: tuple[Path, ...] = ()
     replay_speed: float = Field(0.0, ge=0)

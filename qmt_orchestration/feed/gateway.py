@@ -211,7 +211,7 @@ class Gateway:
             rows = []
             for symbol in symbols[at : at + 500]:
                 frame = self.xtdata.get_divid_factors(symbol, start, end)
-                for label, values in frame.iterrows():
+                for label, values in frame.to_dict("index").items():
                     ex_date = date(int(label[:4]), int(label[4:6]), int(label[6:8]))
                     factors = {ours: float(values.get(theirs) or 0.0) for theirs, ours in _FACTORS.items()}
                     rows.append({"symbol": symbol, "ex_date": ex_date, **factors})

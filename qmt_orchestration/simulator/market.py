@@ -11,6 +11,7 @@ between: see `_Chain`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -317,13 +318,15 @@ class MarketDay:
         return np.where(self.traded.any(axis=1), self.open[np.arange(len(self.symbols)), first], 0)
 
 
-def ex_dates(seed: int, symbol: str, days: list[date]) -> list[date]:
-    """Those of the trading *days* (without gaps) on which a dividend of *symbol* is paid."""
+def ex_dates(seed: int, symbols: tuple[str, ...], days: list[date]) -> Iterator[tuple[date, tuple[str, ...]]]:
+    """Those of the trading *days* (without gaps) on which some of the *symbols* pay a dividend, and which they are."""
     if not days:
-        return []
-    first = day_index(days[0])
-    due = _Chain(seed, (symbol,)).dividend_due(np.arange(first, first + len(days)))
-    return [day for day, hit in zip(days, due.tolist(), strict=True) if hit]
+        return
+    chain, first = _Chain(seed, symbols), day_index(days[0])
+    for number, day in enumerate(days):
+        due = np.flatnonzero(chain.dividend_due(first + number)).tolist()
+        if due:
+            yield day, tuple(symbols[i] for i in due)
 
 
 def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:

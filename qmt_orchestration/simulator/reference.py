@@ -67,20 +67,30 @@ def instrument(seed: int, day: date, symbol: str, recorded_closes: dict[str, flo
 
 
 def dividends(seed: int, symbol: str, start: str, end: str, today: date) -> dict[str, dict[str, float]]:
-    """Dividend factors with ex-dates in [start, end] (``YYYYMMDD``, empty = the last year to today: deriving
-    one costs milliseconds, and a first start asks for the whole market).
+    """Dividend factors with ex-dates in [start, end] (``YYYYMMDD``, empty = the last year to today).
 
     ``interest`` is yuan a share, ``dr`` the factor: close before / (close before - interest).
     """
+    if not start and not end:  # what a first start asks for, of the whole market
+        return _last_year(seed, today).get(symbol, {})
     first = date(int(start[:4]), int(start[4:6]), int(start[6:8])) if start else today - timedelta(days=365)
     last = date(int(end[:4]), int(end[4:6]), int(end[6:8])) if end else today
-    out: dict[str, dict[str, float]] = {}
-    for day in ex_dates(seed, symbol, trading_days(max(first, date(2005, 3, 1)), min(last, today))):
-        plan = MarketDay(seed, day, (symbol,), reference_only=True)
-        close, interest = (
-            array[0].item() / plan.traits.scale[0].item() for array in (plan.previous_close, plan.dividend)
-        )
-        values = dict.fromkeys(("stockBonus", "stockGift", "allotNum", "allotPrice", "gugai"), 0.0)
-        factor = close / (close - interest)
-        out[day.strftime("%Y%m%d")] = {"time": float(to_ms(at(day, 0))), "interest": interest, **values, "dr": factor}
+    return _dividends(seed, (symbol,), first, min(last, today)).get(symbol, {})
+
+
+@lru_cache(maxsize=2)
+def _last_year(seed: int, today: date) -> dict[str, dict[str, dict[str, float]]]:
+    return _dividends(seed, universe(_ALL).all, today - timedelta(days=365), today)
+
+
+def _dividends(seed: int, symbols: tuple[str, ...], first: date, last: date) -> dict[str, dict[str, dict[str, float]]]:
+    """By symbol and ex-date. All symbols of a day at once: deriving one alone takes milliseconds."""
+    out: dict[str, dict[str, dict[str, float]]] = {}
+    for day, due in ex_dates(seed, symbols, trading_days(max(first, date(2005, 3, 1)), last)):
+        plan = MarketDay(seed, day, due, reference_only=True)
+        columns = (plan.previous_close / plan.traits.scale, plan.dividend / plan.traits.scale)
+        for symbol, close, interest in zip(due, *(c.tolist() for c in columns), strict=True):
+            values = dict.fromkeys(("stockBonus", "stockGift", "allotNum", "allotPrice", "gugai"), 0.0)
+            values |= {"time": float(to_ms(at(day, 0))), "interest": interest, "dr": close / (close - interest)}
+            out.setdefault(symbol, {})[day.strftime("%Y%m%d")] = values
     return out
