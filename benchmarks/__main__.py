@@ -17,6 +17,7 @@ from benchmarks.common import fresh
 #: Name -> what it measures; each is a module with ``run(quick) -> list[Figure]``, in the order in which they run.
 BENCHMARKS = {
     "throughput": "subscriber and writer, ticks a second",
+    "edge": "the checks of the feed, processor time a tick",
     "insert": "one snapshot of the market into ClickHouse",
     "delay": "end to end at real speed, and minutes onto minute_bar_stream",
     "session_ends": "11:30 and 15:00 onto minute_bar_stream",

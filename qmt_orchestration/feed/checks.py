@@ -139,9 +139,10 @@ class Checks:
         first = np.ones(len(ids), np.bool_)
         first[1:] = ids[1:] != ids[:-1]
         now = self._columns(order)
-        before = np.empty_like(now)
-        before[1:] = now[:-1]
-        before[first] = memory.last[ids[first]]
+        before = memory.last[ids]
+        if not first.all():
+            again = ~first
+            before[again] = now[np.flatnonzero(again) - 1]
         memory.learn_limits(ids, now[:, _CLOSE])
         bad = self._contradicts(order, ids, before, now) | memory.doubtful[ids]
         if bad.any():
@@ -159,8 +160,10 @@ class Checks:
             now[needs, LAST["flags"]] = int(TickFlag.BASELINE)
             memory.baseline[ids[needs]] = False
         memory.accept_all(ids, first, now)
-        own = ids[(now[:, _TOTAL] > 0) & ~memory.unit_open[ids]]
-        memory.units[own] = np.minimum(memory.units[own] + 1, SETTLED)
+        young = memory.units[ids] < SETTLED
+        if young.any():
+            own = ids[young & (now[:, _TOTAL] > 0) & ~memory.unit_open[ids]]
+            memory.units[own] += 1
 
     def _columns(self, order: Ids) -> npt.NDArray[np.float64]:
         """The rows as `Memory.last` keeps them."""
@@ -182,17 +185,18 @@ class Checks:
         bad |= total < before[:, _TOTAL] - np.maximum(now[:, _SLACK], before[:, _SLACK])
         bad |= amount < before[:, _AMOUNT] - 0.5
         bad |= (now[:, :4] == before[:, :4]).all(axis=1)  # a duplicate
-        bad |= high < before[:, _HIGH] - PRICE_EPS
-        bad |= (low_before > 0) & ((low > low_before + PRICE_EPS) | (low == 0))
+        bad |= traded & (high < before[:, _HIGH] - PRICE_EPS)
+        bad |= traded & (low_before > 0) & ((low > low_before + PRICE_EPS) | (low == 0))
         close, close_before = now[:, _CLOSE], before[:, _CLOSE]
         bad |= traded & (np.abs(close - close_before) > PRICE_EPS) & (np.minimum(close, close_before) > 0)
         smallest = np.minimum(price, np.where(opened > 0, opened, price))
         largest = np.maximum(price, opened)
         bad |= (high > 0) & (total > 0) & ((largest > high + PRICE_EPS) | (smallest < low - PRICE_EPS) | (low == 0))
         up, down = memory.up[ids], memory.down[ids]
-        bottom = np.where(low > 0, low, np.where(price > 0, price, down))
-        bottom = np.minimum(bottom, np.where(price > 0, price, bottom))
-        excluded = (np.maximum(price, high) > up + PRICE_EPS) | (bottom < down - PRICE_EPS)
+        lowest = np.where((low > 0) & (total > 0), low, np.inf)
+        lowest = np.minimum(lowest, np.where(price > 0, price, np.inf))
+        highest = np.where(total > 0, np.maximum(price, high), price)
+        excluded = (highest > up + PRICE_EPS) | (lowest < down - PRICE_EPS)
         bad |= excluded
         if universe.has_par:
             par = universe.par[ids]

@@ -88,7 +88,8 @@ def contradiction(before: Seen, now: Seen, *, priced: bool, par: float) -> Findi
     if now.amount < before.amount - 0.5:
         return Reason.BACKWARD_AMOUNT, f"expected at least {before.amount} yuan, found {now.amount}"
     fell = now.high < before.high - PRICE_EPS
-    if fell or (before.low > 0 and (now.low > before.low + PRICE_EPS or now.low == 0)):
+    # before the first trade, high and low may still be those of the day before
+    if before.total > 0 and (fell or (before.low > 0 and (now.low > before.low + PRICE_EPS or now.low == 0))):
         found = f"{now.low}…{now.high}"
         return Reason.BACKWARD_RANGE, f"expected a day's range around {before.low}…{before.high}, found {found}"
     both = min(before.last_close, now.last_close) > 0
@@ -328,8 +329,8 @@ def outside(price: float, opened: float, now: Seen) -> bool:
 
 def beyond(price: float, now: Seen, up: float, down: float) -> bool:
     """Whether a price, the day's high or its low is one that the limits exclude (NaN = no limit)."""
-    low = now.low if now.low > 0 else (price if price > 0 else down)
-    return max(price, now.high) > up + PRICE_EPS or min(low, price or low) < down - PRICE_EPS
+    prices = [p for p in (price, now.high if now.total else 0.0, now.low if now.total else 0.0) if p > 0]
+    return bool(prices) and (max(prices) > up + PRICE_EPS or min(prices) < down - PRICE_EPS)
 
 
 def mismatch(now: Seen, par: float, share: float = quality.UNIT_SHARE) -> bool:

@@ -155,6 +155,12 @@ class Memory:
 
     def accept_all(self, ids: npt.NDArray[np.int64], first: npt.NDArray[np.bool_], rows: Any) -> None:
         """Remember accepted ticks (*rows*: one per tick, COLUMNS), sorted by symbol; *first*: a symbol's first one."""
+        if first.all():  # the ordinary batch: a symbol once
+            self.last[ids] = rows
+            self.recent[ids, self.accepted[ids] % RECENT] = rows
+            self.accepted[ids] += 1
+            self.kept[ids] = np.minimum(self.kept[ids] + 1, RECENT)
+            return
         starts = np.flatnonzero(first)
         counts = np.diff(starts, append=len(ids))
         own = ids[starts]

@@ -17,7 +17,6 @@ from qmt_orchestration.market.instruments import Instrument, Kind
 from qmt_orchestration.market.symbols import Board, board_of, fund_of
 
 TICK: Final = Decimal("0.01")
-FUND_TICK: Final = Decimal("0.001")
 
 CHINEXT_REFORM: Final = date(2020, 8, 24)  # 20 %, also for ST; no limits on the first five days
 REGISTRATION: Final = date(2023, 4, 10)  # main boards: first five days without limits; SSE adopts the one-tick floor
@@ -77,18 +76,6 @@ def _first_day_rates(board: Board, day: date) -> tuple[Decimal, Decimal] | None:
 def round_to_tick(price: Decimal, tick: Decimal = TICK) -> Decimal:
     """*price* rounded half up to *tick*."""
     return price.quantize(tick, rounding=ROUND_HALF_UP)
-
-
-def fund_limits(pre_close: Decimal | float | str, *, twenty: bool) -> PriceLimits:
-    """The day's limits of an exchange-traded fund: 10 %, or 20 % for those of STAR and ChiNext shares (*twenty*).
-
-    Which of the two a fund has follows from its index, not from its code. Raises `ValueError` like `price_limits`.
-    """
-    close = round_to_tick(Decimal(str(pre_close)), FUND_TICK)
-    if not close > 0:
-        raise ValueError(f"expected a previous close above 0 yuan, found {pre_close}")
-    rate = _TWENTY if twenty else _TEN
-    return PriceLimits(round_to_tick(close * (1 + rate), FUND_TICK), round_to_tick(close * (1 - rate), FUND_TICK))
 
 
 def price_limits(

@@ -153,8 +153,3 @@ def unit_mismatch(
 def outside_session(time_ms: Ints) -> Bools:
     """Where the time lies outside 09:15–11:30, 13:00–15:30 (a minute of tolerance at the ends)."""
     return _OUTSIDE_SESSION[minute_of_day(time_ms)]
-
-
-def outside_limits(price: Floats, up: Floats, down: Floats) -> Bools:
-    """Where a price above 0 leaves [down, up] (yuan; NaN = no limit known) by more than float noise."""
-    return (price > 0) & ((price > up + 1e-6) | (price < down - 1e-6))

@@ -328,3 +328,13 @@ def test_no_payload_raises_and_each_tick_is_counted_once(payloads: list[dict[Any
     accepted = sum(o.table.num_rows for o in outcomes if o.table is not None) - 2 * sum(o.withdrawn for o in outcomes)
     counted = accepted + sum(len(o.rejected) for o in outcomes) + sum(sum(o.filtered.values()) for o in outcomes)
     assert sum(o.received for o in outcomes) == counted
+
+
+def test_a_range_left_from_the_day_before_does_not_hold_up_the_open() -> None:
+    """Before the first trade a terminal may still show yesterday's high and low."""
+    ticks = day("600005.SH")
+    early = [{**ticks[0], "time": ticks[0]["time"] + n, "high": 12.9, "low": 9.0, "open": 9.5} for n in range(4)]
+    edge = Edge(Memory(Universe(["600005.SH"]), 60.0), by_first_tick=True)
+    outcomes = [edge.process([Received(1, {"600005.SH": t})], None) for t in [*early, *ticks[1:]]]
+    assert all(o.table is not None for o in outcomes)
+    assert net(outcomes) == (keys([*early, *ticks[1:]]), 0)

@@ -9,7 +9,8 @@ from decimal import Decimal
 import marina_rules as mr
 import pytest
 
-from qmt_orchestration.market.limits import fund_limits, is_st_name, limit_rates, price_limits
+from qmt_orchestration.market.instruments import instrument_of
+from qmt_orchestration.market.limits import is_st_name, limit_rates, limits_of, price_limits
 from qmt_orchestration.market.symbols import Board, fund_of
 
 #: (board, ST, trading day since listing) → scope and market of the oracle; None where it knows none on that date.
@@ -51,13 +52,24 @@ def test_limits_equal_the_dated_rules(board: Board, st: bool, listed_day: int, s
     assert compared > 30
 
 
-@pytest.mark.parametrize(("twenty", "scope"), [(False, "etf"), (True, "etf_20pct"), (False, "reits")])
-@pytest.mark.parametrize("market", ["XSHG", "XSHE"])
-def test_limits_of_funds_have_three_decimals(twenty: bool, scope: str, market: str) -> None:
+@pytest.mark.parametrize(
+    ("symbol", "scope"),
+    [
+        ("510300.SH", "etf"),
+        ("184001.SZ", "etf"),
+        ("588000.SH", "etf_20pct"),
+        ("159915.SZ", "etf_20pct"),
+        ("508000.SH", "reits"),
+        ("180101.SZ", "reits"),
+    ],
+)
+def test_limits_of_funds_have_three_decimals(symbol: str, scope: str) -> None:
+    market = "XSHG" if symbol.endswith("SH") else "XSHE"
     rng = random.Random(f"{scope}{market}")
     for _ in range(200):
         close = rng.randrange(300, 150_000) / 1000
-        ours = fund_limits(close, twenty=twenty)
+        ours = limits_of(instrument_of(symbol), date(2025, 6, 5), close)
+        assert ours is not None
         assert (float(ours.up), float(ours.down)) == mr.limit_price(close, scope, "2025-06-05", market=market), close
 
 
