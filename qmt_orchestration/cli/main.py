@@ -48,7 +48,9 @@ def _say(text: str) -> None:
 def up(
     data_dir: DataDir = None,
     symbols: Annotated[int | None, typer.Option(min=1, max=6000, help="Symbols of the simulated market")] = None,
-    speed: Annotated[float | None, typer.Option(min=0, help="Market seconds per second")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="Market seconds per second; default: as fast as this machine holds")
+    ] = None,
     date: Annotated[str | None, typer.Option(help="Trading day to begin with; default: go on where it stopped")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="Planted fault, e.g. drop-symbols=20@10:15")] = None,
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Without Dagster's webserver and the console")] = False,
@@ -56,10 +58,12 @@ def up(
     """Start everything on this machine and show what flows; Ctrl-C ends it and leaves the data."""
     from qmt_orchestration.services import up as command
 
-    settings = _settings(data_dir, sim_symbols=symbols, sim_speed=speed, sim_faults=tuple(fault) if fault else None)
+    settings = _settings(data_dir, sim_symbols=symbols, sim_faults=tuple(fault) if fault else None)
+    if speed is None and "sim_speed" in settings.model_fields_set:
+        speed = settings.sim_speed
     try:
-        code = command.up(settings, chosen_date=date, ui=not no_ui, say=_say)
-    except (command.UpError, ValueError, _engine_error()) as error:
+        code = command.up(settings, chosen_date=date, speed=speed, ui=not no_ui, say=_say)
+    except (command.UpError, ValueError, OSError, _engine_error()) as error:
         _say(f"qmt up: {error}")
         raise typer.Exit(1) from None
     raise typer.Exit(code)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from qmt_orchestration.market.calendar import horizon, is_trading_day, trading_days
+from qmt_orchestration.market.instruments import Kind, instrument_of
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.simulator import market_data
 from qmt_orchestration.simulator.engine import Callback, Simulation
@@ -26,6 +27,7 @@ from qmt_orchestration.simulator.reference import dividends, instrument
 from qmt_orchestration.simulator.replay import ReplaySource
 from qmt_orchestration.simulator.universe import sectors
 
+_TYPES: Final = {"fund": Kind.FUND, "index": Kind.INDEX, "bond": Kind.CONVERTIBLE}
 PORT: Final = 58609  # only a name: nothing listens, connections stay inside the process
 
 
@@ -89,7 +91,7 @@ class Client:
         self._addr = addr
 
     def registerCommonControlCallback(self, name: str, callback: Callback) -> None:
-        """``watchxtquantstatus``: told when the connection comes and goes."""
+        """``watchxtquantstatus``: called when the connection comes and goes."""
         self._watchers[name] = callback
 
     def connect(self) -> tuple[int, str]:
@@ -139,7 +141,7 @@ class Client:
         return _encode({"tag": "replay" if self._sim.replay else "simulator", "version": "1.0"})
 
     def commonControl(self, function: str, request: bytes) -> bytes:
-        """The named requests that go through one door; unknown ones get an empty document."""
+        """Requests by name; unknown ones get an empty document."""
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "getapiversion": lambda _: {"downloadversion": 1},
             "getfullkline": self._full_kline,
@@ -202,8 +204,9 @@ class Client:
 
     def get_stock_type(self, symbol: str) -> dict[str, bool]:
         """Which kind of instrument it is."""
-        share = symbol in set(self._sim.source.members.shares)
-        return {"stock": share, "fund": symbol[:2] in ("51", "15"), "index": False}
+        kind = instrument_of(symbol).kind
+        known = {name: kind is wanted for name, wanted in _TYPES.items()}
+        return {**known, "stock": symbol in set(self._sim.source.members.shares)}
 
     def get_divid_factors(self, symbol: str, start: str = "", end: str = "") -> dict[str, dict[str, float]]:
         """``{"20250605": {time, interest, stockBonus, …, dr}}``, one entry per ex-date."""

@@ -73,8 +73,11 @@ def qmt_bars(day: MarketDay, period: str) -> Columns:
     """A whole day's bars of all its symbols: arrays (symbols, rows) by field name, price 0 before the first trade."""
     bars: Columns = dict(day.bars())
     rows = len(day.symbols)
-    lots = np.diff((day_cumulative(bars["vol"]) + 50) // 100, axis=1)
-    yuan = np.diff((day_cumulative(bars["amount"]) + 50) // 100, axis=1)
+    traits = day.traits
+    lot, scale = traits.lot[:, None], traits.scale[:, None]
+    lots = np.diff((day_cumulative(bars["vol"]) + lot // 2) // lot, axis=1)
+    paid = traits.yuan(day_cumulative(bars["amount"]), day_cumulative(bars["vol"]))
+    yuan = np.diff(np.floor(paid + 0.5), axis=1)
     prices: Columns = {name: bars[name] for name in ("open", "high", "low", "close")}
     labels: tuple[int, ...] = MINUTE_LABELS
     if period in WINDOWS:
@@ -84,7 +87,7 @@ def qmt_bars(day: MarketDay, period: str) -> Columns:
     elif period == "1d":
         after = day.after_hours.sum(axis=1)
         volume = day.cumulative[:, -1] + after
-        amount = bars["amount"].sum(axis=1) + after * day.final
+        amount = traits.yuan(bars["amount"].sum(axis=1) + after * day.final, volume)
         final = np.where(day.suspended, day.last_close, day.close[:, -1])
         traded = day.day_high[:, -1] > 0
         values = (day.opening(), day.day_high[:, -1], day.day_low[:, -1], final)
@@ -92,12 +95,12 @@ def qmt_bars(day: MarketDay, period: str) -> Columns:
             name: np.where(traded, value, final)[:, None]
             for name, value in zip(("open", "high", "low", "close"), values, strict=True)
         }
-        lots, yuan, labels = ((volume + 50) // 100)[:, None], ((amount + 50) // 100)[:, None], (0,)
+        lots, yuan, labels = ((volume[:, None] + lot // 2) // lot), np.floor(amount + 0.5)[:, None], (0,)
     times = np.array([to_ms(at(day.day, label)) for label in labels])
     shape = (rows, len(labels))
-    close: npt.NDArray[Any] = prices["close"] / 100
-    last = np.broadcast_to(day.last_close[:, None] / 100, (rows, 1))
-    out: Columns = {name: value / 100 for name, value in prices.items()}
+    close: npt.NDArray[Any] = prices["close"] / scale
+    last = np.broadcast_to(day.last_close[:, None] / scale, (rows, 1))
+    out: Columns = {name: value / scale for name, value in prices.items()}
     out |= {
         "time": np.broadcast_to(times, shape),
         "volume": lots,

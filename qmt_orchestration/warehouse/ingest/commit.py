@@ -33,6 +33,7 @@ class Counters:
     retries: int = 0
     last_stored_ms: int = 0
     last_tick_ms: int = 0
+    insert_seconds: float = 0.0
     error: str = ""
     delays: np.ndarray[Any, Any] = field(  # rows by delay callback -> stored, ms
         default_factory=lambda: np.zeros(_LONGEST_MS + 1, dtype=np.int64)
