@@ -16,10 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from qmt_orchestration.cli.access import MISUSE, NOTHING, DataDir, Json, fail, redis_of, settings_of, warehouse_of
+from qmt_orchestration.cli.access import NOTHING, DataDir, Json, fail, redis_of, settings_of, warehouse_of
 from qmt_orchestration.cli.terminal import WIDE, say_json, screen, show
 from qmt_orchestration.client import registry
-from qmt_orchestration.client.errors import QueryError
 from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.stream.fields import number
@@ -95,10 +94,7 @@ def quote(
     from qmt_orchestration.client.newest import DEFAULT_SYMBOL, newest_tick
     from qmt_orchestration.warehouse.client import connect
 
-    try:
-        wanted = normalize_all(symbols or [DEFAULT_SYMBOL])
-    except QueryError as error:
-        fail(str(error), MISUSE)
+    wanted = normalize_all(symbols or [DEFAULT_SYMBOL])
     with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as clickhouse:
         ticks = {symbol: newest_tick(clickhouse, symbol) for symbol in wanted}
     found = [_with_time(tick) for tick in ticks.values() if tick is not None]

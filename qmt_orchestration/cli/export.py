@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qmt_orchestration.cli.access import MISUSE, DataDir, fail, settings_of, warehouse_of
+from qmt_orchestration.cli.access import DataDir, fail, settings_of, warehouse_of
 
 export_app = typer.Typer(help="Bars in the form of other programs.", no_args_is_help=True)
 
@@ -26,7 +26,7 @@ def qlib(
     data_dir: DataDir = None,
 ) -> None:
     """Write a Qlib data folder, or extend one by later days; exit code 1 when nothing is stored of them."""
-    from qmt_orchestration.client.errors import NoDataInRange, QueryError, WarehouseAway
+    from qmt_orchestration.client.errors import NoDataInRange, WarehouseAway
     from qmt_orchestration.export import qlib as command
 
     try:
@@ -36,8 +36,6 @@ def qlib(
             )
     except (NoDataInRange, WarehouseAway) as error:
         fail(str(error))
-    except QueryError as error:
-        fail(str(error), MISUSE)
     typer.echo(
         f"{done.bars:,} bars of {done.symbols:,} symbols, {done.first} … {done.last}, in {target}; its calendar has "
         f"{done.labels:,} labels",

@@ -115,26 +115,30 @@ def bars(
 ) -> None:
     """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook. Exit code 1: there are
     none."""
+    from qmt_orchestration.client import adjust as adjustment
     from qmt_orchestration.client import api
+    from qmt_orchestration.client.bar_queries import period_of
     from qmt_orchestration.client.errors import NoDataInRange, UnknownSymbol, WarehouseAway
+    from qmt_orchestration.client.symbols import normalize_all
 
     if output is not None and output.suffix not in (".csv", ".parquet"):
         fail(f"expected an --output that ends in .csv or .parquet, found {output.name!r}", MISUSE)
     first, last = days.span(date, to or date)
+    wanted, name, how = normalize_all(symbols), period_of(period), adjustment.check(adjust)
+    nothing = f"no {period} bars of {', '.join(wanted)} on {first}" + (f" to {last}" if last != first else "")
     try:
         with warehouse_of(settings_of(data_dir)) as ready:
-            found = api.bars(symbols, first, last, period, adjust, settings=ready)
-    except (NoDataInRange, UnknownSymbol, WarehouseAway) as error:
-        if as_json and not isinstance(error, WarehouseAway):
+            found = api.bars(wanted, first, last, name, how, settings=ready)
+    except (NoDataInRange, UnknownSymbol) as error:
+        if as_json:
             say_json([])
+        fail(f"{nothing}: {error}")
+    except WarehouseAway as error:
         fail(str(error))
-    except ValueError as error:
-        fail(str(error), MISUSE)
     if not len(found):
         if as_json:
             say_json([])
-        until = f" to {last}" if last != first else ""
-        fail(f"no {period} bars of {', '.join(symbols)} on {first}{until}")
+        fail(nothing)
     if output is None:
         _print_bars(found, as_json)
         return

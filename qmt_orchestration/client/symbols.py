@@ -1,8 +1,8 @@
 """Symbols as people write them, to the form of this system: ``sh600519``, ``600519.XSHG``, ``600519`` → ``600519.SH``.
 
 A code without its exchange is accepted where only one exchange uses its number range (600519), and refused with the
-candidates where several do (000001 is Ping An Bank in Shenzhen and the Composite Index in Shanghai). Ranges: the type
-table of the terminal.
+candidates where several do (000001 is Ping An Bank in Shenzhen and the Composite Index in Shanghai). Ranges:
+`market.instruments`.
 """
 
 from __future__ import annotations
@@ -10,33 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from typing import Final, Literal
+from typing import Final
 
 from qmt_orchestration.client.errors import AmbiguousSymbol, BadSymbol
+from qmt_orchestration.market.instruments import Kind, instrument_of
 
-Kind = Literal["stock", "index", "etf", "fund", "bond", "repo"]
-
-#: Number ranges by exchange; the longest prefix that fits decides.
-PREFIXES: Final[dict[str, dict[Kind, tuple[str, ...]]]] = {
-    "SH": {
-        "stock": ("60", "688", "689", "90"),
-        "index": ("000",),
-        "etf": ("510", "511", "512", "513", "515", "516", "517", "518", "520", "530", "56", "588", "589"),
-        "fund": ("50",),
-        "bond": ("009", "010", "019", "020", "110", "111", "113", "118", "132", "137"),
-        "repo": ("204",),
-    },
-    "SZ": {
-        "stock": ("000", "001", "002", "003", "004", "30", "20"),
-        "index": ("39", "98"),
-        "etf": ("158", "159"),
-        "fund": ("16", "180"),
-        "bond": ("117", "12"),
-        "repo": ("131",),
-    },
-    "BJ": {"stock": ("43", "83", "87", "88", "92"), "index": ("899",)},
-}
-MARKETS: Final = tuple(PREFIXES)
+MARKETS: Final = ("SH", "SZ", "BJ")
 _EXCHANGES: Final = {
     "SH": "SH", "XSHG": "SH", "SS": "SH", "SSE": "SH",
     "SZ": "SZ", "XSHE": "SZ", "SZSE": "SZ",
@@ -47,21 +26,9 @@ _BEFORE: Final = re.compile(r"([A-Z]{2,4})\.?(\d{6})")
 _CODE: Final = re.compile(r"\d{6}")
 
 
-def kind_of(symbol: str) -> Kind | None:
-    """What a symbol is by its number range; None when no range fits."""
-    code, _, market = symbol.partition(".")
-    found = [
-        (len(prefix), kind)
-        for kind, prefixes in PREFIXES.get(market, {}).items()
-        for prefix in prefixes
-        if code.startswith(prefix)
-    ]
-    return max(found)[1] if found else None
-
-
 def lot_size_of(symbol: str) -> int:
-    """Units per 手 (lot) of a symbol: 10 for bonds and repos, else 100."""
-    return 10 if kind_of(symbol) in ("bond", "repo") else 100
+    """Units per 手 (lot) of a symbol, by its code."""
+    return instrument_of(symbol).lot_size
 
 
 def normalize(text: str) -> str:
@@ -83,13 +50,21 @@ def normalize(text: str) -> str:
 
 
 def _with_exchange(code: str) -> str:
-    candidates = [f"{code}.{market}" for market in MARKETS if kind_of(f"{code}.{market}")]
+    candidates = candidates_of(code)
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
         raise BadSymbol(f"no exchange has codes like {code}: write the exchange too, like 600519.SH")
-    meanings = ", ".join(f"{symbol} ({kind_of(symbol)})" for symbol in candidates)
+    meanings = ", ".join(f"{symbol} ({instrument_of(symbol).kind.value})" for symbol in candidates)
     raise AmbiguousSymbol(f"{code} is a code of several exchanges: write {meanings}", candidates)
+
+
+def candidates_of(code: str) -> list[str]:
+    """The symbols that a code without its exchange may mean. Bonds have so many ranges that they count only where
+    nothing else has the code."""
+    found = [f"{code}.{market}" for market in MARKETS]
+    found = [symbol for symbol in found if instrument_of(symbol).kind is not Kind.OTHER]
+    return [symbol for symbol in found if instrument_of(symbol).kind is not Kind.BOND] or found
 
 
 def normalize_all(symbols: str | Iterable[str]) -> list[str]:

@@ -10,16 +10,20 @@ from qmt_orchestration.client import reading, sectors
 from qmt_orchestration.client.bar_queries import text
 from qmt_orchestration.client.errors import BadTime, HistoryMissing, UnknownMarket
 from qmt_orchestration.client.moments import EARLIEST_MS, LATEST_MS, Moment, span
-from qmt_orchestration.client.symbols import MARKETS, kind_of
+from qmt_orchestration.client.symbols import MARKETS
 from qmt_orchestration.client.xtdata import _shared
 from qmt_orchestration.client.xtdata._columns import is_intraday
 from qmt_orchestration.client.xtdata._shared import Partial
 from qmt_orchestration.market import calendar
+from qmt_orchestration.market.instruments import Kind, instrument_of
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms, to_ms
 
 _FIRST_CALENDAR_DAY: Final = date(2005, 1, 4)
 _FIRST_HOLIDAY_YEAR: Final = 2015
-_TYPES: Final = {"stock": ("stock",), "index": ("index",), "fund": ("fund",), "etf": ("fund", "etf")}
+_TYPES: Final = {
+    Kind.STOCK: "stock", Kind.INDEX: "index", Kind.FUND: "fund", Kind.CONVERTIBLE: "bond",
+    Kind.BOND: "bond", Kind.REPO: "repo",
+}  # fmt: skip
 #: Details that the instrument list holds where the terminal gave them: column and form.
 _DETAILS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "OpenDate": ("open_date", lambda value: f"{_day(value):%Y%m%d}"),
@@ -70,12 +74,12 @@ def get_instrument_type(stock_code: str, variety_list: Sequence[str] | None = No
     With *variety_list* each kind of it that exists, True or False; ``{}`` for a code of no range.
     """
     (code,) = _shared.chosen_codes(stock_code)
-    kind = kind_of(code)
-    if kind is None:
+    found = instrument_of(code)
+    if found.kind not in _TYPES:
         return {}
-    own = _TYPES.get(kind, (kind,))
-    known = {*_TYPES, "bond", "repo"}
-    return {name: name in own for name in variety_list if name in known} if variety_list else dict.fromkeys(own, True)
+    own = {_TYPES[found.kind], *(("etf",) if found.board == "etf" else ())}
+    known = {*_TYPES.values(), "etf"}
+    return {name: name in own for name in variety_list or sorted(own) if name in known}
 
 
 def get_sector_list() -> list[str]:
