@@ -346,7 +346,7 @@ class Subscriber:
             return  # each attempt would wait for an answer
         try:
             clock = self.terminal.clock()
-            if clock and self.settings.feed == "simulator":
+            if clock and self.settings.feed == "simulator" and not self.settings.sim_clock_in_redis:
                 publish_clock(self.client, *clock)
             self.heartbeat.beat(self._numbers())
         except redis.RedisError as error:

@@ -21,8 +21,11 @@ _HOLD: Final = 0.7  # … above this it stays
 _DEEPEST_CUT: Final = 0.5
 _CUT_PAUSE_S: Final = 14.0  # a new speed takes effect after 2 s, and the percentile covers 10 s …
 _WORSE: Final = 1.3  # … but a figure that becomes so much worse is not the old trouble
+_EASY: Final = 0.55  # … below this it rises fast
 _RAISE: Final = 1.007  # a second
+_RAISE_EASY: Final = 1.012
 _RAISE_NEAR: Final = 1.001  # in the zone around the speed that was too much: a queue shows itself slowly
+_ZONE_S: Final = 600.0  # what was too much ten minutes ago may be bearable now
 _ZONE: Final = (0.85, 1.1)
 _BEHIND_FULL: Final = 1.15 * BEHIND_LIMIT_MINUTES  # it rises evenly, so that less room is needed
 _PEAK_SAMPLES: Final = 15
@@ -72,8 +75,9 @@ class SpeedControl:
             return self._held(delay, peak, Sample(sample.delay_s, peak * _BEHIND_FULL))
         if sample.delay_s is None:
             return Decision(self.speed, f"{_text(self.speed)} ×: no ticks to measure")
-        near = _ZONE[0] < self.speed / self._too_fast < _ZONE[1]
-        self.speed = min(self.speed * (_RAISE_NEAR if near else _RAISE), FASTEST)
+        near = _ZONE[0] < self.speed / self._too_fast < _ZONE[1] and since < _ZONE_S
+        rise = _RAISE_NEAR if near else _RAISE_EASY if max(delay, peak) < _EASY else _RAISE
+        self.speed = min(self.speed * rise, FASTEST)
         if self.speed == FASTEST:
             return Decision(self.speed, f"{_text(self.speed)} ×, the fastest")
         return Decision(self.speed, f"{_text(self.speed)} ×, rising")

@@ -94,11 +94,10 @@ class Simulation:
         return self.clock.now_ms()
 
     def market_clock(self) -> tuple[int, float] | None:
-        """(market time up to which everything was pushed, speed); None in a replay, before the first subscription, and
-        when the clock in Redis is followed, which is the supervisor's."""
-        if self.replay or self._thread is None or (self.clock is not None and self.clock.followed):
+        """(market time up to which everything was pushed, speed); None in a replay and before the first subscription."""
+        if self.replay or self._thread is None:
             return None
-        return self.source.position_ms, self.speed
+        return self.source.position_ms, self.clock.speed if self.clock else self.speed
 
     # -- connections ----------------------------------------------------------------------------------------
 

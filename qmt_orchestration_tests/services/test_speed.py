@@ -71,8 +71,8 @@ def test_the_bounds_hold_and_the_speed_is_what_the_machine_bears(capacity: float
         if now > 120:
             late += (sample.delay_s or 0) > DELAY_LIMIT_S
             behind += sample.behind_minutes > BEHIND_LIMIT_MINUTES
-    assert late <= 25, "in 1.5 % of the seconds, the first approach included"
-    assert behind <= 17
+    assert late <= 16, "in 1 % of the seconds, the first approach included"
+    assert behind <= 16
     steady = speeds[300:]
     assert sum(steady) / len(steady) >= 0.6 * machine.bearable()
 

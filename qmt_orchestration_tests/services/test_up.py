@@ -132,6 +132,8 @@ def test_the_first_minutes_are_whole_and_the_speed_explains_itself(system: Syste
     assert not [reason for reason in state["reasons"] if "console" in reason or "webserver" in reason]
     assert {frame for _, frame in system.bars()}
     assert min(frame for _, frame in system.bars()).strftime("%H:%M") == "09:30"
+    feed = (system.data_dir / "logs" / "subscriber.log").read_text()
+    assert "subscribing again" not in feed, "a feed that flows is left alone"
 
 
 def test_a_second_one_on_the_folder_is_refused(system: System) -> None:
