@@ -15,6 +15,7 @@ from qmt_orchestration.cli import clients, services, warehouse
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.dead_letters import dead_letters_app
+from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.quality import quality
 
 app = typer.Typer(
@@ -112,6 +113,7 @@ app.command()(warehouse.bars)
 app.command()(warehouse.validate)
 app.command()(backfill)
 app.command()(quality)
+app.command()(doctor)
 app.command()(services.agent)
 app.command()(services.status)
 app.command()(services.start)
