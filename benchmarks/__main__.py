@@ -25,6 +25,7 @@ BENCHMARKS = {
     "rebuild": "a day of 24 M ticks to bars and rollups",
     "month": "20 days of the whole market through Dagster's backfill",
     "day": "a whole session as fast as it goes: loss, parts, memory",
+    "backup": "a day to a backup and back into an empty folder",
 }
 
 

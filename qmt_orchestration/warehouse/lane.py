@@ -79,6 +79,7 @@ class Counters:
     retries: int = 0
     last_stored_ms: int = 0
     last_tick_ms: int = 0
+    insert_seconds: float = 0.0
     error: str = ""
 
 
@@ -313,7 +314,9 @@ class Lane(threading.Thread):
         def insert(client: Any) -> None:
             client.raw_insert(self._table, columns, insert_block=payload, settings=settings, fmt="ArrowStream")
 
+        began = time.monotonic()
         self._patiently(insert)
+        self.counters.insert_seconds += time.monotonic() - began
 
     def _patiently(self, action: Callable[[Any], Any]) -> Any:
         """Do *action* with a ClickHouse client; an outage is waited out with the same token, as long as it takes.
