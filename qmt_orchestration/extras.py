@@ -6,6 +6,9 @@ pyproject.toml and the files under deploy/.
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
 from typing import Final
 
 #: Module → extra. A module that is not here belongs to the base installation.
@@ -20,7 +23,6 @@ EXTRA_OF: Final[dict[str, str]] = {
 FEED: Final = (
     "xtquant",
     "redis",
-    "hiredis",
     "pandas",
     "pyarrow",
     "numpy",
@@ -35,7 +37,6 @@ FEED: Final = (
 #: Distributions that `qmt_orchestration.client` runs with: deploy/client/requirements-client.txt.
 CLIENT: Final = (
     "redis",
-    "hiredis",
     "clickhouse-connect",
     "pandas",
     "pyarrow",
@@ -54,3 +55,19 @@ def hint(module: str | None) -> str:
     if extra:
         return f"module {top} is missing: the extra [{extra}] brings it: pip install 'qmt-orchestration[{extra}]'"
     return f"module {top} is missing: the base installation brings it: pip install qmt-orchestration (or pip install .)"
+
+
+def main() -> int:
+    """`python -m qmt_orchestration.extras feed | client`: the ranges of pyproject.toml, as `make lock` pins them."""
+    role = {"feed": FEED, "client": CLIENT}.get(sys.argv[-1])
+    if role is None:
+        sys.stderr.write(f"expected feed or client, found {sys.argv[-1]!r}\n")
+        return 2
+    pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    for requirement, name in re.findall(r'^  "(([A-Za-z0-9-]+)[^"]*)"', pyproject.read_text(), re.MULTILINE):
+        sys.stdout.write(f"{requirement}\n" if name in role else "")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -145,6 +145,13 @@ def main() -> None:
             raise
         _say(f"qmt: {problem}")
         sys.exit(1)
+    except ModuleNotFoundError as error:
+        from qmt_orchestration.extras import hint
+
+        if (error.name or "").startswith("qmt_orchestration"):
+            raise
+        _say(f"qmt: {hint(error.name)}")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
