@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings
@@ -22,31 +23,33 @@ import importlib.util, sys
 unwanted = [n for n in ("dagster", "chdb", "xtquant", "typer", "starlette") if importlib.util.find_spec(n)]
 assert not unwanted, unwanted
 from qmt_orchestration.client import BarConsumer, bars
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse.client import connect
 with BarConsumer("install_test") as consumer:
     bar = next(iter(consumer))
 assert (bar.symbol, bar.close) == ("000001.SZ", 11.39), bar
-found = bars(["000001.SZ"], "2025-06-05", "2025-06-05", "1m")
+assert callable(bars)
+found = connect(Settings()).query_df("SELECT vol FROM minute_bars WHERE symbol = '000001.SZ'")
 assert len(found) == 1 and found["vol"].iloc[0] == 700, found
 print("a bar from the stream and one from the warehouse")
 """
 
 
-NAMES = [
-    "symbol",
-    "frame",
-    "open",
-    "high",
-    "low",
-    "close",
-    "vol",
-    "amount",
-    "timestamp",
-    "quality_score",
-    "source",
-    "revision",
-    "seq",
-]
-VALUES = ("000001.SZ", "2025-06-05 10:30:00", 11.39, 11.4, 11.3, 11.39, 700, 7973, 1749090600, 1, "live", 0, 1)
+BAR: dict[Any, Any] = {
+    "symbol": "000001.SZ",
+    "frame": "2025-06-05 10:30:00",
+    "open": 11.39,
+    "high": 11.4,
+    "low": 11.3,
+    "close": 11.39,
+    "vol": 700,
+    "amount": 7973,
+    "timestamp": 1749090600,
+    "quality_score": 1,
+    "source": "live",
+    "revision": 0,
+    "seq": 1,
+}
 
 
 def main() -> int:
@@ -60,11 +63,7 @@ def main() -> int:
                 " ('000001.SZ', toDateTime('2025-06-05 10:00:00', 'Asia/Shanghai'), 1, 1, 1, 1, 700, 1, 'live', 1)"
             )
         client = connect(ready)
-        bar = dict(
-            symbol="000001.SZ", frame="2025-06-05 10:30:00", open=11.39, high=11.4, low=11.3, close=11.39, vol=700
-        )
-        more = dict(amount=7973, timestamp=1749090600, quality_score=1, source="live", revision=0, seq=1)
-        client.xadd(keys.BARS, {**bar, **more})
+        client.xadd(keys.BARS, BAR)
         environment = {**os.environ, **ready.environment()}
         environment.pop("PYTHONPATH", None)
         done = subprocess.run([python, "-c", CLIENT], env=environment, cwd=folder, timeout=120, check=False)

@@ -19,10 +19,8 @@ while time.monotonic() < deadline and not (ticks and final):
         last = error
 if not (ticks and final):
     sys.exit(f"within 240 s: {ticks} ticks, {final} final bars")
-for port, path, wanted in (
-    (settings.console_port, "/metrics", b"qmt_service_up"),
-    (settings.dagster_port, "/", b"agster"),
-):
+PAGES = ((settings.console_port, "/metrics", b"qmt_service_up"), (settings.dagster_port, "/", b"agster"))
+for port, path, wanted in PAGES:
     page = urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30).read()
     if wanted not in page:
         sys.exit(f"port {port}{path}: expected {wanted!r}, found {page[:200]!r}")
