@@ -162,7 +162,7 @@ def time_zone(settings: Settings, offset: timedelta | None = None) -> Finding:
         return ok("time zone", "UTC+8")
     shown = f"UTC{(local or timedelta()).total_seconds() / 3600:+g}"
     if settings.feed == "xtquant":
-        mend = "set it to (UTC+08:00) Beijing: QMT shows and stores local times"
+        mend = "set it to (UTC+08:00) Beijing: xtquant reckons days in local time"
         return warning("time zone", f"{shown} beside QMT", mend)
     return ok("time zone", f"{shown}; times are stored as {TZ} whatever the machine's zone is")
 
