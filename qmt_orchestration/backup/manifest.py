@@ -59,6 +59,7 @@ class Manifest(_Model):
     created_ms: int
     database: str
     applied: dict[str, str]  # files of warehouse/schema → digest: the version of the schema
+    versions: str  # the statement that makes the table in which `applied` is kept
     tables: dict[str, Table]
     views: dict[str, str] = {}
     functions: dict[str, str] = {}

@@ -75,13 +75,12 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
                 f"database {ready.clickhouse_database} has no tables: is this the right server or folder?"
             )
         known = before.tables if before and before.database == ready.clickhouse_database else {}
-        todo = [part for part in found if part.table in tables and not _unchanged(part, known, target)]
+        found = [part for part in found if part.table in tables]
+        same = {part for part in found if _unchanged(part, known, target, in_files=not server_disk)}
         if not server_disk:
-            _require_space(target, todo)
+            _require_space(target, [part for part in found if part not in same])
         for part in found:
-            if part.table not in tables:
-                continue
-            made = known[part.table].partitions[part.id] if part not in todo else None
+            made = known[part.table].partitions[part.id] if part in same else None
             if made is None and not server_disk:
                 made = _same_content(mover, part, known, target)
             report.kept += made is not None
@@ -100,6 +99,7 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
             created_ms=int(time.time() * 1000),
             database=ready.clickhouse_database,
             applied=_applied(client),
+            versions=_create_of(client, ready.clickhouse_database, "schema_versions"),
             tables=tables,
             **_derived(client, ready.clickhouse_database),
             server_backup=server_backup,
@@ -144,9 +144,11 @@ def _warehouse(settings: Settings, *, database: str | None = None) -> Iterator[t
         raise BackupError(f"ClickHouse: {str(error)[:500]}") from error
 
 
-def _unchanged(part: Found, known: dict[str, Table], target: Path) -> bool:
+def _unchanged(part: Found, known: dict[str, Table], target: Path, *, in_files: bool) -> bool:
     before = known[part.table].partitions.get(part.id) if part.table in known else None
-    return before is not None and before.state == part.state and _present(before, target)
+    if before is None or before.state != part.state:
+        return False
+    return _present(before, target) if in_files else before.file is None
 
 
 def _present(before: Partition, target: Path) -> bool:
@@ -202,6 +204,11 @@ def _on_disk(place: str) -> str:
 def _applied(client: Any) -> dict[str, str]:
     query = "SELECT name, argMax(digest, at) FROM schema_versions GROUP BY name ORDER BY name"
     return dict(client.query(query).result_rows)
+
+
+def _create_of(client: Any, database: str, table: str) -> str:
+    query = "SELECT create_table_query FROM system.tables WHERE database = {db:String} AND name = {table:String}"
+    return str(client.query(query, parameters={"db": database, "table": table}).first_row[0])
 
 
 def _derived(client: Any, database: str) -> dict[str, dict[str, str]]:
@@ -288,10 +295,7 @@ def _restore_tables(client: Any, mover: Mover, saved: Manifest, report: Report, 
             report.rows, report.megabytes = report.rows + partition.rows, report.megabytes + partition.raw_bytes / 1e6
     for statement in saved.views.values():  # after the rows: they would be derived a second time
         client.command(statement)
-    client.command(
-        "CREATE TABLE schema_versions (name String, digest String, at DateTime64(3) DEFAULT now64(3))"
-        " ENGINE = ReplacingMergeTree(at) ORDER BY name"
-    )
+    client.command(saved.versions)
     plain = [[name, digest] for name, digest in saved.applied.items() if not name.endswith(".view.sql")]
     if plain:  # views are made again by `migrate`
         client.insert("schema_versions", plain, column_names=["name", "digest"])

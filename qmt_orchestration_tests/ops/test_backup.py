@@ -254,6 +254,7 @@ def test_a_server_makes_its_own_backup_on_top_of_the_last_one(tmp_path: Path) ->
             put(client, DAYS[1])
             account = run.backup(settings, tmp_path / "backup", silent, server_disk="backups")
         assert account["tables"]["ticks"] == 800
+        assert account["kept"] > 0, "a partition that has not changed is not counted again"
         assert len(list(disk.iterdir())) == 2
         assert not (tmp_path / "backup" / "clickhouse").exists(), "the rows stay on the server's disk"
         run.restore(settings, tmp_path / "backup", silent, overwrite=True)
