@@ -21,6 +21,7 @@ from qmt_orchestration.backup import dagster_home, manifest
 from qmt_orchestration.backup.manifest import BackupError, Manifest, Partition, Table
 from qmt_orchestration.backup.partitions import Found, Mover, sql
 from qmt_orchestration.local import engines
+from qmt_orchestration.services.lock import try_lock
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration.warehouse.migrate import migrate, schema_digests
@@ -115,8 +116,6 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
 @contextmanager
 def _alone(target: Path) -> Iterator[None]:
     """The target made, private, writable and ours alone."""
-    from qmt_orchestration.services.__main__ import try_lock
-
     try:
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (target / manifest.LOCK).open("a+")
@@ -329,13 +328,10 @@ def _require_schema(saved: Manifest) -> None:
 @contextmanager
 def _stopped(settings: Settings) -> Iterator[None]:
     """Nothing of `qmt up` or an agent may write to the folder meanwhile."""
-    from qmt_orchestration.services.__main__ import try_lock
-
     settings.run_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.run_dir / "up.lock").open("a+") as up, (settings.run_dir / "agent.lock").open("a+") as agent:
-        for name, file in (("`qmt up`", up), ("an agent", agent)):
-            if not try_lock(file):
-                raise BackupError(f"{name} works on {settings.data_dir}: stop it before a restore")
+    with (settings.run_dir / "agent.lock").open("a+") as lock:
+        if not try_lock(lock):
+            raise BackupError(f"`qmt up` or an agent works on {settings.data_dir}: stop it before a restore")
         yield
 
 

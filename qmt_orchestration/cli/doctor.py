@@ -76,16 +76,16 @@ def _ports(settings: Settings) -> Iterator[Finding]:
             wanted, running = getattr(settings, f"{name}_port"), engines.find(settings, name)
             listens = running is not None and running.port == wanted
             yield machine.port(wanted, f"the embedded {name}", f"QMT_{name.upper()}_PORT", ours=listens)
-    ours = _up_runs(settings)
+    ours = _agent_runs(settings)
     yield machine.port(settings.dagster_port, "Dagster's pages", "QMT_DAGSTER_PORT", ours=ours)
     yield machine.port(settings.console_port, "the console", "QMT_CONSOLE_PORT", ours=ours)
 
 
-def _up_runs(settings: Settings) -> bool:
-    """Whether `qmt up` works on this data folder now."""
-    from qmt_orchestration.services.__main__ import try_lock
+def _agent_runs(settings: Settings) -> bool:
+    """Whether `qmt up` or an agent works on this data folder now."""
+    from qmt_orchestration.services.lock import try_lock
 
-    path = settings.run_dir / "up.lock"
+    path = settings.run_dir / "agent.lock"
     if not path.exists():
         return False
     with path.open("a+") as lock:

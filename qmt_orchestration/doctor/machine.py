@@ -74,15 +74,15 @@ def _problem(name: str, requirement: str) -> str:
 
 
 def port(number: int, name: str, setting: str, *, ours: bool) -> Finding:
-    """Whether a port that this host is to listen on is free; *ours*: what listens there is the service itself."""
-    if ours:
-        return ok("ports", f"{number}: {name} listens")
+    """Whether a port that this host is to listen on is free; *ours*: what may listen there is the service itself."""
     with socket.socket() as probe:
         if os.name != "nt":  # there the option lets two programs share a port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", number))
         except OSError as problem:
+            if ours:
+                return ok("ports", f"{number}: {name} listens")
             return error(
                 "ports", f"{number}, wanted by {name}, is in use ({problem.strerror})", f"free it, or set {setting}"
             )

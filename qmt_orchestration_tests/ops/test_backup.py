@@ -22,6 +22,7 @@ from qmt_orchestration.backup.manifest import BackupError
 from qmt_orchestration.backup.partitions import Mover
 from qmt_orchestration.cli.main import app
 from qmt_orchestration.local import engines
+from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration.warehouse.migrate import migrate
@@ -168,6 +169,8 @@ def test_existing_data_are_kept_unless_told(source: Settings, saved: Path, tmp_p
         run.restore(there, saved, silent)
     with engines.ensure(there, names=("clickhouse",)) as ready, connect(ready) as client:
         put(client, "2025-06-09")
+        with only_one(there.run_dir / "agent.lock"), pytest.raises(BackupError, match="stop it before"):
+            run.restore(there, saved, silent, overwrite=True)
         account = run.restore(there, saved, silent, overwrite=True)
         assert account["rows"] > 0
         assert client.query("SELECT count() FROM ticks").first_row[0] == 800, (
