@@ -36,6 +36,7 @@ from qmt_orchestration.services.registry import SERVICES
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.groups import group_lag
 from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, read_all
 
@@ -48,12 +49,17 @@ Beat = Mapping[str, str]
 
 
 class SystemCollector(Collector):
-    """Every metric of the system. *host*: only services of that host; *warehouse*: makes a ClickHouse client."""
+    """Every metric of the system. *host*: only services of that host; *warehouse*: makes a ClickHouse client.
+
+    Without a *client* of Redis it connects at the first scrape, and again after an error: the embedded server may come
+    back on another port.
+    """
 
     def __init__(
-        self, settings: Settings, client: Any, *, host: str = "", warehouse: Callable[[], Any] | None = None
+        self, settings: Settings, client: Any = None, *, host: str = "", warehouse: Callable[[], Any] | None = None
     ) -> None:
-        self._settings, self._redis, self._host, self._warehouse = settings, client, host, warehouse
+        self._settings, self._host, self._warehouse = settings, host, warehouse
+        self._given = self._redis = client
         self._lock = threading.Lock()
         self._cached: list[Metric] = []
         self._until = 0.0
@@ -79,7 +85,7 @@ class SystemCollector(Collector):
                 found = list(read())
             except (redis.RedisError, OSError, _clickhouse_error()) as error:
                 log.warning("no metrics from %s: %s", source, str(error)[:300])
-                found = []
+                found, self._redis = [], self._given
                 failed.add_metric([source], 1)
             else:
                 failed.add_metric([source], 0)
@@ -89,6 +95,8 @@ class SystemCollector(Collector):
     # -- Redis -------------------------------------------------------------------------------------------------
 
     def _from_redis(self) -> Iterator[Metric]:
+        if self._redis is None:
+            self._redis = connect(self._settings, retries=0)
         beats = [beat for beat in read_all(self._redis) if self._host in ("", beat["host"])]
         yield from feed_metrics([beat for beat in beats if beat["service"] == "subscriber"])
         yield from writer_metrics([beat for beat in beats if beat["service"] == "writer"])
@@ -214,7 +222,7 @@ def number(beat: Beat, name: str) -> float | None:
 
 
 def make_registry(
-    settings: Settings, client: Any, *, host: str = "", warehouse: Callable[[], Any] | None = None
+    settings: Settings, client: Any = None, *, host: str = "", warehouse: Callable[[], Any] | None = None
 ) -> CollectorRegistry:
     """A registry with everything; `prometheus_client.generate_latest` renders it."""
     registry = CollectorRegistry(auto_describe=False)
@@ -233,7 +241,7 @@ class AgentProcess(Collector):
         )
 
 
-def start_metrics_server(settings: Settings, client: Any) -> Callable[[], None]:
+def start_metrics_server(settings: Settings, client: Any = None) -> Callable[[], None]:
     """Serve this host's metrics on `QMT_METRICS_BIND`:`QMT_METRICS_PORT` in a thread; returns what ends it.
 
     A port in use is a warning, not an end: the agent's work is more important than its metrics. Port 0 switches it off.

@@ -163,7 +163,7 @@ def test_an_agent_serves_its_own_host_on_loopback(settings: Settings, redis_clie
     Heartbeat(redis_client, own, "agent").beat({"services": "subscriber,gateway"})
     Heartbeat(redis_client, own, "subscriber").beat({"received": 7})
     Heartbeat(redis_client, own.model_copy(update={"host_name": "h2"}), "writer").beat({"inserts": 1})
-    stop = start_metrics_server(own, redis_client)
+    stop = start_metrics_server(own)
     try:
         connection = http.client.HTTPConnection("127.0.0.1", own.metrics_port, timeout=10)
         connection.request("GET", "/metrics")
