@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.common import DAY, WHOLE_MARKET, fresh
 from benchmarks.rebuild import fill_day
 from benchmarks.report import Figure
-from qmt_orchestration.backup import run as backups
+from qmt_orchestration.backup.restore import restore
+from qmt_orchestration.backup.save import backup
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect
@@ -21,10 +22,10 @@ def run(quick: bool) -> list[Figure]:
             fill_day(client, DAY, 103 if quick else WHOLE_MARKET)
             bars.finalize(client, DAY)
         local, target = ready.model_copy(update={"clickhouse_url": ""}), Path(folder) / "backup"
-        out = backups.backup(local, target, _silent)
-        again = backups.backup(local, target, _silent)
+        out = backup(local, target, _silent)
+        again = backup(local, target, _silent)
         size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
-        back = backups.restore(Settings(data_dir=Path(folder) / "new", feed="simulator"), target, _silent)
+        back = restore(Settings(data_dir=Path(folder) / "new", feed="simulator"), target, _silent)
     return [
         Figure("backup of a day of ticks and minute bars", out["mb_per_second"], "MB/s", "≥ 100 MB/s",
                out["mb_per_second"] >= 100),

@@ -24,11 +24,11 @@ def backup(
 
     The last line is JSON. It may run beside everything else; an interrupted backup leaves the last one whole.
     """
-    from qmt_orchestration.backup import run
+    from qmt_orchestration.backup import save
     from qmt_orchestration.backup.manifest import BackupError
 
     try:
-        done = run.backup(_settings(data_dir), target, _say, server_disk=server_disk)
+        done = save.backup(_settings(data_dir), target, _say, server_disk=server_disk)
     except BackupError as error:
         _say(f"qmt backup: {error}")
         raise typer.Exit(1) from None
@@ -44,15 +44,15 @@ def restore(
     ] = False,
 ) -> None:
     """Put a backup back and compare rows and sums of every table and partition with it. The last line is JSON."""
-    from qmt_orchestration.backup import run
+    from qmt_orchestration.backup import restore as command
     from qmt_orchestration.backup.manifest import BackupError
 
     try:
         if check:
-            found = run.check(source)
+            found = command.check(source)
             done = {"files": sum(1 for _ in found.files()), "bytes": sum(file.size for file in found.files())}
         else:
-            done = run.restore(_settings(data_dir), source, _say, overwrite=overwrite)
+            done = command.restore(_settings(data_dir), source, _say, overwrite=overwrite)
     except BackupError as error:
         _say(f"qmt restore: {error}")
         raise typer.Exit(1) from None

@@ -17,9 +17,11 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from qmt_orchestration.backup import dagster_home, manifest, run
+from qmt_orchestration.backup import dagster_home, manifest
 from qmt_orchestration.backup.manifest import BackupError
 from qmt_orchestration.backup.partitions import Mover
+from qmt_orchestration.backup.restore import check, differences, restore
+from qmt_orchestration.backup.save import backup
 from qmt_orchestration.cli.main import app
 from qmt_orchestration.local import engines
 from qmt_orchestration.services.lock import only_one
@@ -76,7 +78,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture
 def saved(source: Settings, tmp_path: Path) -> Path:
     """A backup of `source`."""
-    run.backup(source, tmp_path / "backup", silent)
+    backup(source, tmp_path / "backup", silent)
     return tmp_path / "backup"
 
 
@@ -84,7 +86,7 @@ def test_a_restore_into_an_empty_folder_is_equal_per_table_and_partition(
     source: Settings, saved: Path, tmp_path: Path
 ) -> None:
     empty = Settings(data_dir=tmp_path / "new")
-    account = run.restore(empty, saved, silent)
+    account = restore(empty, saved, silent)
     assert account["tables"]["ticks"] == 800
     assert account["tables"]["bars_1m"] == 80
     with engines.ensure(empty, names=("clickhouse",)) as there, connect(there) as new, connect(source) as old:
@@ -97,10 +99,10 @@ def test_a_restore_into_an_empty_folder_is_equal_per_table_and_partition(
         mover = Mover(new, "qmt", saved, local=True)
         found = manifest.read(saved)
         assert found is not None
-        assert run.differences(mover, found) == []
+        assert differences(mover, found) == []
         new.command("ALTER TABLE ticks DELETE WHERE symbol = '600001.SH' SETTINGS mutations_sync = 1")
         new.command("ALTER TABLE bars_1m UPDATE close = 3 WHERE symbol = '600002.SH' SETTINGS mutations_sync = 1")
-        wrong = "\n".join(run.differences(mover, found))
+        wrong = "\n".join(differences(mover, found))
         assert "ticks 20250605: expected 400 rows, found 390" in wrong
         assert "bars_1m 20250606: 40 rows as saved, but their content differs" in wrong
     with closing(sqlite3.connect(tmp_path / "new/dagster/history/runs.db")) as runs:
@@ -109,15 +111,15 @@ def test_a_restore_into_an_empty_folder_is_equal_per_table_and_partition(
 
 def test_only_what_changed_is_written_again(source: Settings, tmp_path: Path) -> None:
     target = tmp_path / "backup"
-    first = run.backup(source, target, silent)
-    again = run.backup(source, target, silent)
+    first = backup(source, target, silent)
+    again = backup(source, target, silent)
     assert (again["written"], again["kept"]) == (0, first["partitions"])
     with connect(source) as client:
         client.command("OPTIMIZE TABLE ticks PARTITION 20250605 FINAL")
-        assert run.backup(source, target, silent)["written"] == 0, "merged parts, the same rows"
+        assert backup(source, target, silent)["written"] == 0, "merged parts, the same rows"
         client.command("INSERT INTO bars_1m SELECT * REPLACE (9 AS close, 2 AS version) FROM bars_1m WHERE vol = 7")
         said: list[str] = []
-        third = run.backup(source, target, said.append)
+        third = backup(source, target, said.append)
     assert third["written"] == 2
     assert {line.split(":")[0] for line in said} == {"bars_1m 20250605", "bars_1m 20250606"}
     files = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
@@ -150,7 +152,7 @@ def test_a_damaged_backup_is_refused_before_anything_is_changed(saved: Path, tmp
         text = (saved / "manifest.json").read_text()
         (saved / "manifest.json").write_text(text[: len(text) // 2])
     with pytest.raises(BackupError, match="damaged"):
-        run.restore(Settings(data_dir=tmp_path / "new"), saved, silent)
+        restore(Settings(data_dir=tmp_path / "new"), saved, silent)
     assert not (tmp_path / "new" / "clickhouse").exists()
 
 
@@ -159,19 +161,19 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(saved: Path, tmp_path:
     (tmp_path / "passwd").write_text("x")
     path.write_text(path.read_text().replace('"settings.json"', '"../passwd"'))
     with pytest.raises(BackupError, match="outside"):
-        run.check(saved)
+        check(saved)
 
 
 def test_existing_data_are_kept_unless_told(source: Settings, saved: Path, tmp_path: Path) -> None:
     there = Settings(data_dir=tmp_path / "new")
-    run.restore(there, saved, silent)
+    restore(there, saved, silent)
     with pytest.raises(BackupError, match="--overwrite"):
-        run.restore(there, saved, silent)
+        restore(there, saved, silent)
     with engines.ensure(there, names=("clickhouse",)) as ready, connect(ready) as client:
         put(client, "2025-06-09")
         with only_one(there.run_dir / "agent.lock"), pytest.raises(BackupError, match="stop it before"):
-            run.restore(there, saved, silent, overwrite=True)
-        account = run.restore(there, saved, silent, overwrite=True)
+            restore(there, saved, silent, overwrite=True)
+        account = restore(there, saved, silent, overwrite=True)
         assert account["rows"] > 0
         assert client.query("SELECT count() FROM ticks").first_row[0] == 800, (
             "as saved, without the day that came after"
@@ -181,12 +183,12 @@ def test_existing_data_are_kept_unless_told(source: Settings, saved: Path, tmp_p
 def test_a_newer_schema_and_another_database_are_refused(saved: Path, tmp_path: Path) -> None:
     there = Settings(data_dir=tmp_path / "new")
     with pytest.raises(BackupError, match="QMT_CLICKHOUSE_DATABASE=qmt"):
-        run.restore(there.model_copy(update={"clickhouse_database": "other"}), saved, silent)
+        restore(there.model_copy(update={"clickhouse_database": "other"}), saved, silent)
     path = saved / "manifest.json"
     name = next(iter(json.loads(path.read_text())["applied"]))
     path.write_text(path.read_text().replace(f'"{name}"', '"999_future.sql"'))
     with pytest.raises(BackupError, match=r"999_future\.sql"):
-        run.restore(there, saved, silent)
+        restore(there, saved, silent)
 
 
 def test_targets_that_cannot_be_written_or_are_too_small(
@@ -194,11 +196,11 @@ def test_targets_that_cannot_be_written_or_are_too_small(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BackupError, match="choose another --target"):
-        run.backup(source, tmp_path / "file" / "backup", silent)
+        backup(source, tmp_path / "file" / "backup", silent)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     with pytest.raises(BackupError, match="free"):
-        run.backup(source, tmp_path / "small", silent)
+        backup(source, tmp_path / "small", silent)
     assert not (tmp_path / "small" / "manifest.json").exists()
 
 
@@ -212,7 +214,7 @@ def test_a_disk_that_fills_up_leaves_the_last_backup_whole(
     if mounted.returncode:
         pytest.skip("needs the right to mount a small file system")
     try:
-        run.backup(source, target, silent)
+        backup(source, target, silent)
         before = (target / "manifest.json").read_bytes()
         usage = shutil.disk_usage(target)
         (target / "ballast").write_bytes(b"x" * (usage.free - 8192))
@@ -220,9 +222,9 @@ def test_a_disk_that_fills_up_leaves_the_last_backup_whole(
         with connect(source) as client:
             put(client, "2025-06-10", rows=4000)
         with pytest.raises(BackupError, match=r"ticks|small"):
-            run.backup(source, target, silent)
+            backup(source, target, silent)
         assert (target / "manifest.json").read_bytes() == before
-        run.check(target)
+        check(target)
     finally:
         subprocess.run(["umount", str(target)], check=False)
 
@@ -233,12 +235,12 @@ def test_over_http_a_backup_is_the_same(source: Settings, tmp_path: Path) -> Non
     assert found is not None
     remote = source.model_copy(update={"clickhouse_url": found.url})
     target = tmp_path / "backup"
-    account = run.backup(remote, target, silent)
+    account = backup(remote, target, silent)
     assert account["written"] == account["partitions"] > 0
     there = Settings(data_dir=tmp_path / "new")
     with engines.ensure(there, names=("clickhouse",)) as ready:
         served = there.model_copy(update={"clickhouse_url": ready.clickhouse_url})
-        assert run.restore(served, target, silent)["rows"] == account["rows"]
+        assert restore(served, target, silent)["rows"] == account["rows"]
 
 
 def test_a_server_makes_its_own_backup_on_top_of_the_last_one(tmp_path: Path) -> None:
@@ -253,19 +255,19 @@ def test_a_server_makes_its_own_backup_on_top_of_the_last_one(tmp_path: Path) ->
         migrate(settings)
         with connect(settings) as client:
             put(client, DAYS[0])
-            run.backup(settings, tmp_path / "backup", silent, server_disk="backups")
+            backup(settings, tmp_path / "backup", silent, server_disk="backups")
             put(client, DAYS[1])
-            account = run.backup(settings, tmp_path / "backup", silent, server_disk="backups")
+            account = backup(settings, tmp_path / "backup", silent, server_disk="backups")
         assert account["tables"]["ticks"] == 800
         assert account["kept"] > 0, "a partition that has not changed is not counted again"
         assert len(list(disk.iterdir())) == 2
         assert not (tmp_path / "backup" / "clickhouse").exists(), "the rows stay on the server's disk"
-        run.restore(settings, tmp_path / "backup", silent, overwrite=True)
+        restore(settings, tmp_path / "backup", silent, overwrite=True)
         with connect(settings) as client:
             assert client.query("SELECT count() FROM ticks").first_row[0] == 800
             assert client.query("SELECT count() FROM minute_bars").first_row[0] == 80
         with pytest.raises(BackupError, match="--server-disk"):
-            run.backup(settings, tmp_path / "backup", silent, server_disk="x'); DROP")
+            backup(settings, tmp_path / "backup", silent, server_disk="x'); DROP")
     finally:
         server.terminate()
         server.wait(30)
