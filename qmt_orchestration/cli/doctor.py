@@ -60,6 +60,7 @@ def examine(settings: Settings, role: Role) -> Iterator[Finding]:
     if role in ("all", "feed"):
         yield terminal.xtquant(settings)
     if role in ("all", "warehouse"):
+        yield from servers.embedded(settings)
         yield from _ports(settings)
     yield from _redis(settings, role)
     if role != "feed":

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,28 @@ CLICKHOUSE_MINIMUM: Final = (24, 3)  # the analyzer that the rule of a bar is wr
 CLICKHOUSE_REPLACES: Final = (26, 6, 1, 962)  # before: replaced parts of plain MergeTree may return after a restart
 CLOCK_MS: Final = 1000
 ANSWER_SECONDS: Final = 5
+
+
+# -- the embedded engines --------------------------------------------------------------------------------------------
+
+
+def embedded(settings: Settings) -> list[Finding]:
+    """Whether the engines that no URL replaces can be started here."""
+    from qmt_orchestration.local.redis_server import NoRedisBinary, find_binary
+
+    findings = []
+    if not settings.redis_url:
+        try:
+            findings.append(ok("embedded redis", find_binary()))
+        except NoRedisBinary as problem:
+            findings.append(error("embedded redis", str(problem), "install Redis, or set QMT_REDIS_URL"))
+    if not settings.clickhouse_url:
+        if sys.platform != "win32" and importlib.util.find_spec("chdb"):
+            findings.append(ok("embedded clickhouse", "chdb is installed"))
+        else:
+            found = hint("chdb") if sys.platform != "win32" else "there is none on Windows"
+            findings.append(error("embedded clickhouse", found, "install it, or set QMT_CLICKHOUSE_URL"))
+    return findings
 
 
 # -- Redis -----------------------------------------------------------------------------------------------------------
@@ -172,8 +194,7 @@ def _schema(settings: Settings, client: Any) -> Finding:
     query = "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'schema_versions'"
     if not client.query(query, parameters={"db": settings.clickhouse_database}).first_row[0]:
         return warning("schema", f"database {settings.clickhouse_database} has no tables yet", "qmt migrate")
-    folder = resources.files("qmt_orchestration.warehouse") / "schema"
-    wanted = {item.name for item in folder.iterdir() if item.name.endswith(".sql")}
+    wanted = set(schema_digests())
     names = "SELECT name FROM {db:Identifier}.schema_versions"
     done = {row[0] for row in client.query(names, parameters={"db": settings.clickhouse_database}).result_rows}
     if missing := sorted(wanted - done):

@@ -24,6 +24,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.migrate import schema_digests
 from qmt_orchestration_tests.helpers import free_port, wait_until
 
 app = typer.Typer()
@@ -187,9 +188,11 @@ def test_clocks_apart_are_an_error_and_a_slow_answer_is_not() -> None:
 def test_clickhouse_with_and_without_its_tables(settings: Settings, clickhouse: Any) -> None:
     found = servers.clickhouse_findings(settings, lambda: connect_clickhouse(settings, database=""))
     assert {f.level for f in found if f.check != "clickhouse disk"} == {Level.OK}, found
-    clickhouse.command("ALTER TABLE schema_versions DELETE WHERE name LIKE '001%' SETTINGS mutations_sync = 1")
+    first = min(schema_digests())
+    delete = "ALTER TABLE schema_versions DELETE WHERE name = {name:String} SETTINGS mutations_sync = 1"
+    clickhouse.command(delete, parameters={"name": first})
     found = servers.clickhouse_findings(settings, lambda: connect_clickhouse(settings, database=""))
-    needs_mending(only(found, "schema"), Level.ERROR, "001", "qmt migrate")
+    needs_mending(only(found, "schema"), Level.ERROR, first, "qmt migrate")
     empty = settings.model_copy(update={"clickhouse_database": "nothing_here"})
     found = servers.clickhouse_findings(empty, lambda: connect_clickhouse(empty, database=""))
     needs_mending(only(found, "schema"), Level.WARNING, "qmt migrate")
@@ -204,6 +207,16 @@ def test_clickhouse_absent_too_old_or_full() -> None:
     assert servers.clickhouse_version("26.9.1.1").level is Level.OK
     needs_mending(servers.clickhouse_disk("default", int(1e9), int(100e9)), Level.ERROR, "inserts fail")
     needs_mending(servers.clickhouse_disk("default", int(9e9), int(100e9)), Level.WARNING)
+
+
+def test_engines_that_cannot_be_started_here_say_what_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {finding.level for finding in servers.embedded(Settings())} == {Level.OK}
+    assert servers.embedded(Settings(redis_url="redis://h:1/0", clickhouse_url="http://h:1")) == []
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    redis, clickhouse = servers.embedded(Settings())
+    needs_mending(redis, Level.ERROR, "6.2", "QMT_REDIS_URL")
+    needs_mending(clickhouse, Level.ERROR, "[embedded]", "QMT_CLICKHOUSE_URL")
 
 
 def test_dagster_storage_that_is_not_there_or_broken(tmp_path: Path) -> None:
