@@ -16,6 +16,7 @@ from qmt_orchestration.doctor import Finding, error, ok, warning
 from qmt_orchestration.extras import hint
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.warehouse.migrate import schema_digests
 
 REDIS_MINIMUM: Final = (6, 2)  # XAUTOCLAIM, XTRIM MINID
 CLICKHOUSE_MINIMUM: Final = (24, 3)  # the analyzer that the rule of a bar is written for is the default from here on
