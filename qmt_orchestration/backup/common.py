@@ -16,8 +16,9 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from qmt_orchestration.backup.manifest import BackupError, Manifest
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.warehouse.client import connect
+from qmt_orchestration.warehouse.client import connect, error_code
 
+_UNKNOWN_DATABASE: Final = 81
 NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 Say = Callable[[str], None]
 
@@ -54,6 +55,11 @@ def warehouse(settings: Settings, *, database: str | None = None) -> Iterator[tu
         ):
             yield ready, client
     except (engines.EngineError, ClickHouseError) as error:
+        if error_code(error) == _UNKNOWN_DATABASE:
+            raise BackupError(
+                f"{settings.clickhouse_url or settings.data_dir} has no database {settings.clickhouse_database}: choose "
+                "its folder with --data-dir (QMT_DATA_DIR), or its server with QMT_CLICKHOUSE_URL"
+            ) from error
         raise BackupError(f"ClickHouse: {str(error)[:500]}") from error
 
 

@@ -300,6 +300,9 @@ def test_the_commands_say_what_is_wrong(tmp_path: Path, saved: Path) -> None:
     wrong = CliRunner().invoke(app, ["restore", "--source", str(tmp_path / "nothing"), "--data-dir", str(tmp_path)])
     assert wrong.exit_code == 1
     assert "manifest.json" in wrong.output
+    empty = CliRunner().invoke(app, ["backup", "--target", str(tmp_path / "b"), "--data-dir", str(tmp_path / "empty")])
+    assert empty.exit_code == 1
+    assert "has no database qmt" in empty.output
     right = CliRunner().invoke(app, ["restore", "--check", "--source", str(saved)])
     assert right.exit_code == 0
     assert json.loads(right.stdout)["files"] > 3
