@@ -26,6 +26,7 @@ CREATE ROLE IF NOT EXISTS qmt_service SETTINGS PROFILE 'qmt_write';
 GRANT SELECT ON qmt.* TO qmt_service;
 GRANT INSERT ON qmt.ticks TO qmt_service;
 GRANT INSERT ON qmt.ticks_rejected TO qmt_service;
+GRANT SELECT ON system.parts TO qmt_service; -- the console's metrics: the newest bar, from the parts' bounds
 
 -- Dagster: the tables' owner. It migrates the schema, finalizes, backfills, checks, and drops old partitions.
 CREATE ROLE IF NOT EXISTS qmt_owner SETTINGS PROFILE 'qmt_write';
@@ -34,6 +35,7 @@ GRANT SELECT ON system.parts TO qmt_owner;
 GRANT SELECT ON system.tables TO qmt_owner;
 GRANT SELECT ON system.columns TO qmt_owner;
 GRANT SELECT ON system.disks TO qmt_owner;
+GRANT BACKUP ON qmt.* TO qmt_owner; -- qmt backup --server-disk
 
 -- NOT IDENTIFIED AT ALL would let anybody in: until a password is set, nobody can log in from anywhere.
 CREATE USER IF NOT EXISTS qmt_writer HOST NONE DEFAULT ROLE qmt_service;

@@ -57,8 +57,8 @@ def warehouse(settings: Settings, *, database: str | None = None) -> Iterator[tu
     except (engines.EngineError, ClickHouseError) as error:
         if error_code(error) == _UNKNOWN_DATABASE:
             raise BackupError(
-                f"{settings.clickhouse_url or settings.data_dir} has no database {settings.clickhouse_database}: choose "
-                "its folder with --data-dir (QMT_DATA_DIR), or its server with QMT_CLICKHOUSE_URL"
+                f"{settings.clickhouse_url or settings.data_dir} has no database {settings.clickhouse_database}: "
+                "choose its folder with --data-dir (QMT_DATA_DIR), or its server with QMT_CLICKHOUSE_URL"
             ) from error
         raise BackupError(f"ClickHouse: {str(error)[:500]}") from error
 

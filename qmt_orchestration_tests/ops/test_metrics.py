@@ -18,6 +18,8 @@ import yaml
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from qmt_orchestration.doctor import Level
+from qmt_orchestration.doctor.servers import clickhouse_findings
 from qmt_orchestration.market.sessions import SHANGHAI, to_ms
 from qmt_orchestration.services import metrics
 from qmt_orchestration.services.metrics import make_registry, start_metrics_server
@@ -27,9 +29,11 @@ from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, Heartbeat
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.migrate import migrate
 from qmt_orchestration.warehouse.writer import delay_histogram
 from qmt_orchestration_tests.client.market import DAY, FRAMES, minute, store
 from qmt_orchestration_tests.helpers import free_port
+from qmt_orchestration_tests.services.test_deploy import served_as
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 PROMISED = {
@@ -156,6 +160,20 @@ def test_a_source_that_is_away_is_told_and_the_others_go_on(settings: Settings, 
     away = settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{free_port()}/0"})
     samples = parse(generate_latest(make_registry(away, connect(away, retries=0))).decode())
     assert value(samples, "qmt_scrape_error", source="redis") == 1
+
+
+def test_the_roles_of_the_services_may_read_what_is_measured_and_examined(
+    settings: Settings, redis_client: Any
+) -> None:
+    with served_as("qmt_owner", settings) as owner:
+        migrate(owner)
+        found = clickhouse_findings(owner, lambda: connect_clickhouse(owner, database=""))
+        assert {finding.level for finding in found if finding.check != "clickhouse disk"} == {Level.OK}, found
+    with served_as("qmt_service", settings) as service, connect_clickhouse(service) as client:
+        samples = parse(generate_latest(make_registry(service, redis_client, warehouse=lambda: client)).decode())
+        assert value(samples, "qmt_scrape_error", source="clickhouse") == 0
+        found = clickhouse_findings(service, lambda: connect_clickhouse(service, database=""))
+        assert not [finding for finding in found if finding.level is Level.ERROR], found
 
 
 def test_an_agent_serves_its_own_host_on_loopback(settings: Settings, redis_client: Any) -> None:
