@@ -23,6 +23,7 @@ BENCHMARKS = {
     "final": "minutes made final by Dagster's daemon",
     "clients": "50 broadcast clients at real speed",
     "rebuild": "a day of 24 M ticks to bars and rollups",
+    "peers": "the same recorded ticks through other aggregators (their packages in .venv/peers)",
     "month": "20 days of the whole market through Dagster's backfill",
     "day": "a whole session as fast as it goes: loss, parts, memory",
     "backup": "a day to a backup and back into an empty folder",
