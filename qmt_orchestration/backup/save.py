@@ -61,6 +61,7 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
         server_backup = ""
         if server_disk:
             server_backup = _server_backup(client, ready.clickhouse_database, server_disk, before)
+            _forget_changing(mover, tables)
         home = home_of(settings)
         result = Manifest(
             version=version("qmt-orchestration"),
@@ -99,7 +100,7 @@ def _alone(target: Path) -> Iterator[None]:
 
 def _unchanged(part: Found, known: dict[str, Table], target: Path, *, in_files: bool) -> bool:
     before = known[part.table].partitions.get(part.id) if part.table in known else None
-    if before is None or before.state != part.state:
+    if before is None or before.state != part.state or not before.digest:
         return False
     return _present(before, target) if in_files else before.file is None
 
@@ -144,6 +145,15 @@ def _server_backup(client: Any, database: str, disk: str, before: Manifest | Non
         base = f" SETTINGS base_backup = {on_disk(before.server_backup)}"
     client.command(f"BACKUP DATABASE `{database}` TO {on_disk(f'{disk}:{name}')}{base}")
     return f"{disk}:{name}"
+
+
+def _forget_changing(mover: Mover, tables: dict[str, Table]) -> None:
+    """Partitions that changed between their digest and the end of the server's own backup are not compared later."""
+    now = {(part.table, part.id): part.state for part in mover.partitions()}
+    for name, table in tables.items():
+        for id_, made in table.partitions.items():
+            if now.get((name, id_)) != made.state:
+                table.partitions[id_] = made.model_copy(update={"digest": ""})
 
 
 def _applied(client: Any) -> dict[str, str]:

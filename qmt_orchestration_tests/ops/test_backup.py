@@ -243,6 +243,31 @@ def test_over_http_a_backup_is_the_same(source: Settings, tmp_path: Path) -> Non
         assert restore(served, target, silent)["rows"] == account["rows"]
 
 
+def test_rows_that_arrive_while_a_server_is_read_do_not_spoil_the_backup(
+    source: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = engines.find(source, "clickhouse")
+    assert found is not None
+    remote, target = source.model_copy(update={"clickhouse_url": found.url}), tmp_path / "backup"
+    digest, asked = Mover.digest, [0]
+
+    def busy(mover: Mover, table: str, partition: str) -> tuple[int, str]:
+        rows, text = digest(mover, table, partition)
+        asked[0] += table == "ticks"
+        return (rows + asked[0], text) if table == "ticks" else (rows, text)
+
+    monkeypatch.setattr(Mover, "digest", busy)
+    backup(remote, target, silent)
+    kept = manifest.read(target)
+    assert kept is not None
+    assert {part.digest for part in kept.tables["ticks"].partitions.values()} == {""}
+    assert "" not in {part.digest for part in kept.tables["bars_1m"].partitions.values()}
+    monkeypatch.undo()
+    assert restore(Settings(data_dir=tmp_path / "new"), target, silent)["tables"]["bars_1m"] > 0
+    again = backup(remote, target, silent)["written"]
+    assert again == len(kept.tables["ticks"].partitions), "what is in doubt is read again"
+
+
 def test_a_server_makes_its_own_backup_on_top_of_the_last_one(tmp_path: Path) -> None:
     port, disk = free_port(), tmp_path / "disk"
     disk.mkdir()
