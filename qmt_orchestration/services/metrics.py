@@ -80,7 +80,8 @@ class SystemCollector(Collector):
         failed = GaugeMetricFamily(
             "qmt_scrape_error", "1: this source did not answer the last scrape", labels=["source"]
         )
-        for source, read in (("redis", self._from_redis), ("clickhouse", self._from_warehouse)):
+        sources = {"redis": self._from_redis} | ({"clickhouse": self._from_warehouse} if self._warehouse else {})
+        for source, read in sources.items():
             try:
                 found = list(read())
             except (redis.RedisError, OSError, _clickhouse_error()) as error:
@@ -131,8 +132,7 @@ class SystemCollector(Collector):
     # -- ClickHouse --------------------------------------------------------------------------------------------
 
     def _from_warehouse(self) -> Iterator[Metric]:
-        if self._warehouse is None:
-            return
+        assert self._warehouse is not None
         from qmt_orchestration.warehouse.client import load_sql
 
         client = self._warehouse()

@@ -24,7 +24,6 @@ from typing import Any
 
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.packaged import project_file
 from qmt_orchestration.settings import Settings
 
 SERVICES = ("subscriber", "gateway", "writer", "publisher")
@@ -171,7 +170,9 @@ def dagster_home(settings: Settings) -> Path:
     """``data_dir/dagster`` with the project's dagster.yaml in it (Dagster reads it from DAGSTER_HOME only)."""
     home = (settings.data_dir / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    (home / "dagster.yaml").write_text(project_file("dagster.yaml").read_text())
+    source = PROJECT_ROOT / "dagster.yaml"
+    if source.exists():
+        (home / "dagster.yaml").write_text(source.read_text())
     return home
 
 
