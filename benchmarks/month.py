@@ -20,7 +20,7 @@ MONTH = trading_days(date(2025, 5, 6), date(2025, 6, 3))[:20]
 
 
 def run(quick: bool) -> list[Figure]:
-    """Seconds a day and for the month, checks included; the rebuild of states from ticks is in it."""
+    """Seconds a day and for the month, checks included."""
     days = MONTH[:2] if quick else MONTH
     seconds, bars, failed = [], 0, 0
     with fresh() as settings:

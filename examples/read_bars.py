@@ -4,6 +4,7 @@ One consumer group per program (broadcast). Read what an earlier life left unack
 new (``>``).
 """
 
+import os
 import sys
 
 import redis
@@ -12,7 +13,8 @@ STREAM = "minute_bar_stream"
 
 
 def main(url: str, client_id: str) -> None:
-    server = redis.Redis.from_url(url, decode_responses=True, socket_timeout=10)
+    password = os.environ.get("REDIS_PASSWORD")  # of the embedded Redis: the text in data/run/redis.password
+    server = redis.Redis.from_url(url, password=password, decode_responses=True, socket_timeout=10)
     group = f"minute_bar_consumers:{client_id}"
     try:
         server.xgroup_create(STREAM, group, id="0", mkstream=True)  # "$" instead of "0": only what comes from now on

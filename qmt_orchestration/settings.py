@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -57,7 +58,7 @@ class Settings(BaseSettings):
         "", pattern=r"^[A-Za-z0-9_.-]*$", description="Cluster for ON CLUSTER DDL; empty = one server"
     )
     clickhouse_replicated: bool = Field(False, description="Replicated*MergeTree engines instead of plain ones")
-    ticks_ttl_days: int = Field(30, ge=1, description="Ticks and minute states older than this are dropped")
+    ticks_ttl_days: int = Field(30, ge=1, description="Ticks older than this are dropped")
     rejected_ttl_days: int = Field(30, ge=1)
 
     # -- the feed -------------------------------------------------------------------------------------------
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     feed_silence_seconds: float = Field(15.0, description="No tick of the whole market in a session: re-subscribe")
     feed_gap_seconds: float = Field(60.0, description="An outage longer than this makes the next snapshots baselines")
     feed_fallback_symbols: int = Field(300, ge=1, le=500, description="Per-symbol subscriptions when whole quote fails")
+    book_levels: Literal[0, 1, 5] = Field(5, description="Levels of the order book that are published and stored")
     spool_max_mb: int = Field(4096, description="Disk bound of the spool used while Redis is away")
 
     # -- the stream -------------------------------------------------------------------------------------------
@@ -81,7 +83,11 @@ class Settings(BaseSettings):
     stream_retention_seconds: float = Field(3600.0, description="Tick batches everyone has read are kept this long")
     bars_retention_hours: float = Field(72.0, description="minute_bar_stream keeps this much, read or not")
     stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
-    writer_gather_ms: int = Field(100, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
+    writer_gather_ms: int = Field(250, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
+    writer_gather_rows: int = Field(5000, ge=1, description="… and follow each other at once from this many rows on")
+    writer_few_rows: int = Field(500, ge=0, description="Fewer rows than this wait for company …")
+    writer_few_rows_ms: int = Field(1000, ge=0, le=2000, description="… at most this long, unless a minute can close")
+    writer_ahead_seconds: float = Field(300.0, gt=0, description="Ticks later than the market's clock by more: refused")
     redis_block_ms: int = Field(1000, ge=10, le=2000)
 
     # -- the calendar, beyond the end of the package exchange-calendars ---------------------------------------------
@@ -105,7 +111,7 @@ class Settings(BaseSettings):
     dagster_port: int = 3000
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
-    console_hosts: tuple[str, ...] = Field((), description="Further host names the console answers to (behind a proxy)")
+    console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
     console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
 
     metrics_port: int = Field(9180, ge=0, le=65535, description="Prometheus metrics of a host's agent; 0 = none")
@@ -145,6 +151,7 @@ class Settings(BaseSettings):
     quality_lag_error_seconds: float = 60.0
     observe_seconds: int = Field(30, ge=5, description="Statistics of the stream are shown in Dagster this often")
     history_chunk_symbols: int = Field(200, ge=1, description="Symbols per request of QMT's history")
+    gateway_symbol_days: int = Field(20_000, ge=1, description="Symbols × days of minute bars in one such request")
     history_timeout_seconds: float = Field(600.0, description="Longest wait for one request to the gateway")
     minute_runs_keep_days: int = Field(3, ge=1, description="Runs of finalize_minutes are deleted after this")
 
@@ -202,6 +209,29 @@ class Settings(BaseSettings):
         """Pid files, ports and logs of what runs now."""
         return self.data_dir / "run"
 
+    def engine_password(self, engine: Literal["redis", "clickhouse"], url: str | None = None) -> str:
+        """The configured password, else the generated one when *url* (default: the configured one) is the address of
+        the embedded engine of ``data_dir``. "" when there is none."""
+        import json
+
+        configured = getattr(self, f"{engine}_password")
+        if configured is not None:
+            return str(configured.get_secret_value())
+        parts = urlsplit(getattr(self, f"{engine}_url") if url is None else url)
+        try:
+            if parts.netloc:
+                port = json.loads((self.run_dir / f"{engine}.json").read_text())["port"]
+                if (parts.hostname, parts.port) != ("127.0.0.1", port):
+                    return ""
+            return (self.run_dir / f"{engine}.password").read_text().removesuffix("\n")
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+
+    def child_environment(self, *, secrets: Collection[str]) -> dict[str, str]:
+        """Environment of a child process that needs, of all secrets, only those of these settings' names."""
+        hidden = {f"QMT_{name.upper()}" for name in SECRETS if name not in secrets}
+        return {k: v for k, v in {**os.environ, **self.environment()}.items() if k not in hidden}
+
     def environment(self) -> dict[str, str]:
         """The settings that differ from their defaults, as environment variables for a child process."""
         out: dict[str, str] = {}
@@ -219,6 +249,10 @@ class Settings(BaseSettings):
                 text = str(value)
             out[f"QMT_{name.upper()}"] = text
         return out
+
+
+#: Names of the settings that no process gets which does not need them.
+SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
 
 
 @lru_cache(maxsize=1)

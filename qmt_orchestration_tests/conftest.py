@@ -13,6 +13,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from pydantic import SecretStr
 
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings, get_settings
@@ -32,7 +33,15 @@ get_settings.cache_clear()
 def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings with the URLs of one Redis and one ClickHouse that live as long as the test session."""
     with engines.ensure(Settings(data_dir=tmp_path_factory.mktemp("engines"), redis_maxmemory_mb=1024)) as ready:
-        yield ready
+        passwords = {f"{name}_password": SecretStr(ready.engine_password(name)) for name in engines.NAMES}
+        yield ready.model_copy(update=passwords)  # tests have data folders of their own
+
+
+@pytest.fixture
+def redis_admin(engine_settings: Settings) -> Iterator[Any]:
+    """The session's Redis as its administrator, who may CONFIG."""
+    with engines.redis_admin(engine_settings) as client:
+        yield client
 
 
 @pytest.fixture
@@ -68,7 +77,8 @@ def clickhouse(settings: Settings) -> Iterator[Any]:
 
 def _client(settings: Settings) -> Any:
     port = int(settings.clickhouse_url.rsplit(":", 1)[1])
-    return clickhouse_connect.get_client(host="127.0.0.1", port=port, autogenerate_session_id=False)
+    password = settings.engine_password("clickhouse")
+    return clickhouse_connect.get_client(host="127.0.0.1", port=port, password=password, autogenerate_session_id=False)
 
 
 @pytest.fixture

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +29,17 @@ def wait_until(condition: Callable[[], T], timeout: float = 10.0, message: str =
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout:g} s: {message or condition} (last value {value!r})")
         time.sleep(every)
+
+
+def redis_with_selectors() -> str:
+    """Path of a Redis of at least 7.0, which the users of ``deploy/redis`` need; the test is skipped without one."""
+    found = [shutil.which(name, path=f"{os.environ['PATH']}:/usr/bin") for name in ("redis-server", "valkey-server")]
+    for path in [*found, "/usr/bin/redis-server"]:
+        if path and os.access(path, os.X_OK):
+            version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+            if (major := re.search(r"v=(\d+)\.", version)) and int(major[1]) >= 7:
+                return path
+    pytest.skip("needs a Redis of at least 7.0 on the PATH (Debian: apt-get install redis-server)")
 
 
 def free_port() -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import pyarrow as pa
 
 from benchmarks.chaos.proxy import UNAVAILABLE, Proxy
 from benchmarks.chaos.world import FEED, WAREHOUSE, World
+from qmt_orchestration.local import engines
 from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.batch import encode
 
@@ -22,6 +25,7 @@ POISON = 4  # entries that one strike of the poison fault adds
 REPEATS = 5
 _DROPS = 3
 _OUTAGE = 3.0
+_FILLER = "filler"
 
 
 def _nothing(world: World) -> None:
@@ -36,7 +40,8 @@ def _always(world: World) -> bool:
 class Fault:
     """A fault by *name*. After *strike* it *lasts* seconds and until *struck* says that it was felt; then *lift*.
 
-    *back*: services that must beat again after it; *fresh*: as new processes.
+    *back*: services that must beat again after it; *fresh*: as new processes. *needs_disk*: left out where no small
+    disk can be mounted.
     """
 
     name: str
@@ -46,6 +51,7 @@ class Fault:
     struck: Callable[[World], bool] = _always
     back: tuple[str, ...] = ()
     fresh: bool = False
+    needs_disk: bool = False
 
 
 def _kill(name: str, *back: str) -> Fault:
@@ -84,33 +90,71 @@ def _drop(label: str, proxy: Callable[[World], Proxy], needle: bytes) -> Fault:
 
 
 def _memory_limit(world: World, value: str) -> None:
-    world.redis.config_set("maxmemory", value)
+    with engines.redis_admin(world.engines) as admin:
+        admin.config_set("maxmemory", value)
 
 
-def _out_of_memory_errors(world: World) -> bool:
-    return int(world.redis.info("errorstats").get("errorstat_OOM", {}).get("count", 0)) > 0
-
-
-def _fill_disk(world: World) -> None:
+def _fill_spool(world: World) -> None:
     """Redis is away for the feed, and there is no room for what it spools meanwhile."""
     world.feed_redis.refuse()
     if world.own_disk:
-        with (_spool(world) / "filler").open("wb") as file:
-            try:
-                while True:
-                    file.write(bytes(1 << 16))
-                    file.flush()
-            except OSError:
-                return
+        fill(_spool(world))
 
 
-def _free_disk(world: World) -> None:
-    (_spool(world) / "filler").unlink(missing_ok=True)
+def _free_spool(world: World) -> None:
+    empty(_spool(world))
     world.feed_redis.pass_on()
 
 
 def _spool(world: World) -> Path:
     return world.folder / FEED / "feed" / "spool"
+
+
+def fill(folder: Path) -> None:
+    """Take all the room that is left on the disk of *folder*."""
+    with (folder / _FILLER).open("wb", buffering=0) as file, suppress(OSError):
+        about = os.statvfs(folder)
+        os.posix_fallocate(file.fileno(), 0, max(about.f_bavail * about.f_frsize - (1 << 20), 1))
+        file.seek(0, os.SEEK_END)
+        while True:
+            file.write(bytes(1 << 12))
+
+
+def empty(folder: Path) -> None:
+    """Give the room back."""
+    (folder / _FILLER).unlink(missing_ok=True)
+
+
+def _disk_of(name: engines.Name, felt: Callable[[World], bool]) -> Fault:
+    """The disk of an engine is full for a while."""
+    return Fault(
+        f"disk of {name} full",
+        lambda w: fill(w.engines.data_dir / name),
+        lambda w: empty(w.engines.data_dir / name),
+        lasts=_OUTAGE,
+        struck=felt,
+        needs_disk=True,
+    )
+
+
+def _errors_of_redis(name: str) -> Callable[[World], bool]:
+    """Whether Redis has answered with this error (it counts them)."""
+    return lambda w: int(w.redis.info("errorstats").get(f"errorstat_{name}", {}).get("count", 0)) > 0
+
+
+def _few_parts(world: World) -> None:
+    """No insert into `ticks` is taken any more, as when merges cannot follow."""
+    world.command("SYSTEM STOP MERGES ticks")
+    world.command("ALTER TABLE ticks MODIFY SETTING parts_to_throw_insert = 1, parts_to_delay_insert = 1000000")
+
+
+def _many_parts(world: World) -> None:
+    world.command("ALTER TABLE ticks RESET SETTING parts_to_throw_insert, parts_to_delay_insert")
+    world.command("SYSTEM START MERGES ticks")
+
+
+def _writer_was_told(text: str) -> Callable[[World], bool]:
+    return lambda w: text in w.logs(WAREHOUSE, "writer")
 
 
 def _spool_was_full(world: World) -> bool:
@@ -181,7 +225,7 @@ FAULTS: tuple[Fault, ...] = (
         lambda w: _memory_limit(w, "1mb"),
         lambda w: _memory_limit(w, "1024mb"),
         lasts=_OUTAGE,
-        struck=_out_of_memory_errors,
+        struck=_errors_of_redis("OOM"),
     ),
     Fault(
         "ClickHouse answers 503",
@@ -190,7 +234,10 @@ FAULTS: tuple[Fault, ...] = (
         lasts=_OUTAGE,
         struck=lambda w: w.clickhouse_proxy.struck > 0,
     ),
-    Fault("disk of the spool full", _fill_disk, _free_disk, lasts=_OUTAGE, struck=_spool_was_full),
+    Fault("disk of the spool full", _fill_spool, _free_spool, lasts=_OUTAGE, struck=_spool_was_full),
+    _disk_of("clickhouse", _writer_was_told("NOT_ENOUGH_SPACE")),
+    _disk_of("redis", _errors_of_redis("MISCONF")),
+    Fault("parts limit", _few_parts, _many_parts, lasts=_OUTAGE, struck=_writer_was_told("TOO_MANY_PARTS")),
     Fault("poison batches", _poison, struck=_poison_buried),
     Fault("batches published twice", _twice, struck=_repeats_seen),
     Fault("two writers, one killed", _second_writer),

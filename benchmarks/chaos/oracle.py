@@ -28,7 +28,8 @@ from qmt_orchestration.simulator.source import MarketSource
 from qmt_orchestration.simulator.universe import universe
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import PayloadError, decode
-from qmt_orchestration.warehouse.client import connect, load_sql
+from qmt_orchestration.warehouse.bars import live_bars
+from qmt_orchestration.warehouse.client import connect
 
 _KEY = ["symbol", "time", "pvolume", "amount"]
 _EDGE_MS = 4000  # a tick is pushed within a second of its time stamp; pushes hold up to 3 s of the market
@@ -247,8 +248,7 @@ Bar = tuple[float, float, float, float, int, float]
 
 def _live(world: World, day: date, frames: Sequence[datetime]) -> dict[tuple[str, int], Bar]:
     with connect(world.engines) as client:
-        span = {"day": day, "first": frames[0], "last": frames[-1]}
-        table = client.query_arrow(load_sql("live_bars"), parameters=span, use_strings=True)
+        table = live_bars(client, day, frames[0], frames[-1])
     names = ("symbol", "frame", "open", "high", "low", "close", "vol", "amount")
     columns = [table.column(name).to_pylist() for name in names]
     return {(row[0], to_ms(row[1])): row[2:] for row in zip(*columns, strict=True)}

@@ -93,6 +93,9 @@ def run(
             if clock.hour * 60 + clock.minute >= _LUNCH_SOON:
                 left = len(faults) - number + 1
                 break
+            if fault.needs_disk and not there.own_disk:
+                say(f"{number:2}/{len(faults)} {fault.name}: left out, no small disk can be mounted here")
+                continue
             lines.append(_strike(there, ledger, fault))
             told = f"{lines[-1].seconds:.1f} s" if lines[-1].seconds >= 0 else f"not back after {_PATIENCE:g} s"
             say(f"{number:2}/{len(faults)} {fault.name}: {told}; {ledger.ticks:,} ticks so far")

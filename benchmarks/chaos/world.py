@@ -27,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import redis
+from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -41,6 +42,7 @@ from qmt_orchestration.warehouse.migrate import migrate
 FEED, WAREHOUSE = "feed", "warehouse"
 HOST_OF = {"subscriber": FEED, "writer": WAREHOUSE, "publisher": WAREHOUSE}
 _SPOOL_MB = 48
+_DISK_MB = {"clickhouse": 1536, "redis": 768}  # room for a session; only a fault fills it
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,14 @@ class World:
     """Engines, proxies, hosts; what runs where and how it is. Use `world`."""
 
     def __init__(self, folder: Path, market: Market, ready: Settings, *, own_disk: bool) -> None:
-        self.own_disk = own_disk  #: the spool lies on a small disk that a fault can fill
+        self.own_disk = own_disk  #: spool and engines lie on small disks that a fault can fill
         self.folder, self.market, self.engines = folder, market, ready
         self.redis_port = int(urllib.parse.urlsplit(ready.redis_url).port or 0)
         self.clickhouse_port = int(urllib.parse.urlsplit(ready.clickhouse_url).port or 0)
         self.feed_redis, self.warehouse_redis = Proxy(self.redis_port), Proxy(self.redis_port)
         self.clickhouse_proxy = Proxy(self.clickhouse_port)
-        anchor = {"sim_anchor_ms": int(time.time() * 1000)}
+        anchor: dict[str, Any] = {"sim_anchor_ms": int(time.time() * 1000)}
+        anchor |= {f"{name}_password": SecretStr(ready.engine_password(name)) for name in engines.NAMES}
         self.hosts = {
             FEED: Settings(
                 data_dir=folder / FEED,
@@ -108,7 +111,8 @@ class World:
 
     def connect_redis(self) -> Any:
         """A client of Redis itself, past the proxies; gives up after 5 s."""
-        return redis.Redis(port=self.redis_port, socket_timeout=5, retry=Retry(NoBackoff(), 0))
+        password = self.engines.engine_password("redis")
+        return redis.Redis(port=self.redis_port, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 0))
 
     # -- processes --------------------------------------------------------------------------------------------
 
@@ -189,8 +193,9 @@ class World:
         about |= {f"param_{name}": value for name, value in parameters.items()}
         url = f"http://127.0.0.1:{self.clickhouse_port}/?{urllib.parse.urlencode(about)}"
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        key = {"X-ClickHouse-Key": self.engines.engine_password("clickhouse")}
         try:
-            with opener.open(urllib.request.Request(url, sql.encode()), timeout=seconds) as reply:
+            with opener.open(urllib.request.Request(url, sql.encode(), key), timeout=seconds) as reply:
                 return str(reply.read().decode())
         except urllib.error.HTTPError as error:
             raise OSError(f"ClickHouse refuses: {error.read().decode()[:500]}") from error
@@ -244,9 +249,11 @@ def world(market: Market, *, keep: Path | None = None, redis_mb: int = 1024) -> 
             clickhouse_port=free_port(),
             redis_maxmemory_mb=redis_mb,
         )
-        own_disk = stack.enter_context(small_disk(folder / FEED / "feed" / "spool", _SPOOL_MB))
+        small = {folder / FEED / "feed" / "spool": _SPOOL_MB}
+        small |= {own.data_dir / name: megabytes for name, megabytes in _DISK_MB.items()}
+        mounted = [stack.enter_context(small_disk(path, megabytes)) for path, megabytes in small.items()]
         ready = stack.enter_context(supervised(own))
-        made = World(folder, market, ready, own_disk=own_disk)
+        made = World(folder, market, ready, own_disk=all(mounted))
         stack.callback(made.close)
         made.start()
         yield made

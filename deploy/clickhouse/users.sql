@@ -35,7 +35,6 @@ GRANT SELECT ON system.parts TO qmt_owner;
 GRANT SELECT ON system.tables TO qmt_owner;
 GRANT SELECT ON system.columns TO qmt_owner;
 GRANT SELECT ON system.disks TO qmt_owner;
-GRANT BACKUP ON qmt.* TO qmt_owner; -- qmt backup --server-disk
 
 -- NOT IDENTIFIED AT ALL would let anybody in: until a password is set, nobody can log in from anywhere.
 CREATE USER IF NOT EXISTS qmt_writer HOST NONE DEFAULT ROLE qmt_service;

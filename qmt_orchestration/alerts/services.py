@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding
+from qmt_orchestration.stream.fields import integer
 
 SILENT_MS: Final = 30_000  # an agent restarts a dead service within seconds: what is silent longer needs a person
 FLAPPING_RESTARTS: Final = 3
@@ -62,8 +63,8 @@ def _flapping(memory: dict[str, dict[str, Any]], beat: Mapping[str, str], now_ms
     out: list[Finding] = []
     for name in filter(None, beat.get("services", "").split(",")):
         key = f"{name}#{beat['host']}"
-        known = memory.setdefault(key, {"restarts": int(beat.get(f"{name}.restarts", 0)), "at_ms": []})
-        restarts = int(beat.get(f"{name}.restarts", 0))
+        restarts = integer(beat, f"{name}.restarts", low=0)
+        known = memory.setdefault(key, {"restarts": restarts, "at_ms": []})
         # a smaller number is a new life of the agent, which counts from 0
         new = restarts - known["restarts"] if restarts >= known["restarts"] else restarts
         recent = [ms for ms in known["at_ms"] if now_ms - ms < FLAPPING_MS] + [now_ms] * min(new, 20)

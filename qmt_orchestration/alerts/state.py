@@ -6,6 +6,7 @@ The file is replaced atomically after every step, so a crash repeats at most the
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding, Notice
+
+log = logging.getLogger(__name__)
 
 FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a word
 MOST_TOLD: Final = 3
@@ -107,16 +110,32 @@ def _path(data_dir: Path) -> Path:
     return data_dir / "alerts" / "state.json"
 
 
+class BrokenState(RuntimeError):
+    """The stored state cannot be read; the message names the file."""
+
+
 def load(data_dir: Path) -> State:
-    """The stored state, or a new one. A broken file is set aside, not trusted and not lost."""
+    """The stored state, or a new one. A broken file is renamed, not trusted and not lost."""
+    try:
+        return read(data_dir)
+    except BrokenState as error:
+        log.error("%s: it is kept as state.broken.json, what was open is announced again", error)
+        os.replace(_path(data_dir), _path(data_dir).with_suffix(".broken.json"))
+        return State()
+
+
+def read(data_dir: Path) -> State:
+    """The stored state, or an empty one where there is none; changes nothing. `BrokenState` for a broken file."""
     path = _path(data_dir)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        return _parse(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return State()
-    except ValueError:
-        os.replace(path, path.with_suffix(".broken.json"))
-        return State()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BrokenState(f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _parse(raw: dict[str, Any]) -> State:
     raw["incidents"] = {
         key: Incident(**{**one, "finding": Finding(**one["finding"])}) for key, one in raw["incidents"].items()
     }

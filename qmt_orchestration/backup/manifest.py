@@ -39,15 +39,13 @@ class Partition(_Model):
     rows: int
     raw_bytes: int
     digest: str
-    file: File | None = None  # None: it is in the server's own backup
+    files: list[File] = []  # none: it is in the server's own backup
 
 
 class Table(_Model):
     """One table: the statement that makes it, and its partitions by ClickHouse's partition id."""
 
     create: str
-    format: str
-    structure: str
     partitions: dict[str, Partition]
 
 
@@ -70,7 +68,8 @@ class Manifest(_Model):
     def files(self) -> Iterator[File]:
         """Every file it names."""
         for table in self.tables.values():
-            yield from (part.file for part in table.partitions.values() if part.file)
+            for part in table.partitions.values():
+                yield from part.files
         yield from self.dagster.values()
         if self.settings:
             yield self.settings

@@ -53,7 +53,7 @@ def restore(settings: Settings, source: Path, say: Say, *, overwrite: bool = Fal
         if not saved.server_backup:
             client.command("CREATE DATABASE {db:Identifier}", parameters={"db": saved.database})
             client.database = saved.database
-        mover = Mover(client, saved.database, source, local=not settings.clickhouse_url)
+        mover = Mover(client, saved.database, source)
         _restore_tables(client, mover, saved, report, say)
         migrate(ready)
         dagster_home.restore(home, source, saved.dagster)
@@ -74,8 +74,8 @@ def _restore_tables(client: Any, mover: Mover, saved: Manifest, report: Report, 
         client.command(table.create)
         for part, partition in table.partitions.items():
             say(f"{name} {part}: {partition.rows:,} rows")
-            if partition.file is not None:
-                mover.load(name, table, partition.file)
+            for file in partition.files:
+                mover.load(name, file)
             report.partitions, report.written = report.partitions + 1, report.written + 1
             report.rows, report.megabytes = report.rows + partition.rows, report.megabytes + partition.raw_bytes / 1e6
     for statement in saved.views.values():  # after the rows: they would be derived a second time

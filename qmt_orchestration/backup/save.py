@@ -29,14 +29,13 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
     *server_disk*: a disk for backups of a ClickHouse server; its own BACKUP statement then keeps the rows there.
     """
     began, report = time.monotonic(), Report()
-    local = not settings.clickhouse_url
-    if server_disk and (local or not NAME.fullmatch(server_disk)):
+    if server_disk and (not settings.clickhouse_url or not NAME.fullmatch(server_disk)):
         raise BackupError(
             f"--server-disk {server_disk!r} needs QMT_CLICKHOUSE_URL and the name of a disk of that server"
         )
     with _alone(target), warehouse(settings) as (ready, client):
         before = manifest.read(target)
-        mover = Mover(client, ready.clickhouse_database, target, local=local)
+        mover = Mover(client, ready.clickhouse_database, target)
         tables, found = mover.tables(), mover.partitions()
         if not tables:
             raise BackupError(
@@ -54,7 +53,7 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
             report.kept += made is not None
             if made is None:
                 say(f"{part.table} {part.id}: {part.rows:,} rows")
-                made = _counted(mover, part) if server_disk else mover.export(part, tables[part.table])
+                made = _counted(mover, part) if server_disk else mover.export(part)
                 report.written, report.megabytes = report.written + 1, report.megabytes + part.raw_bytes / 1e6
             tables[part.table].partitions[part.id] = made
             report.partitions, report.rows = report.partitions + 1, report.rows + made.rows
@@ -102,12 +101,12 @@ def _unchanged(part: Found, known: dict[str, Table], target: Path, *, in_files: 
     before = known[part.table].partitions.get(part.id) if part.table in known else None
     if before is None or before.state != part.state or not before.digest:
         return False
-    return _present(before, target) if in_files else before.file is None
+    return _present(before, target) if in_files else not before.files
 
 
 def _present(before: Partition, target: Path) -> bool:
-    file = before.file
-    return file is not None and (target / file.path).is_file() and (target / file.path).stat().st_size == file.size
+    held = [(target / file.path, file.size) for file in before.files]
+    return bool(held) and all(path.is_file() and path.stat().st_size == size for path, size in held)
 
 
 def _same_content(mover: Mover, part: Found, known: dict[str, Table], target: Path) -> Partition | None:

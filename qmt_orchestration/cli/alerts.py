@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from qmt_orchestration.cli.terminal import screen
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.cli.access import MISUSE, NOTHING, DataDir, Json, fail, settings_of
+from qmt_orchestration.cli.terminal import show
 
 alerts_app = typer.Typer(help="Alerts: try the channels, see what is open.", no_args_is_help=True)
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 
 
 @alerts_app.command(name="test")
@@ -20,15 +15,13 @@ def try_channels(data_dir: DataDir = None) -> None:
     """Send a test message to every channel of QMT_ALERT_URLS; exit code 1 when one does not take it."""
     from qmt_orchestration.alerts.transport import BadAlertUrl, channels
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     try:
         known = channels(settings)
     except BadAlertUrl as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
+        fail(str(error), MISUSE)
     if not known:
-        typer.echo("no channels: set QMT_ALERT_URLS to [owner=]url entries separated by blanks", err=True)
-        raise typer.Exit(1)
+        fail("no channels: set QMT_ALERT_URLS to [owner=]url entries separated by blanks")
     broken = 0
     for channel in known:
         taken = channel.send(
@@ -36,35 +29,42 @@ def try_channels(data_dir: DataDir = None) -> None:
         )
         typer.echo(f"channel {channel.name}: {'took the message' if taken else 'FAILED'}")
         broken += not taken
-    raise typer.Exit(1 if broken else 0)
+    if broken:
+        raise typer.Exit(NOTHING)
 
 
 @alerts_app.command(name="list")
-def list_(data_dir: DataDir = None) -> None:
-    """Open incidents, notices that wait for a channel or for the session, and those set aside."""
+def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """Open incidents, notices that wait for a channel or for the session, and those given up; exit code 1 when there
+    is none."""
     from rich.table import Table
 
-    from qmt_orchestration.alerts.state import load
+    from qmt_orchestration.alerts.state import BrokenState, read
     from qmt_orchestration.market.sessions import from_ms
 
-    state = load(_settings(data_dir).data_dir)
+    try:
+        state = read(settings_of(data_dir).data_dir)
+    except BrokenState as error:
+        fail(str(error))
     rows: list[tuple[str, int, str, str, str, int]] = []
     for incident in state.incidents.values():
         f = incident.finding
         rows.append(("open", incident.since_ms, f.severity, f.title, f.partition, incident.repeats))
-    for what, notices in (("waits", state.outbox), ("set aside", state.given_up)):
+    for what, notices in (("waits", state.outbox), ("given up", state.given_up)):
         for notice in notices:
             f = notice.finding
             verdict = f.severity if f.failed else "recovered"
             rows.append((what, notice.at_ms, verdict, f.title, f.partition, notice.repeats))
-    if not rows:
-        typer.echo("nothing open, nothing waits")
-        return
-    table = Table("", "since (Shanghai)", "severity", "what", "partition", "repeats")
-    for kind, ms, severity, title, partition, repeats in rows:
-        table.add_row(kind, f"{from_ms(ms):%Y-%m-%d %H:%M:%S}", severity, title, partition, str(repeats))
-    screen().print(table)
+    names = ("state", "since", "severity", "what", "partition", "repeats")
+    shown = [dict(zip(names, (row[0], f"{from_ms(row[1]):%Y-%m-%d %H:%M:%S}", *row[2:]), strict=True)) for row in rows]
 
+    def table(_: int) -> Table:
+        out = Table("", "since (Shanghai)", *names[2:])
+        for row in shown:
+            out.add_row(*map(str, row.values()))
+        return out
 
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(data_dir=data_dir) if data_dir is not None else Settings()
+    if shown or as_json:
+        show(shown, table, as_json=as_json)
+    if not shown:
+        fail("nothing open, nothing waits")

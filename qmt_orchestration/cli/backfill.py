@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
-from datetime import date
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from qmt_orchestration.cli.access import MISUSE, DataDir, fail, has_warehouse, no_warehouse, settings_of
+from qmt_orchestration.cli.days import trading_span
+from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.local import engines
 
 
 def backfill(
@@ -20,37 +22,32 @@ def backfill(
             "--history", help="Fetch QMT's own bars of every day (needs a running gateway), fill gaps, compare"
         ),
     ] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")
-    ] = None,
+    data_dir: DataDir = None,
 ) -> None:
     """Make the trading days of a range again: from ticks where they are, else from QMT's history, which a running
     gateway is asked for. Safe to repeat and to interrupt.
 
     The last line is JSON: bars per period, what each day came from, checks, cost. Exit code 1 when a day's run failed.
     """
+    days = trading_span(first, last)
     from dagster import DagsterExecutionInterruptedError
 
-    from qmt_orchestration.local import engines
-    from qmt_orchestration.market import calendar
     from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, RECONCILE_DAY, materialize_days
-    from qmt_orchestration.settings import Settings
     from qmt_orchestration.warehouse.migrate import migrate
 
     started, cpu = time.monotonic(), time.process_time()
-    chosen: dict[str, Any] = {"data_dir": data_dir} if data_dir else {}
-    settings = Settings(**chosen)
+    settings = settings_of(data_dir)
+    if not has_warehouse(settings):
+        fail(no_warehouse(settings))
     try:
-        days = calendar.trading_days(_day(first), _day(last))
-        if not days:
-            raise ValueError(f"no trading day from {first} to {last}")
         with engines.ensure(settings) as ready:
             migrate(ready)
             job = RECONCILE_DAY if history else FROM_WHAT_THERE_IS
             outcome = materialize_days(ready, days, lambda text: typer.echo(text, err=True), job=job)
-    except (ValueError, engines.EngineError) as error:
-        typer.echo(f"qmt backfill: {error}", err=True)
-        raise typer.Exit(1) from None
+    except ValueError as error:  # a day before the first partition
+        fail(str(error), MISUSE)
+    except engines.EngineError as error:
+        fail(str(error))
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         typer.echo("qmt backfill: interrupted; what was made stays, the same command goes on", err=True)
         raise typer.Exit(130) from None
@@ -63,12 +60,5 @@ def backfill(
     }
     for failure in outcome["errors"]:
         typer.echo(f"qmt backfill: {failure['day']}: {failure['error']}", err=True)
-    typer.echo(json.dumps({**outcome, "cost": cost}, ensure_ascii=False))
+    say_json({**outcome, "cost": cost})
     raise typer.Exit(1 if outcome["failed_runs"] else 0)
-
-
-def _day(text: str) -> date:
-    try:
-        return date.fromisoformat(text)
-    except ValueError:
-        raise ValueError(f"expected a date like 2025-06-05, found {text!r}") from None

@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from qmt_orchestration.settings import Settings
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
+from qmt_orchestration.cli.access import DataDir, fail, settings_of
 
 
 def backup(
@@ -28,10 +26,9 @@ def backup(
     from qmt_orchestration.backup.manifest import BackupError
 
     try:
-        done = save.backup(_settings(data_dir), target, _say, server_disk=server_disk)
+        done = save.backup(settings_of(data_dir), target, _say, server_disk=server_disk)
     except BackupError as error:
-        _say(f"qmt backup: {error}")
-        raise typer.Exit(1) from None
+        fail(f"backup: {error}")
     typer.echo(json.dumps(done, ensure_ascii=False))
 
 
@@ -52,16 +49,11 @@ def restore(
             found = command.check(source)
             done = {"files": sum(1 for _ in found.files()), "bytes": sum(file.size for file in found.files())}
         else:
-            done = command.restore(_settings(data_dir), source, _say, overwrite=overwrite)
+            done = command.restore(settings_of(data_dir), source, _say, overwrite=overwrite)
     except BackupError as error:
-        _say(f"qmt restore: {error}")
-        raise typer.Exit(1) from None
+        fail(f"restore: {error}")
     typer.echo(json.dumps(done, ensure_ascii=False))
 
 
 def _say(text: str) -> None:
     typer.echo(text, err=True)
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]

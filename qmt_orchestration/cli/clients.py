@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
+import redis
 import typer
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from qmt_orchestration.cli.terminal import WIDE, screen
+from qmt_orchestration.cli.access import MISUSE, NOTHING, DataDir, Json, fail, redis_of, settings_of, warehouse_of
+from qmt_orchestration.cli.terminal import WIDE, say_json, screen, show
 from qmt_orchestration.client import registry
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.market.symbols import is_symbol
+from qmt_orchestration.stream.fields import number
 
 T = TypeVar("T")
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ClientId = Annotated[str, typer.Argument(help="Client id, as `qmt clients` shows it")]
 _NARROW = 120  # columns
 _STATES = {"running": "green", "paused": "yellow", "stopped": "dim", "down": "red"}
@@ -28,23 +32,26 @@ clients_app = typer.Typer(help="The clients of the bar stream: list, stats, stop
 
 
 @clients_app.callback(invoke_without_command=True)
-def clients(context: typer.Context, data_dir: DataDir = None) -> None:
-    """List all clients when no subcommand is given."""
+def clients(context: typer.Context, data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List all clients when no subcommand is given; exit code 1 when there is none."""
     context.obj = data_dir
     if context.invoked_subcommand is None:
-        _print_clients(data_dir)
+        _print_clients(data_dir, as_json)
 
 
 @clients_app.command("list")
-def list_command(context: typer.Context) -> None:
+def list_command(context: typer.Context, as_json: Json = False) -> None:
     """Mode, group, shards, lag, pending, rate, last seen and errors of each client."""
-    _print_clients(context.obj)
+    _print_clients(context.obj, as_json)
 
 
 @clients_app.command()
-def stats(context: typer.Context, client_id: ClientId) -> None:
+def stats(context: typer.Context, client_id: ClientId, as_json: Json = False) -> None:
     """Everything one client says of itself."""
     info = _on_redis(context.obj, lambda redis: registry.read_client(redis, client_id))
+    if as_json:
+        say_json(asdict(info))
+        return
     table = Table(show_header=False, box=None)
     for name, value in asdict(info).items():
         table.add_row(name, ", ".join(value) if isinstance(value, tuple) else str(value))
@@ -81,51 +88,51 @@ def evict(
 def quote(
     symbols: Annotated[list[str] | None, typer.Argument(help="Symbols; none = 000001.SZ")] = None,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
-    """The live price of symbols, from ClickHouse."""
-    from clickhouse_connect.driver.exceptions import ClickHouseError
-
+    """The live price of symbols, from ClickHouse; exit code 1 when a symbol has none."""
     from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
-    from qmt_orchestration.market.sessions import from_ms
     from qmt_orchestration.warehouse.client import connect
 
-    out = screen()
+    wanted = [symbol.upper() for symbol in symbols or [DEFAULT_SYMBOL]]
+    for symbol in wanted:
+        if not is_symbol(symbol):
+            fail(f"expected a symbol like {DEFAULT_SYMBOL}, found {symbol[:40]!r}", MISUSE)
+    with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as clickhouse:
+        ticks = {symbol: newest_tick(clickhouse, symbol) for symbol in wanted}
+    found = [_with_time(tick) for tick in ticks.values() if tick is not None]
+    if found or as_json:
+        show(found, lambda width: _quotes(found, width), as_json=as_json)
+    if unknown := [symbol for symbol, tick in ticks.items() if tick is None]:
+        fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
+
+
+def _with_time(tick: dict[str, Any]) -> dict[str, Any]:
+    time_text = f"{from_ms(int(tick['time_ms'])):%Y-%m-%d %H:%M:%S}"
+    return {"symbol": tick["symbol"], "time": time_text, **{k: v for k, v in tick.items() if k != "symbol"}}
+
+
+def _quotes(ticks: list[dict[str, Any]], width: int) -> Table:
     table = Table("Symbol", "Time", box=None)
     names = ("Price", "Change", "%", "Open", "High", "Low", "Prev.", "Volume", "Amount", "Bid", "Ask")
-    shown = 3 if out.width < _NARROW else len(names)  # what does not fit whole is left out, not cut
+    shown = 3 if width < _NARROW else len(names)  # what does not fit whole is left out, not cut
     for name in names[:shown]:
         table.add_column(name, justify="right")
-    unknown = []
-    try:
-        with connect(_settings(data_dir)) as clickhouse:
-            for symbol in symbols or [DEFAULT_SYMBOL]:
-                tick = newest_tick(clickhouse, symbol.upper())
-                if tick is None:
-                    unknown.append(symbol)
-                    continue
-                colour = (
-                    "red" if tick["change"] > 0 else "green" if tick["change"] < 0 else ""
-                )  # as Chinese markets show it
-                cells: tuple[str | Text, ...] = (
-                    Text(f"{tick['price']:.2f}", colour),
-                    Text(f"{tick['change']:+.2f}", colour),
-                    Text(f"{tick['change_percent']:+.2f}", colour),
-                    *(f"{tick[name]:.2f}" for name in ("open", "high", "low", "pre_close")),
-                    f"{tick['vol']:,}",
-                    f"{tick['amount']:,.0f}",
-                    f"{tick['bid'][0]:.2f}" if tick["bid"] else "",
-                    f"{tick['ask'][0]:.2f}" if tick["ask"] else "",
-                )
-                time_text = f"{from_ms(int(tick['time_ms'])):%Y-%m-%d %H:%M:%S}"
-                table.add_row(tick["symbol"], time_text, *cells[:shown])
-    except ClickHouseError as error:
-        _fail(
-            f"ClickHouse does not answer ({str(error)[:200]}); is it running (`qmt up`), is QMT_CLICKHOUSE_URL right?"
+    for tick in ticks:
+        # as Chinese markets show it
+        colour = "red" if tick["change"] > 0 else "green" if tick["change"] < 0 else ""
+        cells: tuple[str | Text, ...] = (
+            Text(f"{tick['price']:.2f}", colour),
+            Text(f"{tick['change']:+.2f}", colour),
+            Text(f"{tick['change_percent']:+.2f}", colour),
+            *(f"{tick[name]:.2f}" for name in ("open", "high", "low", "pre_close")),
+            f"{tick['vol']:,}",
+            f"{tick['amount']:,.0f}",
+            f"{tick['bid'][0]:.2f}" if tick["bid"] else "",
+            f"{tick['ask'][0]:.2f}" if tick["ask"] else "",
         )
-    if table.row_count:
-        out.print(table)
-    if unknown:
-        _fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
+        table.add_row(tick["symbol"], tick["time"], *cells[:shown])
+    return table
 
 
 def top(
@@ -137,19 +144,14 @@ def top(
     if once:
         out.print(_on_redis(data_dir, lambda redis: picture(redis, out.width)))
         return
-    settings = _settings(data_dir)
-    from qmt_orchestration.stream.connection import connect
-
-    redis = connect(settings)
-    try:
-        with Live(console=out, screen=True, auto_refresh=False) as live:
-            while True:
-                live.update(_or_error(redis, lambda client: picture(client, out.width)), refresh=True)
-                time.sleep(1)
-    except KeyboardInterrupt:
-        return
-    finally:
-        redis.close()
+    with (
+        redis_of(settings_of(data_dir)) as client,
+        suppress(KeyboardInterrupt),
+        Live(console=out, screen=True, auto_refresh=False) as live,
+    ):
+        while True:
+            live.update(_or_error(client, lambda one: picture(one, out.width)), refresh=True)
+            time.sleep(1)
 
 
 def picture(redis: Any, width: int = WIDE) -> Group:
@@ -160,12 +162,12 @@ def picture(redis: Any, width: int = WIDE) -> Group:
     clock, beats = read_clock(redis), read_all(redis)
     feed = next((beat for beat in beats if beat["service"] == "subscriber"), {})
     kind = f" (simulated × {clock.speed:g})" if clock.simulated else ""
-    head = f"market {clock.now():%Y-%m-%d %H:%M:%S}{kind} · {float(feed.get('rate', 0)):,.0f} ticks/s"
+    head = f"market {clock.now():%Y-%m-%d %H:%M:%S}{kind} · {number(feed, 'rate'):,.0f} ticks/s"
     services = Table("Service", "Host", "State", title="Services", title_justify="left", box=None)
     services.add_column("Memory", justify="right")
     for beat in beats:
         state = beat.get("state", "")
-        memory = f"{float(beat['memory_mb']):,.0f} MB" if beat.get("memory_mb") else ""
+        memory = f"{number(beat, 'memory_mb'):,.0f} MB" if beat.get("memory_mb") else ""
         services.add_row(beat["service"], beat["host"], Text(state, _STATES.get(state, "yellow")), memory)
     return Group(Text(head, "bold"), "", services, "", clients_table(registry.list_clients(redis), width))
 
@@ -203,41 +205,25 @@ def clients_table(infos: list[registry.ClientInfo], width: int = WIDE) -> Table:
     return table
 
 
-def _print_clients(data_dir: Path | None) -> None:
-    out = screen()
-    out.print(clients_table(_on_redis(data_dir, registry.list_clients), out.width))
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(data_dir=data_dir) if data_dir is not None else Settings()
+def _print_clients(data_dir: Path | None, as_json: bool) -> None:
+    infos = _on_redis(data_dir, registry.list_clients)
+    rows = [{**asdict(info), "seen_seconds": round(info.seen_seconds, 1)} for info in infos]
+    show(rows, lambda width: clients_table(infos, width), as_json=as_json)
+    if not infos:
+        raise typer.Exit(NOTHING)
 
 
 def _on_redis(data_dir: Path | None, action: Callable[[Any], T]) -> T:
     """Run *action* with a Redis client; known errors end the command with a message."""
-    import redis
-
-    from qmt_orchestration.stream.connection import connect
-
-    client = connect(_settings(data_dir))
-    try:
-        return action(client)
-    except registry.NoSuchClient as error:
-        _fail(str(error))
-    except redis.RedisError as error:
-        _fail(f"Redis does not answer ({error}); is it running (`qmt up`), is QMT_REDIS_URL right?")
-    finally:
-        client.close()
+    with redis_of(settings_of(data_dir)) as client:
+        try:
+            return action(client)
+        except registry.NoSuchClient as error:
+            fail(str(error))
 
 
 def _or_error(redis_client: Any, action: Callable[[Any], Group]) -> Group:
-    import redis
-
     try:
         return action(redis_client)
     except redis.RedisError as error:
         return Group(Text(f"waiting for Redis: {error}", "red"))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)

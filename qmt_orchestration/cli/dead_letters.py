@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
-import redis
 import typer
+from rich.console import Group
 from rich.table import Table
 
-from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.cli.access import DataDir, Json, fail, redis_of, settings_of
+from qmt_orchestration.cli.terminal import show as show_rows
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.settings import Settings, get_settings
 from qmt_orchestration.stream import dead_letters
-from qmt_orchestration.stream.connection import connect
 
 dead_letters_app = typer.Typer(help="Stream entries that could not be handled.", no_args_is_help=True)
 Stream = Annotated[str, typer.Argument(help="Stream, e.g. qmt:ticks:{0}")]
@@ -23,34 +25,53 @@ All = Annotated[bool, typer.Option("--all", help="Every dead letter of the strea
 @dead_letters_app.command("list")
 def list_(
     stream: Annotated[str | None, typer.Argument(help="Only this stream")] = None,
-    limit: Annotated[int, typer.Option(help="Newest letters shown per stream")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Newest letters shown per stream")] = 20,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
-    """Dead letters per stream, newest first."""
-    client = _client()
-    found = dead_letters.streams(client)
-    chosen = [stream] if stream else list(found)
-    if not any(found.get(name) for name in chosen):
-        typer.echo("no dead letters")
-        return
-    for name in chosen:
-        table = Table(title=f"{name}: {found.get(name, 0)} dead letters", title_justify="left")
-        for column in ("id", "at", "source id", "group", "tries", "bytes", "error"):
-            table.add_column(column, overflow="fold")
-        for letter in dead_letters.read(client, name, limit=limit):
-            at = f"{from_ms(letter.buried_ms):%Y-%m-%d %H:%M:%S}"
-            size = sum(len(value) for value in letter.fields.values())
-            row = (letter.id, at, letter.source_id, letter.group, str(letter.deliveries), str(size), letter.error[:200])
-            table.add_row(*row)
-        screen().print(table)
+    """Dead letters per stream, newest first; exit code 1 when there is none."""
+    with _redis(data_dir) as client:
+        found = dead_letters.streams(client)
+        chosen = [stream] if stream else list(found)
+        rows = [_row(letter) for name in chosen for letter in dead_letters.read(client, name, limit=limit)]
+
+    def table(_: int) -> Group:
+        return Group(*(_table(f"{name}: {found.get(name, 0)} dead letters", name, rows) for name in chosen))
+
+    if rows or as_json:
+        show_rows(rows, table, as_json=as_json)
+    if not rows:
+        fail("no dead letters")
+
+
+def _row(letter: dead_letters.DeadLetter) -> dict[str, Any]:
+    return {
+        "stream": letter.stream,
+        "id": letter.id,
+        "at": f"{from_ms(letter.buried_ms):%Y-%m-%d %H:%M:%S}",
+        "source id": letter.source_id,
+        "group": letter.group,
+        "tries": letter.deliveries,
+        "bytes": sum(len(value) for value in letter.fields.values()),
+        "error": letter.error[:200],
+    }
+
+
+def _table(title: str, stream: str, rows: list[dict[str, Any]]) -> Table:
+    out = Table(title=title, title_justify="left")
+    for column in ("id", "at", "source id", "group", "tries", "bytes", "error"):
+        out.add_column(column, overflow="fold")
+    for row in rows:
+        if row["stream"] == stream:
+            out.add_row(*(str(row[str(column.header)]) for column in out.columns))
+    return out
 
 
 @dead_letters_app.command()
-def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")], data_dir: DataDir = None) -> None:
     """One dead letter whole: reason and fields (long values cut for the screen)."""
-    try:
-        letter = dead_letters.show(_client(), stream, letter_id)
-    except dead_letters.NoDeadLetter as error:
-        raise typer.BadParameter(str(error)) from error
+    with _redis(data_dir) as client:
+        letter = dead_letters.show(client, stream, letter_id)
     typer.echo(f"{letter.stream} {letter.source_id}, group {letter.group}, {letter.deliveries} tries")
     typer.echo(f"error: {letter.error}")
     for name, value in letter.fields.items():
@@ -58,19 +79,20 @@ def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")]
 
 
 @dead_letters_app.command()
-def replay(stream: Stream, ids: Ids = None, every: All = False) -> None:
+def replay(stream: Stream, ids: Ids = None, every: All = False, data_dir: DataDir = None) -> None:
     """Publish dead letters again on their stream, e.g. after a mended release."""
-    try:
-        count = dead_letters.replay(_client(), stream, _chosen(ids, every))
-    except dead_letters.NoDeadLetter as error:
-        raise typer.BadParameter(str(error)) from error
+    chosen = _chosen(ids, every)
+    with _redis(data_dir) as client:
+        count = dead_letters.replay(client, stream, chosen)
     typer.echo(f"{count} published again on {stream}")
 
 
 @dead_letters_app.command()
-def drop(stream: Stream, ids: Ids = None, every: All = False) -> None:
-    """Remove dead letters for good."""
-    count = dead_letters.drop(_client(), stream, _chosen(ids, every))
+def drop(stream: Stream, ids: Ids = None, every: All = False, data_dir: DataDir = None) -> None:
+    """Remove dead letters permanently."""
+    chosen = _chosen(ids, every)
+    with _redis(data_dir) as client:
+        count = dead_letters.drop(client, stream, chosen)
     typer.echo(f"{count} dropped from {stream}")
 
 
@@ -80,11 +102,11 @@ def _chosen(ids: list[str] | None, every: bool) -> list[str] | None:
     return ids or None
 
 
-def _client() -> Any:
-    settings: Settings = get_settings()
-    client = connect(settings)
-    try:
-        client.ping()
-    except redis.ConnectionError as error:
-        raise typer.BadParameter(f"Redis does not answer ({error}); set QMT_REDIS_URL or start it") from error
-    return client
+@contextmanager
+def _redis(data_dir: Path | None) -> Iterator[Any]:
+    """A Redis client; a letter that is not there ends the command with one line."""
+    with redis_of(settings_of(data_dir)) as client:
+        try:
+            yield client
+        except dead_letters.NoDeadLetter as error:
+            fail(str(error))

@@ -6,11 +6,11 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from qmt_orchestration.cli.access import MISUSE, DataDir, Json, settings_of
 from qmt_orchestration.cli.terminal import screen
 from qmt_orchestration.doctor import ROLES, Finding, Level, Role, error, machine, ok, servers, terminal
 from qmt_orchestration.settings import Settings
@@ -20,20 +20,18 @@ _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 def doctor(
     role: Annotated[str, typer.Option(help=f"What this host is: {', '.join(ROLES)}")] = "all",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document instead of lines")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")
-    ] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
 ) -> None:
     """Look at Python, packages, ports, clocks, disk, xtquant, Redis, ClickHouse and Dagster; say what to mend.
 
     Exit code 1 when something is an error, 0 otherwise. Nothing is changed and no engine is started.
     """
-    settings = Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]
+    settings = settings_of(data_dir)
     chosen = next((name for name in ROLES if name == role), None)
     if chosen is None:
         typer.echo(f"qmt doctor: expected --role {', '.join(ROLES)}, found {role!r}", err=True)
-        raise typer.Exit(2)
+        raise typer.Exit(MISUSE)
     findings = []
     for finding in examine(settings, chosen):
         findings.append(finding)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -12,12 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from qmt_orchestration.cli import clients, services, warehouse
+from qmt_orchestration.cli.access import MISUSE, explain, fail
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.quality import quality
+from qmt_orchestration.cli.terminal import say_json
 
 app = typer.Typer(
     name="qmt",
@@ -76,6 +77,8 @@ def replay(
     from qmt_orchestration.services import replay as command
     from qmt_orchestration.simulator.replay import RecordingError
 
+    if missing := [str(path.resolve()) for path in files if not path.is_file()]:
+        fail(f"expected recordings, found no file at {', '.join(missing)}", MISUSE)
     live = sys.stderr.isatty()
     last = ""
 
@@ -98,7 +101,7 @@ def replay(
         raise typer.Exit(130) from None
     if live:
         typer.echo("", err=True)
-    typer.echo(json.dumps({**account.__dict__, "complete": account.complete}, ensure_ascii=False))
+    say_json({**account.__dict__, "complete": account.complete})
     raise typer.Exit(0 if account.complete else 1)
 
 
@@ -130,28 +133,21 @@ app.add_typer(alerts_app, name="alerts")
 
 
 def main() -> None:
-    """Entry point: text streams are UTF-8 everywhere, also on Windows; a wrong setting is named, not traced."""
+    """Entry point: text streams are UTF-8 everywhere, also on Windows; an error is one line and an exit code."""
     if os.name == "nt":
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # pythonw, as the Windows task starts it, has none
                 stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    os.umask(0o077)  # data, logs and passwords are this user's alone; child processes inherit it
     try:
         app()
-    except ValueError as error:
-        from qmt_orchestration.settings import refusal
-
-        problem = refusal(error)
-        if not problem:
-            raise
-        _say(f"qmt: {problem}")
-        sys.exit(1)
-    except ModuleNotFoundError as error:
-        from qmt_orchestration.extras import hint
-
-        if (error.name or "").startswith("qmt_orchestration"):
-            raise
-        _say(f"qmt: {hint(error.name)}")
-        sys.exit(1)
+    except BrokenPipeError:  # `qmt … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:  # nobody who types a command can use a traceback
+        code, text = explain(error)
+        _say(f"qmt: {text}")
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,47 +3,42 @@
 from __future__ import annotations
 
 from datetime import date as Date
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.cli import days
+from qmt_orchestration.cli.access import NOTHING, DataDir, Json, fail, settings_of, warehouse_of
+from qmt_orchestration.cli.terminal import show
 
 
 def quality(
     date: Annotated[str | None, typer.Option(help="Trading day; default: the newest with verdicts")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="Failed checks only")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")
-    ] = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
-    """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 2 when one is
-    ERROR."""
+    """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 1 when one is
+    ERROR, or when the day has no verdicts."""
 
-    from qmt_orchestration.local import engines
-    from qmt_orchestration.market.calendar import NotATradingDay, require_trading_day
     from qmt_orchestration.orchestration.assets.report import verdicts
-    from qmt_orchestration.settings import Settings
     from qmt_orchestration.warehouse.client import connect
 
-    chosen: dict[str, Any] = {"data_dir": data_dir} if data_dir else {}
-    try:
-        with engines.ensure(Settings(**chosen)) as ready:
-            client = connect(ready)
-            day = require_trading_day(date) if date else _newest(client)
-            found = verdicts(client, day) if day else []
-    except (NotATradingDay, engines.EngineError) as error:
-        typer.echo(f"qmt quality: {error}", err=True)
-        raise typer.Exit(1) from None
+    asked = days.trading_day(date) if date else None
+    with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as client:
+        day = asked or _newest(client)
+        found = verdicts(client, day) if day else []
     if not found:
-        typer.echo(
-            f"no verdicts{f' of {day}' if day else ''}: make the day with `qmt backfill` or in Dagster", err=True
-        )
-        raise typer.Exit(1)
-    screen().print(_table(day, [v for v in found if not (failed and v.passed)]))
+        fail(f"no verdicts{f' of {day}' if day else ''}: make the day with `qmt backfill` or in Dagster")
+    shown = [v for v in found if not (failed and v.passed)]
+    rows = [
+        {"day": str(day), "verdict": v.word, "table": v.asset, "check": v.check, "expected": v.expected,
+         "found": v.found, "checked_at": str(v.checked_at)}
+        for v in shown
+    ]  # fmt: skip
+    show(rows, lambda _: _table(day, shown), as_json=as_json)
     if any(not v.passed and v.severity == "ERROR" for v in found):
-        raise typer.Exit(2)
+        raise typer.Exit(NOTHING)
 
 
 def _newest(client: Any) -> Date | None:

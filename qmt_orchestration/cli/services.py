@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import redis
 import typer
 
+from qmt_orchestration.cli.access import MISUSE, fail, redis_of, settings_of
 from qmt_orchestration.cli.terminal import screen
 from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
 from qmt_orchestration.services.link import CLOCKS_APART_MS
 from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
-from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.fields import number
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}")]
@@ -35,7 +34,7 @@ def agent(
     from qmt_orchestration.services.logs import set_up_logging
     from qmt_orchestration.services.registry import Service
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     names = [name.strip() for name in services.split(",") if name.strip()]
     try:
         wanted = [get_service(name) for name in names]
@@ -126,7 +125,7 @@ def status_rows(beats: list[dict[str, str]], desired: Mapping[str, Desired], now
 
 def _agent_row(beat: dict[str, str], now_ms: float) -> Row:
     row = _service_row(beat["host"], "agent", beat, {}, {}, now_ms)
-    skew_ms = float(beat.get("clock_skew_ms", 0))
+    skew_ms = number(beat, "clock_skew_ms")
     if abs(skew_ms) > CLOCKS_APART_MS:
         row["note"] = f"clock {abs(skew_ms) / 1000:.1f} s {'ahead of' if skew_ms > 0 else 'behind'} Redis' host"
     return row
@@ -143,7 +142,7 @@ def _service_row(
     state = report.get("state", "") or beat.get("state", "") or "absent"
     if state == "running" and beat.get("state") == "standby":
         state = "standby"
-    age = (now_ms - float(beat["beat_ms"])) / 1000 if "beat_ms" in beat else None
+    age = (now_ms - number(beat, "beat_ms")) / 1000 if "beat_ms" in beat else None
     last_exit = report.get("last_exit", "")
     return {
         "service": name,
@@ -162,34 +161,19 @@ def _service_row(
 
 
 def _first(fields: Mapping[str, str], names: tuple[str, ...], form: str) -> str:
-    """The first of these statistics that is there and a number, formatted; a dash otherwise (-1: not known yet)."""
-    for name in names:
-        try:
-            value = float(fields[name])
-        except (KeyError, ValueError):
-            continue
-        return form.format(value) if value >= 0 else "–"
-    return "–"
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(data_dir=data_dir) if data_dir is not None else Settings()
+    """The first of these statistics that is there, formatted; a dash when none is a number (-1: not known yet)."""
+    value = next((number(fields, name, -1.0) for name in names if name in fields), -1.0)
+    return form.format(value) if value >= 0 else "–"
 
 
 @contextmanager
 def _redis(data_dir: Path | None) -> Iterator[Any]:
     """A client of Redis; its errors, and a wrong name, end the command with one line instead of a traceback."""
-    settings = _settings(data_dir)
-    client = connect(settings, retries=0)
-    try:
-        yield client
-    except redis.ConnectionError as error:
-        where = settings.redis_url or f"the embedded Redis of {settings.data_dir}"
-        _fail(f"no answer from {where} ({error}): start it with `qmt up`, or set QMT_REDIS_URL or QMT_DATA_DIR")
-    except (redis.RedisError, UnknownService) as error:
-        _fail(str(error))
-    finally:
-        client.close()
+    with redis_of(settings_of(data_dir)) as client:
+        try:
+            yield client
+        except UnknownService as error:
+            fail(str(error), MISUSE)
 
 
 def _fail(message: str) -> NoReturn:

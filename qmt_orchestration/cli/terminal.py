@@ -1,9 +1,15 @@
-"""Where the commands print their tables."""
+"""How the commands print: a table in a terminal, plain lines with tabs in a pipe, or JSON."""
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from qmt_orchestration.stream.fields import finite
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,3 +23,32 @@ def screen() -> Console:
 
     plain = Console()
     return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
+
+
+def show(rows: Sequence[Mapping[str, Any]], table: Callable[[int], Any], *, as_json: bool) -> None:
+    """Print *rows*: as one JSON array, as *table* (made for a width) in a terminal, else one line each with tabs.
+
+    The first line of a pipe names the columns.
+    """
+    if as_json:
+        say_json(rows)
+        return
+    out = screen()
+    if out.is_terminal or "COLUMNS" in os.environ:
+        out.print(table(out.width))
+        return
+    if rows:
+        typer.echo("\t".join(rows[0]))
+    for row in rows:
+        typer.echo("\t".join(_plain(value) for value in row.values()))
+
+
+def say_json(document: Any) -> None:
+    """Print one JSON document; what JSON cannot carry becomes null or text."""
+    typer.echo(json.dumps(finite(document), ensure_ascii=False, default=str, allow_nan=False))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    return " ".join(str(value).split()) if value is not None else ""

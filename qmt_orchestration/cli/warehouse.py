@@ -12,9 +12,11 @@ from urllib.parse import urlencode
 
 import typer
 
+from qmt_orchestration.cli import days
+from qmt_orchestration.cli.access import MISUSE, DataDir, Json, fail, settings_of, warehouse_of
+from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 
 
 class SqlError(RuntimeError):
@@ -27,45 +29,48 @@ def sql(
     output_format: Annotated[
         str | None, typer.Option("--format", help="ClickHouse format; default PrettyCompact, TSV when piped")
     ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Also run statements that change the warehouse")] = False,
 ) -> None:
-    """Run a query against the warehouse in use; its embedded engine is started for the moment when none runs."""
-    from qmt_orchestration.local import engines
+    """Read from the warehouse in use; its embedded engine is started for the moment when none runs.
 
-    settings = _settings(data_dir)
+    The server refuses statements that change anything unless --write is given.
+    """
+    settings = settings_of(data_dir)
     statement = sys.stdin.buffer.read() if query == "-" else query.encode()
     chosen = output_format or ("PrettyCompact" if sys.stdout.isatty() else "TabSeparated")
     try:
-        _require_warehouse(settings)
-        with engines.ensure(settings, names=("clickhouse",)) as ready:
-            copy_result(ready, statement, chosen, sys.stdout.buffer)
+        with warehouse_of(settings) as ready:
+            copy_result(ready, statement, chosen, sys.stdout.buffer, write=write)
     except BrokenPipeError:  # `qmt sql … | head`
         sys.stderr.close()
         raise typer.Exit(0) from None
-    except (SqlError, engines.EngineError) as error:
-        typer.echo(f"qmt sql: {error}", err=True)
-        raise typer.Exit(1) from None
+    except SqlError as error:
+        fail(str(error))
 
 
 def migrate(data_dir: DataDir = None) -> None:
     """Create the warehouse's tables, or bring them up to date; safe to repeat."""
-    from qmt_orchestration.local import engines
     from qmt_orchestration.warehouse.migrate import migrate as run
 
     try:
-        with engines.ensure(_settings(data_dir), names=("clickhouse",)) as ready:
+        with engines.ensure(settings_of(data_dir), names=("clickhouse",)) as ready:
             run(ready)
             typer.echo(f"the tables of database {ready.clickhouse_database} are up to date", err=True)
     except engines.EngineError as error:
-        typer.echo(f"qmt migrate: {error}", err=True)
-        raise typer.Exit(1) from None
+        fail(str(error))
 
 
-def copy_result(settings: Settings, statement: bytes, output_format: str, out: BinaryIO) -> None:
+def copy_result(
+    settings: Settings, statement: bytes, output_format: str, out: BinaryIO, *, write: bool = False
+) -> None:
     """Send *statement* to ``clickhouse_url`` and copy the bytes of the answer to *out*, as they come.
 
-    A statement's own FORMAT wins over *output_format*. Raises :class:`SqlError` with the server's message.
+    A statement's own FORMAT wins over *output_format*. Unless *write*, the server lets it read only. Raises
+    :class:`SqlError` with the server's message.
     """
     fields = {"database": settings.clickhouse_database, "default_format": output_format, "final": "1"}
+    if not write:
+        fields["readonly"] = "2"  # 2: settings of the statement itself are still its own
     request = urllib.request.Request(  # noqa: S310 - the URL is the user's own setting
         f"{settings.clickhouse_url.rstrip('/')}/?{urlencode(fields)}", data=statement, headers=_credentials(settings)
     )
@@ -82,7 +87,9 @@ def copy_result(settings: Settings, statement: bytes, output_format: str, out: B
                 tail = (tail + block)[-(1 << 16) :]
             out.flush()
     except urllib.error.HTTPError as error:
-        raise SqlError(error.read().decode(errors="replace").strip() or f"HTTP {error.code} {error.reason}") from error
+        text = error.read().decode(errors="replace").strip() or f"HTTP {error.code} {error.reason}"
+        hint = "\nqmt sql only reads; --write lets it change the warehouse" if "(READONLY)" in text else ""
+        raise SqlError(text + hint) from error
     except urllib.error.URLError as error:
         raise SqlError(f"no ClickHouse at {settings.clickhouse_url} (QMT_CLICKHOUSE_URL): {error.reason}") from error
     if tag and b"__exception__\r\n" + tag in tail:  # it failed after the first rows were sent
@@ -90,25 +97,10 @@ def copy_result(settings: Settings, statement: bytes, output_format: str, out: B
 
 
 def _credentials(settings: Settings) -> dict[str, str]:
-    password = settings.clickhouse_password.get_secret_value() if settings.clickhouse_password else ""
+    password = settings.engine_password("clickhouse")
     if not password and settings.clickhouse_username == "default":
         return {}
     return {"X-ClickHouse-User": settings.clickhouse_username, "X-ClickHouse-Key": password}
-
-
-def _require_warehouse(settings: Settings) -> None:
-    from qmt_orchestration.local.engines import find, warehouse_path
-
-    if settings.clickhouse_url or (warehouse_path(settings) / "metadata").is_dir() or find(settings, "clickhouse"):
-        return
-    raise SqlError(
-        f"{settings.data_dir} holds no warehouse: choose its folder with --data-dir (or QMT_DATA_DIR), set "
-        "QMT_CLICKHOUSE_URL to a server, or make one with `qmt up`, `qmt replay` or `qmt migrate`"
-    )
-
-
-def _settings(data_dir: Path | None) -> Settings:
-    return Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]
 
 
 def bars(
@@ -119,33 +111,46 @@ def bars(
     adjust: Annotated[str | None, typer.Option(help="front or back: adjusted daily bars")] = None,
     output: Annotated[Path | None, typer.Option(help="Write there instead: .csv or .parquet")] = None,
     data_dir: DataDir = None,
+    as_json: Json = False,
 ) -> None:
-    """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook."""
-    from qmt_orchestration.local import engines
+    """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook. Exit code 1: there are
+    none."""
     from qmt_orchestration.warehouse import analyst
 
-    settings = _settings(data_dir)
+    if output is not None and output.suffix not in (".csv", ".parquet"):
+        fail(f"expected an --output that ends in .csv or .parquet, found {output.name!r}", MISUSE)
+    if adjust not in (None, "front", "back"):
+        fail(f"expected --adjust front or back, found {adjust!r}", MISUSE)
+    first, last = days.span(date, to or date)
     try:
-        if output is not None and output.suffix not in (".csv", ".parquet"):
-            raise ValueError(f"expected an --output that ends in .csv or .parquet, found {output.name!r}")
-        if adjust not in (None, "front", "back"):
-            raise ValueError(f"expected --adjust front or back, found {adjust!r}")
-        _require_warehouse(settings)
-        with engines.ensure(settings, names=("clickhouse",)) as ready:
-            found = analyst.bars(ready, symbols, date, to or date, period, adjust)  # type: ignore[arg-type]
-    except (ValueError, SqlError, engines.EngineError) as error:
-        typer.echo(f"qmt bars: {error}", err=True)
-        raise typer.Exit(1) from None
+        with warehouse_of(settings_of(data_dir)) as ready:
+            found = analyst.bars(ready, symbols, first, last, period, adjust)  # type: ignore[arg-type]
+    except ValueError as error:
+        fail(str(error), MISUSE)
+    if not len(found):
+        if as_json:
+            say_json([])
+        until = f" to {last}" if last != first else ""
+        fail(f"no {period} bars of {', '.join(symbols)} on {first}{until}")
     if output is None:
-        typer.echo(
-            found.to_string(index=False) if len(found) else f"no {period} bars of {', '.join(symbols)} on {date}"
-        )
+        _print_bars(found, as_json)
         return
     if output.suffix == ".csv":
         found.to_csv(output, index=False)
     else:
         found.to_parquet(output, index=False)
     typer.echo(f"{len(found):,} bars in {output}", err=True)
+
+
+def _print_bars(found: Any, as_json: bool) -> None:
+    """A table in a terminal, else lines with tabs: market time without its offset, as the tables show it."""
+    found["frame"] = found["frame"].dt.strftime("%Y-%m-%d %H:%M:%S")
+    if as_json:
+        say_json(found.to_dict("records"))
+    elif sys.stdout.isatty():
+        typer.echo(found.to_string(index=False))
+    else:
+        typer.echo(found.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
 
 
 def validate(
@@ -156,6 +161,7 @@ def validate(
 
     chosen = folder or Settings().recordings_dir
     if chosen is None:
-        typer.echo("qmt validate: name a folder of recordings, or set QMT_RECORDINGS_DIR", err=True)
-        raise typer.Exit(1)
+        fail("name a folder of recordings, or set QMT_RECORDINGS_DIR", MISUSE)
+    if not chosen.is_dir():
+        fail(f"expected a folder of recordings, found none at {chosen.resolve()}", MISUSE)
     raise typer.Exit(command(chosen))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
+from math import isfinite
 from typing import Final, Literal
 
 from qmt_orchestration.market.sessions import SHANGHAI
@@ -13,6 +14,7 @@ from qmt_orchestration.market.sessions import SHANGHAI
 #: Where a client that was never seen before begins; one that was goes on where it stopped.
 Start = Literal["beginning", "now"] | datetime
 
+_ENTRY_BYTES: Final = 4096
 FRAME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 
@@ -75,12 +77,14 @@ class Bar:
 
 
 def parse_bar(fields: Mapping[bytes, bytes], origin: Origin) -> Bar:
-    """The bar in a stream entry. `ValueError` names the field that is missing or no number.
+    """The bar in a stream entry. `ValueError` names the field that is missing, or says why the entry is none.
 
     ``quality_score, source, revision`` may be absent: the user's first publisher did not send them.
     """
+    if sum(map(len, fields.values())) > _ENTRY_BYTES:
+        raise ValueError(f"expected the fields of a minute bar, found more than {_ENTRY_BYTES} bytes")
     try:
-        return Bar(
+        bar = Bar(
             fields[b"symbol"].decode(),
             frame_of(fields[b"frame"].decode()),
             float(fields[b"open"]),
@@ -94,6 +98,9 @@ def parse_bar(fields: Mapping[bytes, bytes], origin: Origin) -> Bar:
             int(fields.get(b"revision", b"0")),
             origin,
         )
+        if not isfinite(bar.open + bar.high + bar.low + bar.close + bar.amount + bar.quality_score):
+            raise ValueError("a value is not finite")
+        return bar
     except KeyError as error:
         raise ValueError(f"expected the fields of a minute bar, field {error.args[0].decode()} is missing") from None
     except (ValueError, UnicodeDecodeError, OverflowError) as error:

@@ -15,6 +15,7 @@ from qmt_orchestration.client.leases import Lease
 from qmt_orchestration.client.rules import ShardRule, by_hash
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.fields import decoded
 from qmt_orchestration.stream.groups import Entry, GroupReader, create_group
 
 Mode = Literal["broadcast", "shard", "hybrid"]
@@ -97,7 +98,7 @@ class BarConsumer(Consumer[Bar]):
     def _agree(self, rule: ShardRule) -> None:
         key = keys.SHARD_RULE.format(group=self.group)
         self.redis.set(key, rule.spec, nx=True)
-        agreed = self.redis.get(key).decode()
+        agreed = decoded(self.redis.get(key))
         if agreed != rule.spec:
             raise RuleMismatch(
                 f"group {self.group} is cut by {agreed!r}, this member wants {rule.spec!r}: use the same rule, "

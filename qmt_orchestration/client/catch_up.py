@@ -21,7 +21,7 @@ from qmt_orchestration.client.bar import Bar, Origin, Start, frame_of
 from qmt_orchestration.client.quotes import load_sql
 from qmt_orchestration.market.calendar import trading_days
 from qmt_orchestration.market.sessions import SHANGHAI, at
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.clock import read_clock
 
 _BASE: Final = "*base"  # symbols without progress: nothing up to here is wanted
@@ -100,10 +100,12 @@ class CatchUp:
         return (published, there) if published and (unfinished or _id(newest) > _id(delivered)) else None
 
     def _published(self) -> int:
-        return max((int(ms) // 1000 for ms in self._redis.hvals(keys.PUBLISHED)), default=0)
+        published = fields.integers(self._redis.hgetall(keys.PUBLISHED), fields.FIRST_MS, fields.LAST_MS)
+        return max((ms // 1000 for ms in published.values()), default=0)
 
     def _search(self, lane: str, until: int, there: frozenset[tuple[str, int]]) -> Iterator[list[Bar]]:
-        done = {k.decode(): int(v) for k, v in self._redis.hgetall(self._key).items() if k != _OPEN.encode()}
+        done = fields.integers(self._redis.hgetall(self._key), 0, fields.LAST_MS // 1000)
+        done.pop(_OPEN, None)
         base = max(done.pop(_BASE, 0), done.pop(_SINCE, 0) - 1)
         floor = max([base, *done.values()]) - _ORDER_SECONDS
         done = {symbol: max(stamp, floor) for symbol, stamp in done.items()}
@@ -149,7 +151,7 @@ def begin(redis: Any, stream: str, group: str, start: Start) -> str:
 
 def since(redis: Any, group: str) -> int:
     """Frames before this (epoch s) are not wanted by *group*: it was started at a time. 0 = all are."""
-    return int(redis.hget(keys.PROGRESS.format(group=group), _SINCE) or 0)
+    return fields.integer({"since": redis.hget(keys.PROGRESS.format(group=group), _SINCE)}, "since", low=0)
 
 
 def _id(text: bytes) -> tuple[int, int]:
@@ -163,11 +165,11 @@ def _position(redis: Any, stream: str, group: str) -> tuple[bytes, bytes]:
     return delivered, redis.xinfo_stream(stream)["last-generated-id"]
 
 
-def _stamp(fields: Mapping[bytes, bytes]) -> int:
+def _stamp(entry: Mapping[bytes, bytes]) -> int:
     """Frame of an entry, epoch s; 0 when it has none that can be read (it will go to the dead letters)."""
     try:
-        return int(frame_of(fields[b"frame"].decode()).timestamp())
-    except (KeyError, ValueError):
+        return int(frame_of(entry[b"frame"].decode()).timestamp())
+    except (KeyError, ValueError, OverflowError):
         return 0
 
 
@@ -179,10 +181,10 @@ def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
     first_id, fall_back, after = b"", 0, "-"
     for _ in range(50):
         entries = redis.xrange(stream, after, "+", count=200)
-        for id_, fields in entries:
+        for id_, entry in entries:
             first_id = first_id or id_
-            stamp = _stamp(fields)
-            if stamp and fields.get(b"revision", b"0") == b"0":
+            stamp = _stamp(entry)
+            if stamp and entry.get(b"revision", b"0") == b"0":
                 fall_back = fall_back or stamp
                 if _id(id_)[0] == stamp * 1000:
                     return stamp, first_id
@@ -199,11 +201,11 @@ def _beginning(redis: Any, stream: str, late_frames: int) -> tuple[int, frozense
     after: bytes | str = "-"
     while entries := redis.xrange(stream, after, "+", count=1000):
         later = 0
-        for _, fields in entries:
-            stamp = _stamp(fields)
+        for _, entry in entries:
+            stamp = _stamp(entry)
             later = max(later, stamp)
-            if stamp <= frame and fields.get(b"revision", b"0") == b"0":
-                found.add((fields.get(b"symbol", b"").decode(errors="replace"), stamp))
+            if stamp <= frame and entry.get(b"revision", b"0") == b"0":
+                found.add((entry.get(b"symbol", b"").decode(errors="replace"), stamp))
         if later > frame + late_frames * 60:
             break
         after = b"(" + entries[-1][0]

@@ -11,6 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from qmt_orchestration.stream.fields import decoded
+
 TTL_MS: Final = 5000
 _CHUNK: Final = 500  # ids or symbols per script call: far below Lua's limit on arguments
 
@@ -76,7 +78,7 @@ class Lease:
     def holder(self) -> str:
         """Client id of the holder, empty when there is none."""
         raw = self.client.get(self.key)
-        return raw.decode().partition("#")[0] if raw else ""
+        return decoded(raw).partition("#")[0] if raw else ""
 
     def acknowledge(
         self, stream: str, group: str, ids: Sequence[str], progress_key: str, progress: Mapping[str, int]

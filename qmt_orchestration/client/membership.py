@@ -13,7 +13,8 @@ from typing import Any
 import redis
 
 from qmt_orchestration.client.leases import TTL_MS, Lease
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import keys, threads
+from qmt_orchestration.stream.fields import decoded
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Membership:
         """Members seen within the life of a lease, by name."""
         oldest = self._server_ms() - TTL_MS
         return sorted(
-            m.decode() for m in self.client.zrangebyscore(keys.SHARD_MEMBERS.format(group=group), oldest, "+inf")
+            decoded(m, 64) for m in self.client.zrangebyscore(keys.SHARD_MEMBERS.format(group=group), oldest, "+inf")
         )
 
     def watch(self, leases: Sequence[Lease]) -> None:
@@ -65,16 +66,14 @@ class Membership:
     def every(self, seconds: float, beat: Callable[[], None]) -> None:
         """Start the second thread: renew, then *beat*."""
 
-        def work() -> None:
-            while not self._ended.wait(seconds):
-                try:
-                    self._renew()
-                except redis.RedisError as error:
-                    log.warning("client %s cannot renew its leases: %s", self.client_id, error)
-                beat()
+        def step() -> None:
+            try:
+                self._renew()
+            except redis.RedisError as error:
+                log.warning("client %s cannot renew its leases: %s", self.client_id, error)
+            beat()
 
-        self._thread = threading.Thread(target=work, name=f"client-{self.client_id}", daemon=True)
-        self._thread.start()
+        self._thread = threads.start(f"client-{self.client_id}", step, self._ended, seconds)
 
     def wait(self, seconds: float) -> None:
         """Sleep, unless the client is closed."""

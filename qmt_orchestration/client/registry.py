@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Final, Literal
 
 import redis
 
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.groups import group_lag
 
 Command = Literal["run", "stop", "evict"]
+GROUP_PREFIXES: Final = (f"{keys.BAR_GROUP_PREFIX}:", f"{keys.TICK_GROUP_PREFIX}:")
 ALIVE_SECONDS: Final = 6.0  # a client that was not seen for longer is down
 _KEEP_SECONDS: Final = 86_400
+_MOST_CLIENTS: Final = 1_000  # listed at most, whatever somebody registers
+_MOST_GROUPS: Final = 1_024
+_MOST_LAGS: Final = 64  # groups of one client that are asked for their lag: a reader of ticks has one per shard
+_LONGEST_TEXT: Final = 262_144  # characters: the groups of 256 shards
 
 
 class NoSuchClient(LookupError):
@@ -59,11 +65,11 @@ class ClientInfo:
         return max(time.time() - self.seen_ms / 1000, 0.0) if self.seen_ms else float("inf")
 
 
-def publish(client: Any, client_id: str, fields: Mapping[str, str | int | float]) -> Command:
+def publish(client: Any, client_id: str, said: Mapping[str, str | int | float]) -> Command:
     """Write what the client says of itself; returns what it is told to do."""
     key = keys.CLIENT.format(client_id=client_id)
     pipe = client.pipeline(transaction=True)
-    pipe.hset(key, mapping=dict(fields))
+    pipe.hset(key, mapping=dict(said))
     pipe.expire(key, _KEEP_SECONDS)
     pipe.sadd(keys.CLIENTS, client_id)
     pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
@@ -80,7 +86,7 @@ def tell(client: Any, client_id: str, command: Command) -> None:
 def require(client: Any, client_id: str) -> None:
     """`NoSuchClient` unless the client is registered."""
     if not client.sismember(keys.CLIENTS, client_id):
-        known = ", ".join(sorted(c.decode() for c in client.smembers(keys.CLIENTS))) or "none yet"
+        known = ", ".join(sorted(fields.decoded(c, 64) for c in client.smembers(keys.CLIENTS))[:50]) or "none yet"
         raise NoSuchClient(f"no client {client_id!r}; known are: {known}")
 
 
@@ -101,6 +107,8 @@ def evict(client: Any, client_id: str, *, wait_seconds: float = 8.0) -> list[str
     destroyed: list[str] = []
     if not others:
         for stream, group in (name.split("|", 1) for name in info.groups):
+            if not group.startswith(GROUP_PREFIXES):  # a client says itself which groups are its own
+                continue
             if client.exists(stream) and client.xgroup_destroy(stream, group):
                 destroyed.append(group)
             client.delete(keys.PROGRESS.format(group=group))
@@ -111,13 +119,19 @@ def evict(client: Any, client_id: str, *, wait_seconds: float = 8.0) -> list[str
 
 
 def list_clients(client: Any) -> list[ClientInfo]:
-    """Every client, by name; then the plain groups on the bar stream. Forgets registrations that have expired."""
+    """Every client, by name; then the plain groups on the bar stream. Forgets registrations that have expired.
+
+    A registration that cannot be read is skipped and counted (`stream.fields`).
+    """
     out: list[ClientInfo] = []
-    for raw in sorted(client.smembers(keys.CLIENTS)):
+    for raw in sorted(islice(client.sscan_iter(keys.CLIENTS, count=1000), _MOST_CLIENTS)):
+        client_id = fields.decoded(raw, 256)
         try:
-            out.append(read_client(client, raw.decode()))
+            out.append(read_client(client, client_id))
         except NoSuchClient:
             client.srem(keys.CLIENTS, raw)
+        except redis.ResponseError as error:  # a key of another type
+            fields.skip(keys.CLIENT, f"client {client_id!r}: {error}")
     known = {name.partition("|")[2] for info in out for name in info.groups}
     return out + [info for info in _plain_groups(client) if info.group not in known]
 
@@ -125,31 +139,32 @@ def list_clients(client: Any) -> list[ClientInfo]:
 def read_client(client: Any, client_id: str) -> ClientInfo:
     """What is known of *client_id*; `NoSuchClient` if its registration has expired (a day) or never was."""
     pipe = client.pipeline(transaction=False)
-    pipe.hgetall(keys.CLIENT.format(client_id=client_id))
+    pipe.hmget(keys.CLIENT.format(client_id=client_id), *_NAMES)
     pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
-    fields, told = pipe.execute()
-    raw = {k.decode(): v.decode(errors="replace") for k, v in fields.items()}
+    found, told = pipe.execute()
+    known = {name: value for name, value in zip(_NAMES, found, strict=True) if value is not None}
+    raw = fields.decoded_hash(known, _LONGEST_TEXT)
     if "mode" not in raw:
         raise NoSuchClient(f"client {client_id!r} has not been seen for a day or more")
     state = raw.get("state", "running")
-    if state != "stopped" and time.time() - int(raw["seen_ms"]) / 1000 > ALIVE_SECONDS:
+    numbers = {name: fields.integer(raw, name, low=0) for name in _INTEGERS}
+    if state != "stopped" and time.time() - numbers["seen_ms"] / 1000 > ALIVE_SECONDS:
         state = "down"
-    groups = tuple(g for g in raw.get("groups", "").split(",") if g)
     info = ClientInfo(
         client_id,
         raw["mode"],
-        raw["group"],
+        raw.get("group", client_id),
         raw.get("kind", "bars"),
         state,
-        told.decode() if told else "run",
+        fields.decoded(told, 20) if told else "run",
         tuple(s for s in raw.get("shards", "").split(",") if s),
-        groups=groups,
+        groups=tuple(g for g in raw.get("groups", "").split(",") if g.count("|") == 1)[:_MOST_GROUPS],
         host=raw.get("host", ""),
-        last_error=raw.get("last_error", ""),
-        lag_seconds=float(raw.get("lag_seconds", 0)),
+        last_error=raw.get("last_error", "")[:300],
+        lag_seconds=fields.number(raw, "lag_seconds", low=0),
         lag_at_least=raw.get("lag_at_least") == "1",
-        rate=float(raw.get("rate", 0)) if state == "running" else 0.0,
-        **{n: int(raw.get(n, 0)) for n in _INTEGERS},
+        rate=fields.number(raw, "rate", low=0) if state == "running" else 0.0,
+        **numbers,
     )
     return _with_present_lag(client, info) if state in ("down", "stopped", "paused") else info
 
@@ -158,15 +173,18 @@ _INTEGERS: Final = (
     *("lag_entries", "pending", "handled", "errors", "dead", "caught_up", "gaps"),
     *("seen_ms", "started_ms", "pid"),
 )
+_NAMES: Final = (
+    *_INTEGERS,
+    *("mode", "group", "kind", "state", "shards", "groups", "host", "last_error"),
+    *("lag_seconds", "lag_at_least", "rate"),
+)
 
 
 def _with_present_lag(client: Any, info: ClientInfo) -> ClientInfo:
     """A client that does not run says nothing new of itself: its groups do. A shard's lag belongs to its holder."""
     if info.mode != "broadcast":
         return info
-    from dataclasses import replace
-
-    lags = [group_lag(client, *name.split("|", 1)) for name in info.groups]
+    lags = [group_lag(client, *name.split("|", 1)) for name in info.groups[:_MOST_LAGS]]
     return replace(
         info,
         lag_entries=sum(lag.entries for lag in lags),
@@ -182,10 +200,10 @@ def _plain_groups(client: Any) -> list[ClientInfo]:
     except redis.ResponseError:  # no stream yet
         return []
     registered = client.scan_iter(match=keys.SHARD_RULE.format(group="*"), count=1000)
-    sharded = [keys.BAR_GROUP_PREFIX + ":" + key.decode().rpartition(":")[2] + ":" for key in registered]
+    sharded = [f"{keys.BAR_GROUP_PREFIX}:{fields.decoded(key).rpartition(':')[2]}:" for key in registered]
     out = []
     for row in groups:
-        name = row["name"].decode()
+        name = fields.decoded(row["name"])
         if any(name.startswith(prefix) for prefix in sharded):
             continue
         lag = group_lag(client, keys.BARS, name)

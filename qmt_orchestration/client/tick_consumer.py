@@ -11,7 +11,7 @@ from qmt_orchestration.client.bar import Origin
 from qmt_orchestration.client.consumer import Consumer
 from qmt_orchestration.client.lanes import Lane
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.batch import decode
 from qmt_orchestration.stream.groups import Entry, GroupReader, create_group
 
@@ -56,7 +56,7 @@ class TickConsumer(Consumer[TickBatch]):
             create_group(self.redis, stream, group, "$" if self._start == "now" else "0")
 
     def _groups(self) -> list[tuple[str, str]]:
-        group = f"qmt:tick_consumers:{self.client_id}"
+        group = f"{keys.TICK_GROUP_PREFIX}:{self.client_id}"
         return [(keys.ticks(shard), group) for shard in range(self.settings.stream_shards)]
 
     def _make_lanes(self) -> None:
@@ -67,11 +67,10 @@ class TickConsumer(Consumer[TickBatch]):
             self._lanes.append(Lane(str(shard), reader, self._membership.lease, self._decode, self.counters))
 
     def _decode(self, entry: Entry, origin: Origin) -> TickBatch:
-        try:
-            payload, session = entry.fields[b"payload"], entry.fields[b"session"].decode()
-            seq, sent_ms = int(entry.fields[b"seq"]), int(entry.fields[b"sent_ms"])
-        except KeyError as error:
-            raise ValueError(f"expected an entry of ticks, field {error.args[0].decode()} is missing") from None
+        payload = entry.fields.get(b"payload", b"")
+        session = fields.require_text(entry.fields, "session", 256)
+        seq = fields.require_integer(entry.fields, "seq", low=0)
+        sent_ms = fields.require_integer(entry.fields, "sent_ms", low=0)
         table = decode(payload, max_bytes=self.settings.stream_max_payload_mb << 20)
         last = self._seen.get((origin.lane, session))
         if last is not None and seq > last + 1:

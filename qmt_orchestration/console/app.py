@@ -14,7 +14,9 @@ import redis
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -22,17 +24,19 @@ from starlette.staticfiles import StaticFiles
 
 from qmt_orchestration.client import registry
 from qmt_orchestration.client.quotes import DEFAULT_SYMBOL
-from qmt_orchestration.console.guard import Guard, may_change
+from qmt_orchestration.console.guard import SameOrigin, SecurityHeaders, allowed_hosts, may_change
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.quotes import NoSuchSymbol, Quotes
 from qmt_orchestration.services import desired
 from qmt_orchestration.services.metrics import make_registry
 from qmt_orchestration.services.registry import UnknownService
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import fields
 
 log = logging.getLogger(__name__)
 
 MAX_VIEWERS: Final = 100
+MAX_BODY: Final = 4_096
 _REFUSAL_SECONDS: Final = 0.5  # a wrong token costs time: guessing is slow
 _STATIC: Final = Path(str(files("qmt_orchestration.console").joinpath("static")))
 
@@ -66,7 +70,7 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
     async def quote(request: Request) -> Response:
         symbol = request.query_params.get("symbol", "").strip().upper() or DEFAULT_SYMBOL
         try:
-            return JSONResponse(await run_in_threadpool(quotes.quote, symbol))
+            return JSONResponse(fields.finite(await run_in_threadpool(quotes.quote, symbol)))
         except NoSuchSymbol as error:
             return _error(404, str(error))
 
@@ -86,8 +90,10 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
         return await _change(request, settings, lambda name, action: _tell_client(live.redis, name, action))
 
     async def failed(request: Request, error: Exception) -> Response:
-        log.warning("console: %s %s: %s", request.method, request.url.path, error)
+        log.warning("console: %s %s: %s", request.method, _shown(request), error)
         return _error(503, f"{type(error).__name__}: an engine does not answer, see the log of the console")
+
+    hosts = allowed_hosts(settings)
 
     return Starlette(
         routes=[
@@ -103,7 +109,11 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
             Route("/api/clients/{name}", change_client, methods=["POST"]),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
-        middleware=[Middleware(Guard, settings=settings)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False),
+            Middleware(SameOrigin, allowed_hosts=hosts),
+        ],
         exception_handlers={Exception: failed},
     )
 
@@ -117,7 +127,7 @@ async def _events(live: Live, viewers: set[object], stopping: Callable[[], bool]
         while not stopping():
             if live.version != seen:
                 seen = live.version
-                yield f"data: {json.dumps(live.snapshot, ensure_ascii=False, default=str)}\n\n"
+                yield f"data: {json.dumps(live.snapshot, ensure_ascii=False, allow_nan=False)}\n\n"
             await asyncio.sleep(0.2)
     finally:
         viewers.discard(me)
@@ -126,9 +136,9 @@ async def _events(live: Live, viewers: set[object], stopping: Callable[[], bool]
 async def _refused(request: Request, settings: Settings) -> Response | None:
     if not (reason := may_change(request, settings)):
         return None
-    log.warning("console: %s %s refused: %s", request.method, request.url.path, reason)
+    log.warning("console: %s %s refused: %s", request.method, _shown(request), reason)
     await asyncio.sleep(_REFUSAL_SECONDS)
-    return _error(403 if reason.startswith(("read-only", "refused")) else 401, reason)
+    return _error(403 if reason.startswith("read-only") else 401, reason)
 
 
 async def _change(request: Request, settings: Settings, tell: Callable[[str, str], None]) -> Response:
@@ -136,16 +146,31 @@ async def _change(request: Request, settings: Settings, tell: Callable[[str, str
         return refused
     name = request.path_params["name"]
     try:
-        action = str((await request.json())["action"])
+        action = fields.require_text(fields.require_json_object({"body": await _body(request)}, "body"), "action", 20)
         await run_in_threadpool(tell, name, action)
     except (UnknownService, registry.NoSuchClient) as error:
         return _error(404, str(error))
     except redis.RedisError as error:
         return _error(503, f"Redis does not answer: {error}")
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         return _error(400, f'expected a JSON body like {{"action": "stop"}}: {error}')
-    log.info("console: %s %s by token", action, name)
+    log.info("console: %s %s by token", action, name[:100])
     return Response(status_code=204)
+
+
+async def _body(request: Request) -> bytes:
+    """The body, at most `MAX_BODY` bytes."""
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY:
+            raise HTTPException(413, f"expected a body of at most {MAX_BODY} bytes")
+    return body
+
+
+def _shown(request: Request) -> str:
+    """The path as a log line can show it: one line of bounded length."""
+    return ascii(request.url.path[:200])[1:-1]
 
 
 def _tell_service(client: Any, name: str, action: str) -> None:
@@ -156,7 +181,7 @@ def _tell_service(client: Any, name: str, action: str) -> None:
     elif action == "stop":
         desired.set_desired(client, name, "stopped")
     else:
-        raise ValueError(f"expected start, stop or restart, found {action[:20]!r}")
+        raise ValueError(f"expected start, stop or restart, found {action!r}")
 
 
 def _tell_client(client: Any, name: str, action: str) -> None:
@@ -167,7 +192,7 @@ def _tell_client(client: Any, name: str, action: str) -> None:
     elif action == "stop":
         registry.tell(client, name, "stop")
     else:
-        raise ValueError(f"expected start, stop or evict, found {action[:20]!r}")
+        raise ValueError(f"expected start, stop or evict, found {action!r}")
 
 
 def _error(status: int, message: str) -> Response:

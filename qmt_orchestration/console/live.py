@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date, timedelta
 from functools import cache
@@ -23,9 +23,10 @@ from qmt_orchestration.market.sessions import FRAMES_PER_DAY, at, frame_label, f
 from qmt_orchestration.services.desired import read_desired
 from qmt_orchestration.services.registry import SERVICES
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import heartbeat
+from qmt_orchestration.stream import heartbeat, threads
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.fields import finite, number
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,24 +70,25 @@ class Live:
         self.settings = settings
         self.redis: Any = connect(settings, retries=1)
         self._warehouse: Any = None
-        self._parts: dict[str, Any] = {}
+        self._seen: dict[str, Any] = {}  # what Redis said last
+        self._parts: dict[str, Any] = {}  # what ClickHouse said last
         self._due: dict[str, float] = {}
         self._past_days: dict[date, tuple[float, dict[str, Any]]] = {}
         self._rates: deque[float] = deque(maxlen=_HISTORY)
         self._stop = threading.Event()
         self._market: MarketClock | None = None
-        # ClickHouse has a thread of its own: a busy warehouse must not stop the clock and the services of the page
-        self._threads = [
-            threading.Thread(target=work, name=f"console-{name}", daemon=True)
-            for name, work in (("redis", self._watch_redis), ("clickhouse", self._watch_warehouse))
-        ]
+        self._threads: list[threading.Thread] = []
+        self._read_ms = dict.fromkeys(("redis", *_INTERVAL), int(time.time() * 1000))  # part -> when it was last read
         self.snapshot: dict[str, Any] = {}
         self.version = 0
 
     def start(self) -> None:
         """Begin gathering."""
-        for thread in self._threads:
-            thread.start()
+        # ClickHouse has a thread of its own: a busy warehouse must not stop the clock and the services of the page
+        self._threads = [
+            threads.start("console-redis", self._gather, self._stop, 0.8),
+            threads.start("console-clickhouse", self._ask_warehouse, self._stop, 0.2),
+        ]
 
     def stop(self) -> None:
         """End, and close the connections."""
@@ -111,37 +113,39 @@ class Live:
         """The rows of ``queries/<name>.sql`` as dictionaries."""
         return list(self.warehouse().query(sql(name), parameters=parameters).named_results())
 
-    def _watch_redis(self) -> None:
-        while not self._stop.is_set():
-            began = time.monotonic()
-            self._gather()
-            self._stop.wait(max(1.0 - (time.monotonic() - began), 0.2))
-
-    def _watch_warehouse(self) -> None:
-        while not self._stop.wait(0.2):
-            clock = self._market
-            if clock is None:
-                continue
-            day = clock.today()
-            self._query("minute", self._minute, clock)
-            self._query("minutes", self._minutes, day)
-            self._query("days", self._days, day)
-            self._query("failed", self._failed, day)
+    def _ask_warehouse(self) -> None:
+        clock = self._market
+        if clock is None:
+            return
+        day = clock.today()
+        self._query("minute", self._minute, clock)
+        self._query("minutes", self._minutes, day)
+        self._query("days", self._days, day)
+        self._query("failed", self._failed, day)
 
     def _gather(self) -> None:
         """Read Redis and publish a new snapshot, with what ClickHouse said last."""
-        now: dict[str, Any] = {"at_ms": int(time.time() * 1000)}
+        now: dict[str, Any] = {}
         try:
             clock = self._market = read_clock(self.redis)
             beats = heartbeat.read_all(self.redis)
             now |= {"clock": self._clock(clock), "feed": self._feed(beats), "services": self._services(beats)}
             now["clients"] = [_client(info) for info in list_clients(self.redis)]
         except (redis.RedisError, OSError) as error:
-            now["error"] = f"Redis does not answer: {error}"
-            log.warning("console: %s", now["error"])
-            self.snapshot, self.version = {**self.snapshot, **now}, self.version + 1
-            return
-        self.snapshot, self.version = {**now, **self._parts}, self.version + 1
+            self._publish({**self._seen, "error": f"Redis does not answer: {error}"[:300]})
+            log.warning("console: Redis does not answer: %s", error)
+        except Exception as error:  # the page says it; the thread logs it and goes on
+            self._publish({**self._seen, "error": f"Redis cannot be read: {type(error).__name__}: {error}"[:300]})
+            raise
+        else:
+            self._read_ms["redis"] = int(time.time() * 1000)
+            self._seen = now
+            self._publish(now)
+
+    def _publish(self, now: Mapping[str, Any]) -> None:
+        """A new snapshot: *now* with what ClickHouse said last, and when each part was read (epoch ms, our clock)."""
+        picture = {**now, **self._parts, "at_ms": int(time.time() * 1000), "read_ms": dict(self._read_ms)}
+        self.snapshot, self.version = finite(picture), self.version + 1
 
     def _query(self, name: str, read: Callable[[T], Any], argument: T) -> None:
         if time.monotonic() < self._due.get(name, 0):
@@ -151,6 +155,7 @@ class Live:
             parts = {**self._parts, name: read(argument)}
             parts.pop(f"{name}_error", None)
             self._parts = parts
+            self._read_ms[name] = int(time.time() * 1000)
         except Exception as error:  # whatever a database can say is shown on the page, in the part it belongs to
             self._parts = {**self._parts, f"{name}_error": f"ClickHouse: {str(error)[:300]}"}
             log.warning("console: %s cannot be read: %s", name, str(error)[:300])
@@ -174,21 +179,21 @@ class Live:
         by_name = {beat["service"]: beat for beat in beats if beat.get("state") != "standby"}
         feed, writer = by_name.get("subscriber", {}), by_name.get("writer", {})
         publisher = by_name.get("publisher", {})
-        self._rates.append(_number(feed, "rate"))
+        self._rates.append(number(feed, "rate"))
         return {
-            "rate": _number(feed, "rate"),
+            "rate": number(feed, "rate"),
             "history": list(self._rates),
-            "symbols": _number(feed, "symbols"),
-            "success_percent": _number(feed, "success_percent", 100.0),
-            "rejected": _number(feed, "rejected"),
-            "received": _number(feed, "received"),
-            "publish_p99_ms": _number(feed, "delay_p99_ms"),
-            "stored_p50_ms": _number(writer, "delay_p50_ms"),
-            "stored_p99_ms": _number(writer, "delay_p99_ms"),
-            "writer_lag": _number(writer, "lag_entries"),
-            "lost": _number(writer, "lost"),
+            "symbols": number(feed, "symbols"),
+            "success_percent": number(feed, "success_percent", 100.0),
+            "rejected": number(feed, "rejected"),
+            "received": number(feed, "received"),
+            "publish_p99_ms": number(feed, "delay_p99_ms"),
+            "stored_p50_ms": number(writer, "delay_p50_ms"),
+            "stored_p99_ms": number(writer, "delay_p99_ms"),
+            "writer_lag": number(writer, "lag_entries"),
+            "lost": number(writer, "lost"),
             "last_frame": publisher.get("last_frame", ""),
-            "bar_delay_ms": _number(publisher, "delay_ms"),
+            "bar_delay_ms": number(publisher, "delay_ms"),
             "alive": bool(feed),
         }
 
@@ -200,7 +205,7 @@ class Live:
             wanted = desired[name].state if name in desired else "running"
             own = [b for b in beats if b["service"] == name] or [{}]
             for beat in own:
-                age = time.time() - _number(beat, "beat_ms") / 1000 if beat else None
+                age = time.time() - number(beat, "beat_ms") / 1000 if beat else None
                 state = beat.get("state", "silent") if beat else ("stopped" if wanted == "stopped" else "silent")
                 if beat and state == "running" and age is not None and age > self.settings.service_stale_seconds:
                     state = "silent"
@@ -211,8 +216,8 @@ class Live:
                         "state": state,
                         "desired": wanted,
                         "managed": name in SERVICES,
-                        "started_ms": _number(beat, "started_ms"),
-                        "memory_mb": _number(beat, "memory_mb"),
+                        "started_ms": number(beat, "started_ms"),
+                        "memory_mb": number(beat, "memory_mb"),
                         "error": beat.get("error") or beat.get("last_error") or "",
                     }
                 )
@@ -270,10 +275,3 @@ def _client(info: Any) -> dict[str, Any]:
     shown.pop("groups")
     shown["seen_seconds"] = None if info.seen_ms == 0 else round(info.seen_seconds, 1)
     return shown
-
-
-def _number(fields: Any, name: str | bytes, default: float = 0.0) -> float:
-    try:
-        return float(fields.get(name, default) or 0)
-    except ValueError:
-        return default

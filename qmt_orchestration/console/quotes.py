@@ -11,6 +11,7 @@ from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, frame_label, from_ms
 from qmt_orchestration.market.symbols import is_symbol
+from qmt_orchestration.warehouse.bars import live_bars
 
 _KEEP_SECONDS: Final = 0.8  # many viewers of one symbol cost one query
 _LIST_SECONDS: Final = 300.0
@@ -65,14 +66,12 @@ class Quotes:
         return found[:limit]
 
     def _bars(self, symbol: str, day: date, label: int) -> list[list[Any]]:
-        final = self._live.rows("chart", symbol=symbol, day=day)
-        last = int(final[-1]["frame_s"]) if final else 0
-        later = [m for m in MINUTE_LABELS if int(at(day, m).timestamp()) > last and m <= label]
-        live: list[dict[str, Any]] = []
-        if later:
-            first, end = (int(at(day, m).timestamp()) for m in (later[0], later[-1]))
-            live = self._live.rows("chart_live", symbol=symbol, day=day, first=first, last=end)
-        return [[int(b["frame_s"]), *(b[n] for n in _BAR)] for b in (*final, *live)]
+        out = [[int(b["frame_s"]), *(b[n] for n in _BAR)] for b in self._live.rows("chart", symbol=symbol, day=day)]
+        later = [m for m in MINUTE_LABELS if not out or int(at(day, m).timestamp()) > out[-1][0]]
+        if later and later[0] <= label:
+            found = live_bars(self._live.warehouse(), day, at(day, later[0]), at(day, label), symbol)
+            out += [[int(b["frame"].timestamp()), *(b[n] for n in _BAR)] for b in found.to_pylist()]
+        return out
 
     def _instruments(self) -> list[dict[str, str]]:
         if time.monotonic() > self._list[0]:

@@ -8,6 +8,7 @@ import threading
 import redis
 import uvicorn
 
+from qmt_orchestration.console import connections
 from qmt_orchestration.console.app import make_app
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.settings import Settings
@@ -29,7 +30,12 @@ def run(settings: Settings, stop: threading.Event) -> int:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=3,
-        limit_concurrency=400,
+        http=connections.BoundedProtocol,
+        ws="none",
+        timeout_keep_alive=5,
+        h11_max_incomplete_event_size=connections.MAX_HEADER_BYTES,
+        limit_concurrency=connections.MAX_CONNECTIONS + connections.MAX_REQUESTS,
+        backlog=512,
     )
     server = uvicorn.Server(config)  # in a thread it leaves the signals to the service's process
     thread = threading.Thread(target=server.run, name="console-http", daemon=True)

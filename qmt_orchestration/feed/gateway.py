@@ -32,9 +32,11 @@ from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.market.symbols import board_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import threads
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
-from qmt_orchestration.stream.rpc import Call, Server
+from qmt_orchestration.stream.rpc import Call
+from qmt_orchestration.stream.rpc_server import Server
 
 log = logging.getLogger("feed.gateway")
 
@@ -83,12 +85,14 @@ def run(settings: Settings, stop: threading.Event) -> int:
 
 def _beat(settings: Settings, server: Server, gateway: Gateway, stop: threading.Event) -> None:
     heartbeat = Heartbeat(connect(settings, retries=0), settings, "gateway")
-    while not stop.is_set():
+
+    def step() -> None:
         try:
             heartbeat.beat(
                 {
                     "served": server.served,
                     "failed": server.failed,
+                    "refused": server.refused,
                     "busy": server.busy,
                     "given_up": gateway.history.given_up,
                     "padding": gateway.padding,
@@ -96,7 +100,8 @@ def _beat(settings: Settings, server: Server, gateway: Gateway, stop: threading.
             )
         except redis.RedisError as error:
             log.warning("no heartbeat: %s", error)
-        stop.wait(1.0)
+
+    threads.repeat(step, stop, 1.0)
     heartbeat.stop()
 
 

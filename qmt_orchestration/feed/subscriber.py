@@ -32,7 +32,7 @@ from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.registry import EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import Batch
+from qmt_orchestration.stream.batch import Batch, cut_book
 from qmt_orchestration.stream.clock import clear_clock, publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
@@ -286,7 +286,7 @@ class Subscriber:
 
     def _entry(self, stream: str, table: pa.Table, shard: int | None, sent_ms: int) -> Entry:
         seq = self.rejected_seq if shard is None else self.seq[shard]
-        batch = Batch(self.session, seq, table, sent_ms)
+        batch = Batch(self.session, seq, cut_book(table, self.settings.book_levels), sent_ms)
         return Entry(stream, self.outbox.producer.next_id(stream, sent_ms), batch.fields())
 
     def _stamp(self, table: pa.Table, seq: int) -> pa.Table:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qmt_orchestration.local import clickhouse_config as config
 from qmt_orchestration.local import clickhouse_protocol as protocol
 from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, Request
 
@@ -42,34 +45,35 @@ class Engine:
         import chdb
 
         path.mkdir(parents=True, exist_ok=True)
-        config = path.parent / f"{path.name}.config.xml"
-        config.write_text(
-            "<clickhouse>"
-            f"<max_server_memory_usage>{memory_bytes}</max_server_memory_usage>"
-            f"<mark_cache_size>{memory_bytes // 16}</mark_cache_size>"
-            f"<uncompressed_cache_size>0</uncompressed_cache_size>"
-            "</clickhouse>"
-        )
         self._connect = chdb.connect
         self._target = f"{path.resolve()}?final=1"
         self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
         # The first handle configures the engine and keeps it open between requests.
-        self._keeper = self._connect(f"{path.resolve()}?final=1&config-file={config.resolve()}")
+        config.require_readable(path)
+        config.require_version(path, chdb.engine_version)
+        try:
+            self._keeper = self._connect(f"{self._target}&config-file={config.write(path, memory_bytes).resolve()}")
+        except RuntimeError as error:
+            raise config.EngineStartError(
+                f"the ClickHouse data in {path} cannot be opened (the reason stands above; {error}): end the process "
+                "that has them open, or choose another QMT_DATA_DIR; damaged data are restored from a copy"
+            ) from error
 
     def close(self) -> None:
         """Close the engine; open handles must be gone."""
         self._keeper.close()
 
     @contextmanager
-    def _handle(self, request: Request) -> Iterator[Any]:
+    def _handle(self, request: Request, read_only: bool) -> Iterator[Any]:
         with self._slots:
             handle = self._connect(self._target)
             try:
                 if request.database:
                     name = request.database.replace("\\", "\\\\").replace("`", "\\`")
                     handle.query(f"USE `{name}`")
-                if request.settings:
-                    pairs = (f"{name} = {protocol.quote(value)}" for name, value in request.settings.items())
+                settings = {**request.settings, **({"readonly": "2"} if read_only else {})}
+                if settings:
+                    pairs = (f"{name} = {protocol.quote(value)}" for name, value in settings.items())
                     handle.query(f"SET {', '.join(pairs)}")
                 yield handle
             finally:
@@ -78,41 +82,56 @@ class Engine:
     @contextmanager
     def run(self, request: Request, *, read_only: bool) -> Iterator[Reply]:
         """Run one request. The reply's blocks are valid inside the context. Raises :class:`ClickHouseError`."""
-        insert = protocol.split_insert(request.statement)
         try:
-            with self._handle(request) as handle:
+            insert = protocol.split_insert(request.statement)
+            protocol.refuse_host_access(request.statement if insert is None else insert.head.encode())
+            with self._handle(request, read_only) as handle:
                 if insert is None:
-                    statement = request.statement.decode("utf-8", errors="strict")
-                    yield _query(handle, request, statement, read_only)
-                elif read_only:
-                    raise ClickHouseError("Cannot execute an INSERT by GET; use POST. (READONLY)", code=164)
+                    yield _query(handle, request, request.statement.decode("utf-8", errors="strict"))
                 else:
-                    yield _insert(handle, insert, request.statement)
+                    yield _insert(handle, insert, request)
         except UnicodeDecodeError as error:
             raise ClickHouseError(f"Syntax error: the statement is not UTF-8: {error}", code=62) from error
         except RuntimeError as error:  # chdb's ChdbError too
             raise ClickHouseError(str(error)) from error
 
 
-def _insert(handle: Any, insert: protocol.Insert, statement: bytes) -> Reply:
-    data = memoryview(statement)[insert.data_offset :]
-    writer = handle.send_insert(insert.head, insert.input_format)
+def _insert(handle: Any, insert: protocol.Insert, request: Request) -> Reply:
+    """Insert from a file: the engine's own streaming insert reports no error that happens when parts are written."""
+    data = memoryview(request.statement)[insert.data_offset :]
+    if insert.input_format == "Values":  # whose values are expressions
+        protocol.refuse_host_access(bytes(data))
     try:
-        for start in range(0, len(data), 4 << 20):
-            writer.append(bytes(data[start : start + (4 << 20)]))
-        done = writer.finish()
-    finally:
-        writer.cancel()  # nothing to do after finish()
-    return Reply(None, _summary(0, 0, done.rows_written, done.bytes_written, 0, done.elapsed))
+        with _as_file(data) as path:
+            return _whole(handle, insert.from_file(path), "TabSeparated", request, None)
+    except OSError as error:
+        code = 243 if error.errno == errno.ENOSPC else 1001
+        raise ClickHouseError(f"the data cannot be handed to the engine: {error}", code=code) from error
 
 
-def _query(handle: Any, request: Request, statement: str, read_only: bool) -> Reply:
+@contextmanager
+def _as_file(data: memoryview) -> Iterator[str]:
+    """Path of a file that only this process can read: in memory on Linux, temporary (0600) elsewhere."""
+    if hasattr(os, "memfd_create"):
+        with open(os.memfd_create("insert"), "wb", buffering=0) as file:
+            _write(file.fileno(), data)
+            yield f"/proc/self/fd/{file.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile(prefix="qmt-insert-") as temporary:
+        _write(temporary.fileno(), data)
+        yield temporary.name
+
+
+def _write(descriptor: int, data: memoryview) -> None:
+    while len(data):  # one call writes 2 GiB at most
+        data = data[os.write(descriptor, data) :]
+
+
+def _query(handle: Any, request: Request, statement: str) -> Reply:
     kind = handle._conn.classify_query(statement)
     selects = kind["query_class"].name == "READ_ONLY"
     if kind["statement_count"] > 1:
         raise ClickHouseError("Syntax error (Multi-statements are not allowed). (SYNTAX_ERROR)", code=62)
-    if read_only and kind["statement_count"] and not selects:
-        raise ClickHouseError("Cannot execute query in readonly mode: GET only reads; use POST. (READONLY)", code=164)
     if not statement.strip():
         raise ClickHouseError("Syntax error: the query is empty. (SYNTAX_ERROR)", code=62)
     format_name, bare = protocol.output_format(statement, request.default_format)
@@ -127,10 +146,16 @@ def _query(handle: Any, request: Request, statement: str, read_only: bool) -> Re
         else:
             first = protocol.name_zones(first, columns)
             return Reply(format_name, _summary(0, 0, 0, 0, 0, 0), blocks=_chain(first, blocks))
+    reply = _whole(handle, statement, format_name, request, bare)
+    return reply if selects else Reply(None, reply.summary, reply.body)
+
+
+def _whole(handle: Any, statement: str, format_name: str, request: Request, described: str | None) -> Reply:
+    """Run *statement* to its end. *described*: the SELECT whose columns' zones a Native result must name."""
     result = handle.query(statement, format_name, params=request.parameters)
     body = result.bytes() or b""
-    if format_name == "Native" and b"\x08DateTime" in body:  # only such results pay for the description
-        body = protocol.name_zones(body, _described(handle, bare, request.parameters))
+    if described is not None and format_name == "Native" and b"\x08DateTime" in body:
+        body = protocol.name_zones(body, _described(handle, described, request.parameters))
     summary = _summary(
         result.storage_rows_read(),
         result.storage_bytes_read(),
@@ -139,7 +164,7 @@ def _query(handle: Any, request: Request, statement: str, read_only: bool) -> Re
         result.rows_read(),
         result.elapsed(),
     )
-    return Reply(format_name if selects else None, summary, body)
+    return Reply(format_name, summary, body)
 
 
 def _blocks(handle: Any, statement: str, format_name: str, parameters: dict[str, str]) -> Iterator[bytes]:

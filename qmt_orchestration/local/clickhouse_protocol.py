@@ -68,11 +68,15 @@ _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
 # A lexer just large enough to skip what cannot be a keyword: strings, quoted names, comments.
 _TOKEN = re.compile(
     rb"""(?P<skip>\s+|--[^\n]*|\#[!\x20][^\n]*|/\*.*?\*/)
-    |(?P<quoted>'(?:\\.|''|[^'\\])*'|`(?:\\.|``|[^`\\])*`|"(?:\\.|""|[^"\\])*")
+    |(?P<quoted>'(?:\\.|''|[^'\\])*'|\xe2\x80\x98.*?\xe2\x80\x99|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    |(?P<name>`(?:\\.|``|[^`\\])*`|"(?:\\.|""|[^"\\])*"|\xe2\x80\x9c.*?\xe2\x80\x9d)
     |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<other>.)""",
     re.DOTALL | re.VERBOSE,
 )
+#: What reaches files and programs of the host without a privilege that the engine could refuse.
+_SUSPICIOUS = re.compile(rb"file|python|executable|sqlite|\\", re.IGNORECASE)
+_FUNCTIONS_OF_THE_HOST: Final = frozenset((b"file", b"python", b"executable", b"executablepool", b"sqlite"))
 
 
 class ClickHouseError(Exception):
@@ -103,11 +107,16 @@ class Request:
 
 @dataclass(frozen=True)
 class Insert:
-    """An INSERT that carries data: the statement up to FORMAT or VALUES, the input format, and where the data begin."""
+    """An INSERT that carries data: table and columns, its SETTINGS clause, the input format, where the data begin."""
 
     head: str
+    settings: str
     input_format: str
     data_offset: int
+
+    def from_file(self, path: str) -> str:
+        """The statement that reads the data from a file."""
+        return f"{self.head} FROM INFILE {quote(path)} {self.settings} FORMAT {self.input_format}"
 
 
 def parse_request(target: str, headers: Mapping[str, str], body: bytes) -> Request:
@@ -186,13 +195,9 @@ def split_insert(statement: bytes) -> Insert | None:
     The head ends at the first FORMAT or VALUES outside brackets. ``INSERT … SELECT`` and ``FROM INFILE`` give None.
     Without FORMAT the data are read as Values, as ClickHouse does.
     """
-    words = 0
-    depth = 0
-    position = 0
-    while position < len(statement):
-        token = _TOKEN.match(statement, position)
-        if token is None:
-            return None
+    words = depth = position = 0
+    settings = None  # where the clause begins
+    while (token := _TOKEN.match(statement, position)) is not None:
         position = token.end()
         if token.lastgroup == "skip":
             continue
@@ -207,14 +212,54 @@ def split_insert(statement: bytes) -> Insert | None:
         keyword = text.upper()
         if keyword in (b"SELECT", b"WITH", b"FROM", b"INFILE", b"WATCH"):
             return None
-        if keyword == b"VALUES":
-            return Insert(statement[: token.start()].decode(), "Values", position)
-        if keyword == b"FORMAT":
+        if keyword == b"SETTINGS":
+            settings = token.start()
+        if keyword in (b"VALUES", b"FORMAT"):
+            head, clause = statement[: settings or token.start()], statement[settings or token.start() : token.start()]
+            if keyword == b"VALUES":
+                return Insert(head.decode(), clause.decode(), "Values", position)
             name = re.compile(rb"\s*([A-Za-z0-9_]+)[ \t\f]*\r?\n?").match(statement, position)
-            if name is None:
-                return None
-            return Insert(statement[: token.start()].decode(), name.group(1).decode(), name.end())
+            return name and Insert(head.decode(), clause.decode(), name.group(1).decode(), name.end())
     return None
+
+
+def refuse_host_access(text: bytes) -> None:
+    """Raise :class:`ClickHouseError` when *text* would read or write files of the host or run its programs.
+
+    Table functions, engines and dictionaries are the engine's own affair (grants); this is about what it grants to
+    everybody, or refuses too late: the function ``file``, the table functions over programs and Python, ``sqlite``
+    (which makes its file first), INTO OUTFILE, FROM INFILE.
+    """
+    if not _SUSPICIOUS.search(text):
+        return
+    before = b""  # the word or name before this token
+    inside_apply = False
+    for token in _TOKEN.finditer(text):
+        if token.lastgroup == "skip":
+            continue
+        word = token.group()
+        if token.lastgroup == "name":
+            word = word[3:-3] if word.startswith(b"\xe2") else word[1:-1]
+            if b"\\" in word:
+                raise _denied("a quoted name with a backslash")
+        elif token.lastgroup == "word" and (before + b" " + word).upper() in (b"INTO OUTFILE", b"FROM INFILE"):
+            raise _denied((before + b" " + word).upper().decode())
+        if word == b"(":
+            if before.lower() in _FUNCTIONS_OF_THE_HOST:
+                raise _denied(f"{before.decode()}(…)")
+            inside_apply = before.upper() == b"APPLY"
+        elif (inside_apply or before.upper() == b"APPLY") and word.lower() in _FUNCTIONS_OF_THE_HOST:
+            raise _denied(f"APPLY {word.decode()}")
+        else:
+            inside_apply = False
+        before = word if token.lastgroup in ("word", "name") else b""
+
+
+def _denied(what: str) -> ClickHouseError:
+    return ClickHouseError(
+        f"{what} is switched off: the embedded engine reaches no files and programs of this host. (ACCESS_DENIED)",
+        code=497,
+    )
 
 
 def output_format(statement: str, default: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 """ClickHouse without a server: chDB in one process, answering ClickHouse's HTTP protocol on loopback.
 
-    python -m qmt_orchestration.local.clickhouse_server --path DIR --port N
+    python -m qmt_orchestration.local.clickhouse_server --path DIR --port N --password-file FILE
 
 `clickhouse-connect`, `curl` and every other HTTP client of ClickHouse talk to it as to a server, so that the same SQL
 and the same client code serve both. What differs from a server: one host, no users besides the one of the settings, no
@@ -32,6 +32,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from qmt_orchestration.local import clickhouse_protocol as protocol
+from qmt_orchestration.local.clickhouse_config import EngineStartError
 from qmt_orchestration.local.clickhouse_engine import TIME_ZONE, Engine
 from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, Request
 from qmt_orchestration.local.process import exit_with_parent
@@ -170,8 +171,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def _check_user(self) -> None:
         wanted = self.server.credentials
-        if not wanted[1]:
-            return
         fields = parse_qs(urlsplit(self.path).query)
         user = self.headers.get("X-ClickHouse-User") or fields.get("user", [""])[0]
         key = self.headers.get("X-ClickHouse-Key") or fields.get("password", [""])[0]
@@ -182,7 +181,8 @@ class Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(given, f"{wanted[0]}:{wanted[1]}".encode()):
             raise ClickHouseError(
                 f"{user or 'default'}: Authentication failed: password is incorrect, or there is no such user "
-                "(QMT_CLICKHOUSE_USERNAME, QMT_CLICKHOUSE_PASSWORD). (AUTHENTICATION_FAILED)",
+                "(QMT_CLICKHOUSE_USERNAME, QMT_CLICKHOUSE_PASSWORD; generated: <data_dir>/run/clickhouse.password). "
+                "(AUTHENTICATION_FAILED)",
                 code=516,
             )
 
@@ -275,13 +275,20 @@ def main() -> int:
     parser.add_argument("--memory-mb", type=int, default=0, help="ceiling of the engine; 0 = half of the machine's")
     parser.add_argument("--max-body-mb", type=int, default=MAX_BODY_BYTES >> 20)
     parser.add_argument("--parent", type=int, default=0, help="end when this process, our parent, ends")
+    parser.add_argument("--user", default="default")
+    parser.add_argument("--password-file", type=Path, required=True)
     args = parser.parse_args()
+    os.umask(0o077)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     if args.parent:
         exit_with_parent(args.parent)
     memory = (args.memory_mb << 20) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    engine = Engine(args.path, memory)
-    credentials = (os.environ.get("QMT_CLICKHOUSE_USERNAME", "default"), os.environ.get("QMT_CLICKHOUSE_PASSWORD", ""))
+    try:
+        engine = Engine(args.path, memory)
+    except EngineStartError as error:
+        log.error("%s", error)
+        return 1
+    credentials = args.user, args.password_file.read_text().removesuffix("\n")
     server = Server(args.port, engine, credentials, args.max_body_mb << 20)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())

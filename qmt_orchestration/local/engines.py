@@ -18,13 +18,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from qmt_orchestration.local import redis_server
+from qmt_orchestration.local.passwords import ADMIN, password_file, private_folder
+from qmt_orchestration.local.process import spawn
 from qmt_orchestration.settings import Settings
 
 Name = Literal["redis", "clickhouse"]
@@ -95,6 +96,7 @@ def start_redis(settings: Settings, port: int | None = None) -> Engine:
     except redis_server.NoRedisBinary as error:
         raise EngineError(str(error)) from error
     argv = ["--dir", str(settings.data_dir / "redis"), "--maxmemory-mb", str(settings.redis_maxmemory_mb)]
+    argv += ["--user", settings.redis_username, "--admin-password-file", str(password_file(settings, "redis.admin"))]
     return _start("redis", settings, port, argv)
 
 
@@ -107,6 +109,7 @@ def start_clickhouse(settings: Settings, port: int | None = None) -> Engine:
             "the embedded ClickHouse needs chdb: make install, or set QMT_CLICKHOUSE_URL to a running server"
         )
     argv = ["--path", str(warehouse_path(settings)), "--memory-mb", str(settings.clickhouse_memory_mb)]
+    argv += ["--user", settings.clickhouse_username]
     return _start("clickhouse", settings, port, argv)
 
 
@@ -118,6 +121,17 @@ def start(name: Name, settings: Settings, port: int | None = None) -> Engine:
 def warehouse_path(settings: Settings) -> Path:
     """Folder of the embedded ClickHouse's data."""
     return settings.data_dir / "clickhouse"
+
+
+def redis_admin(settings: Settings) -> Any:
+    """A client of the embedded Redis of ``data_dir`` that may also CONFIG, SAVE and SHUTDOWN; for tests and repairs."""
+    import redis
+
+    engine = find(settings, "redis")
+    if engine is None:
+        raise EngineError(f"no embedded Redis of {settings.data_dir} runs")
+    password = password_file(settings, "redis.admin").read_text().strip()
+    return redis.Redis(port=engine.port, username=ADMIN, password=password)
 
 
 def find(settings: Settings, name: Name) -> Engine | None:
@@ -152,7 +166,7 @@ def _borrowed(settings: Settings, name: Name) -> Iterator[Engine]:
     import fcntl
 
     _require_posix(name)
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.run_dir)
     with (settings.run_dir / f"{name}.users").open("a+") as users:
         deadline = time.monotonic() + START_SECONDS
         while True:
@@ -192,21 +206,22 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
     engine does not come up; both say what to do. A run file left by an engine that was killed is cleaned up.
     """
     _require_posix(name)
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(settings.run_dir)
     lock = _take_lock(settings, name)
     try:
         if _run_file(settings, name).exists():
-            log.info("an earlier %s of %s ended without a goodbye; starting anew on its data", name, settings.data_dir)
+            log.info("an earlier %s of %s was killed; starting on its data", name, settings.data_dir)
             _run_file(settings, name).unlink()
         chosen = _choose_port(name, settings, port)
-        logs = settings.data_dir / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        logs = private_folder(settings.data_dir / "logs")
+        private_folder(settings.data_dir / name)
+        argv += ["--password-file", str(password_file(settings, name))]
         module = f"qmt_orchestration.local.{name}_server"
         command = [sys.executable, "-m", module, *argv, "--port", str(chosen), "--parent", str(os.getpid())]
         with (logs / f"{name}.log").open("ab") as out:
-            process = _spawn(
+            process = spawn(
                 command,
-                env={**os.environ, **settings.environment()},
+                env=settings.child_environment(secrets=()),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -227,20 +242,6 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
     draft.write_text(json.dumps(told))
     draft.replace(_run_file(settings, name))
     return engine
-
-
-_spawners: dict[int, ThreadPoolExecutor] = {}
-
-
-def _spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Popen from a thread that lives as long as this process: the kernel ties the child's life to that thread."""
-    pid = os.getpid()  # a forked process needs a thread of its own
-    spawner = _spawners.setdefault(pid, ThreadPoolExecutor(1, thread_name_prefix="engine-parent"))
-
-    def start() -> subprocess.Popen[bytes]:
-        return subprocess.Popen(command, **options)
-
-    return spawner.submit(start).result()
 
 
 def _require_posix(name: Name) -> None:
@@ -319,12 +320,11 @@ def _redis_pid(port: int, settings: Settings) -> int | None:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 
-    password = settings.redis_password.get_secret_value() if settings.redis_password else None
     client = redis.Redis(
         port=port,
         socket_timeout=2,
         username=settings.redis_username or None,
-        password=password,
+        password=settings.engine_password("redis", "") or None,
         retry=Retry(NoBackoff(), 0),
     )
     try:

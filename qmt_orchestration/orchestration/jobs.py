@@ -3,6 +3,7 @@
 All run in one process each: a step of its own process would cost seconds, and the work is ClickHouse's.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
@@ -12,7 +13,7 @@ from qmt_orchestration.orchestration.backfill import MAKE_DAY as MAKE_DAY
 from qmt_orchestration.orchestration.backfill import RECONCILE_DAY as RECONCILE_DAY
 from qmt_orchestration.orchestration.backfill import (
     materialize_days as materialize_days,
-)  # the door of `qmt replay` and `qmt backfill`
+)  # what `qmt replay` and `qmt backfill` call
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.quality.names import CHECKS, RECONCILIATION, checks_of
 from qmt_orchestration.settings import Settings
@@ -111,10 +112,22 @@ def purge_minute_runs(context: dg.OpExecutionContext, clickhouse: ClickHouseReso
     deleted = 0
     while runs := context.instance.get_runs(old, limit=200):
         for run in runs:
-            context.instance.delete_run(run.run_id)
+            delete_with_files(context.instance, run.run_id)
         deleted += len(runs)
     context.log.info(f"deleted {deleted} runs of {FINALIZE_MINUTES} older than {keep} days (QMT_MINUTE_RUNS_KEEP_DAYS)")
     return deleted
+
+
+def delete_with_files(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Delete a run with all that it has on disk; Dagster's own deletion leaves its output and, on SQLite, its file."""
+    from dagster._core.storage.event_log import SqliteEventLogStorage
+
+    instance.compute_log_manager.delete_logs(prefix=[run_id])
+    instance.delete_run(run_id)
+    if isinstance(instance.event_log_storage, SqliteEventLogStorage):
+        path = instance.event_log_storage.path_for_shard(run_id)
+        for suffix in ("", "-wal", "-shm"):
+            Path(path + suffix).unlink(missing_ok=True)
 
 
 @dg.op
@@ -156,12 +169,13 @@ def build_jobs(settings: Settings) -> list[Any]:
             FINALIZE_MINUTES,
             with_own_checks(*minutes),
             description="The minutes that have just closed: 1m, the 5m and 30m windows closed with them, checks.",
-            tags={"dagster/priority": "10"},
+            # its sensor alone asks again: a retry by Dagster would be a second run beside the sensor's
+            tags={"dagster/priority": "10", "dagster/max_retries": "0"},
         ),
         dg.define_asset_job(
             MAKE_DAY,
             with_own_checks("ticks", *every),
-            description="A whole day anew, from its ticks or, without any, from QMT's bars; with checks.",
+            description="A whole day from scratch, from its ticks or, without any, from QMT's bars; with checks.",
         ),
         dg.define_asset_job(
             END_OF_DAY,

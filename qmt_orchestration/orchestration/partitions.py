@@ -38,7 +38,7 @@ def holidays(settings: Settings) -> list[date]:
 
     Reading the calendar costs a second and a half (it imports pandas) and every run imports this code, so the list is
     kept in ``data_dir/cache``, named after the calendar's version. The cache is an aid: without write access it is
-    computed anew. Holidays of the settings come on top.
+    computed again. Holidays of the settings come on top.
     """
     cache = settings.data_dir / "cache" / f"holidays-{version('exchange-calendars')}.json"
     try:

@@ -20,6 +20,7 @@ from qmt_orchestration.market.periods import minutes_of
 ROWS_PRESENT: Final = "rows_present"
 NO_MISSING_FRAMES: Final = "no_missing_frames"
 SYMBOLS_KEEP_TICKING: Final = "symbols_keep_ticking"
+RECOMPUTED_EQUAL: Final = "recomputed_equal"
 NO_DUPLICATE_KEYS: Final = "no_duplicate_keys"
 OHLC_CONSISTENT: Final = "ohlc_consistent"
 WITHIN_PRICE_LIMITS: Final = "within_price_limits"
@@ -159,6 +160,13 @@ CHECKS: Final[tuple[Check, ...]] = (
         "no_missing_frames",
         0.0,
         "quality_missing_frames_error",
+    ),
+    Check(
+        "bars_1m",
+        RECOMPUTED_EQUAL,
+        "The day computed once more from all its ticks gives the bars that were made minute by minute (differing ones "
+        "are repaired).",
+        "recomputed_equal",
     ),
     Check(
         "bars_1m",

@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("--log-dir", type=Path, default=None, help="log to a rotated file there instead of stderr")
     run.add_argument("--supervised", action="store_true", help="stop when standard input ends (the parent is gone)")
     args = parser.parse_args(argv)
+    os.umask(0o077)  # spool, checkpoints and logs are this user's alone
     if args.module:
         service = Service(args.name, args.module, lease=args.lease)
     elif args.name in SERVICES:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from qmt_orchestration.services.registry import get_service
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 
 State = Literal["running", "stopped"]
 _RESTART: Final = "#restart"
@@ -44,9 +44,9 @@ def ask_restart(client: Any, service: str) -> int:
 
 def read_desired(client: Any) -> dict[str, Desired]:
     """What is wanted, by service; services nobody has spoken about are absent (they should run)."""
-    raw = {key.decode(): value.decode() for key, value in client.hgetall(keys.DESIRED).items()}
+    raw = fields.decoded_hash(client.hgetall(keys.DESIRED))
     out: dict[str, Desired] = {}
     for name in {key.removesuffix(_RESTART) for key in raw}:
         state: State = "stopped" if raw.get(name) == "stopped" else "running"
-        out[name] = Desired(state, int(raw.get(name + _RESTART, 0)))
+        out[name] = Desired(state, fields.integer(raw, name + _RESTART, low=0))
     return out

@@ -261,16 +261,9 @@ def _children(settings: Settings, ui: bool) -> list[Child]:
     else:
         control = [f"{dagster}-daemon", "run", *workspace, "--log-level", "warning"]
     agent = [sys.executable, "-m", "qmt_orchestration.cli", "agent", "--services", ",".join(services)]
-    abandoned = [sys.executable, "-m", "qmt_orchestration.orchestration.abandoned_runs"]
-
-    def dagster_anew() -> subprocess.Popen[bytes]:
-        if (Path(home) / "history").exists():  # what ran when it ended runs no more
-            spawn(abandoned, settings, "dagster", DAGSTER_HOME=home).wait()
-        return spawn(control, settings, "dagster", DAGSTER_HOME=home)
-
     return [
         Child("agent", lambda: spawn(agent, settings, "agent")),
-        Child("dagster", dagster_anew),
+        Child("dagster", lambda: spawn(control, settings, "dagster", DAGSTER_HOME=home)),
     ]
 
 

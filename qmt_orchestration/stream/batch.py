@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from qmt_orchestration.market.quality import shares_of
-from qmt_orchestration.market.schema import TICK_SCHEMA, TICK_SCHEMA_V1, SchemaError, check_schema
+from qmt_orchestration.market.schema import BOOK_LEVELS, TICK_SCHEMA, TICK_SCHEMA_V1, SchemaError, check_schema
 
 _OPTIONS: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)  # a batch is small: threads cost four times its decoding
 _END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
 _MAX_BATCHES: Final = 1000  # record batches of a payload: each costs memory of its own, however small (ours have one)
+_MAX_BUFFER: Final = 1 << 40  # bytes: so that the sum of 10,000 is still exact
 _EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
 
 
@@ -63,10 +67,15 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_SCHEMA) -> pa.Table:
-    """The table in *payload*; `PayloadError` if it is larger than *max_bytes* or not exactly *expected*.
+    """The table in *payload*, see `read_payload`."""
+    return read_payload(payload, max_bytes=max_bytes, expected=expected)[0]
+
+
+def read_payload(payload: bytes, *, max_bytes: int, expected: pa.Schema | None) -> tuple[pa.Table, bytes]:
+    """The table in *payload*, and the payload; `PayloadError` if it is larger than *max_bytes* or not as *expected*.
 
     *expected* None accepts any schema (replies of the gateway). Fields that *expected* calls not nullable must
-    hold no nulls. Ticks of the schema before ``total_volume`` get that column computed, as the feed does.
+    hold no nulls. Ticks of the schema before ``total_volume`` get that column computed, as the feed does, in both.
     """
     if len(payload) > max_bytes:
         raise PayloadError(f"payload of {len(payload)} bytes, at most {max_bytes} accepted (QMT_STREAM_MAX_PAYLOAD_MB)")
@@ -77,7 +86,7 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
                 f"payload of {len(payload)} bytes declares {declared} bytes, at most {max_bytes * _EXPANSION} accepted "
                 "(QMT_STREAM_MAX_PAYLOAD_MB)"
             )
-        with pa.ipc.open_stream(payload) as reader:
+        with pa.ipc.open_stream(payload, options=_READ) as reader:
             previous = expected is TICK_SCHEMA and reader.schema.names == TICK_SCHEMA_V1.names
             if expected is not None:
                 check_schema(reader.schema, TICK_SCHEMA_V1 if previous else expected)
@@ -91,7 +100,29 @@ def decode(payload: bytes, *, max_bytes: int, expected: pa.Schema | None = TICK_
         raise PayloadError(f"not an Arrow IPC stream: {error}") from error
     if expected is not None:
         _check_nulls(table, TICK_SCHEMA_V1 if previous else expected)
-    return with_total_volume(table) if previous else table
+    if previous:
+        table = with_total_volume(table)
+        payload = encode(table)
+    return table, payload
+
+
+def cut_book(table: pa.Table, levels: int) -> pa.Table:
+    """*table* with at most *levels* entries in each list of its order book (`QMT_BOOK_LEVELS`).
+
+    The feed cuts, before it encodes: what is cut takes no room on the way, and the writer still passes payloads on as
+    they are. Measured: 66 % of a batch's bytes with one level, 44 % without the book.
+    """
+    if levels >= BOOK_LEVELS:
+        return table
+    for index, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            column = table.column(index).combine_chunks()
+            if levels:
+                cut = pc.list_slice(column, 0, levels, return_fixed_size_list=False)
+            else:
+                cut = pa.ListArray.from_arrays(pa.array([0] * (len(column) + 1), pa.int32()), column.values[:0])
+            table = table.set_column(index, field, cut.cast(field.type))
+    return table
 
 
 def with_total_volume(table: pa.Table) -> pa.Table:
@@ -100,12 +131,6 @@ def with_total_volume(table: pa.Table) -> pa.Table:
     total = pa.array(shares_of(volume, pvolume)[0], pa.int64())
     arrays = [total if name == "total_volume" else table.column(name) for name in TICK_SCHEMA.names]
     return pa.table(arrays, schema=TICK_SCHEMA)
-
-
-def is_current(payload: bytes) -> bool:
-    """Whether a payload that `decode` has accepted is of TICK_SCHEMA itself."""
-    with pa.ipc.open_stream(payload) as reader:
-        return bool(reader.schema.names == TICK_SCHEMA.names)
 
 
 def splice(payloads: list[bytes]) -> bytes | None:
@@ -140,16 +165,18 @@ def decoded_size(payload: bytes) -> int:
 
 
 def _check_nulls(table: pa.Table, expected: pa.Schema) -> None:
-    for field in expected:
-        column = table.column(field.name)
-        if field.nullable:
-            continue
+    for index, name, lists in _not_nullable(expected):
+        column = table.column(index)
         if column.null_count:
-            raise PayloadError(f"column {field.name}: {column.null_count} nulls, none accepted")
-        if pa.types.is_list(field.type):
-            inner = sum(chunk.values.null_count for chunk in column.chunks)
-            if inner:
-                raise PayloadError(f"column {field.name}: {inner} nulls inside its lists, none accepted")
+            raise PayloadError(f"column {name}: {column.null_count} nulls, none accepted")
+        if lists and (inner := sum(chunk.values.null_count for chunk in column.chunks)):
+            raise PayloadError(f"column {name}: {inner} nulls inside its lists, none accepted")
+
+
+@lru_cache
+def _not_nullable(schema: pa.Schema) -> list[tuple[int, str, bool]]:
+    """(position, name, is a list) of the columns that may hold no nulls."""
+    return [(i, field.name, pa.types.is_list(field.type)) for i, field in enumerate(schema) if not field.nullable]
 
 
 def _batch_size(meta: memoryview, body: memoryview) -> int:
@@ -164,19 +191,19 @@ def _batch_size(meta: memoryview, body: memoryview) -> int:
     count = struct.unpack_from("<I", meta, buffers)[0]
     if count > 10_000:
         raise ValueError(f"{count} buffers in one record batch")
-    total = 0
-    for i in range(count):
-        start, length = struct.unpack_from("<qq", meta, buffers + 4 + 16 * i)
-        if start < 0 or length < 0 or start + length > len(body):
-            raise ValueError("a buffer lies outside its message")
-        size = length
-        if compressed and length >= 8:
-            size = struct.unpack_from("<q", body, start)[0]
-            size = length if size == -1 else size
-            if size < 0:
-                raise ValueError("a buffer of negative size")
-        total += size
-    return total
+    places = np.frombuffer(meta, "<i8", 2 * count, buffers + 4)
+    starts, lengths = places[::2], places[1::2]
+    if ((starts < 0) | (lengths < 0) | (starts % 8 != 0) | (starts > len(body) - lengths)).any():
+        raise ValueError("a buffer lies outside its message")
+    if not compressed:
+        return int(lengths.sum())
+    long = lengths >= 8
+    sizes = lengths.copy()
+    sizes[long] = np.frombuffer(body, "<i8", len(body) // 8)[starts[long] // 8]
+    sizes = np.where(sizes == -1, lengths, sizes)
+    if (sizes < 0).any() or (sizes > _MAX_BUFFER).any():
+        raise ValueError("a buffer of negative or absurd size")
+    return int(sizes.sum())
 
 
 def _slot(meta: Any, table: int, index: int) -> int:

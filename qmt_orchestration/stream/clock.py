@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import Any
 
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,18 @@ class MarketClock:
 
 
 def read_clock(client: Any) -> MarketClock:
-    """The published clock of a simulated market, else the wall clock."""
-    fields = client.hgetall(keys.CLOCK)
-    if fields:
-        return MarketClock(int(fields[b"market_ms"]), int(fields[b"wall_ms"]), float(fields[b"speed"]), True)
+    """The published clock of a simulated market, else the wall clock; one that cannot be read is skipped."""
+    published = client.hgetall(keys.CLOCK)
+    if published:
+        try:
+            return MarketClock(
+                fields.require_integer(published, "market_ms", fields.FIRST_MS, fields.LAST_MS),
+                fields.require_integer(published, "wall_ms", fields.FIRST_MS, fields.LAST_MS),
+                fields.require_number(published, "speed", 0.0, 1e6),
+                True,
+            )
+        except fields.FieldError as error:
+            fields.skip(keys.CLOCK, f"{keys.CLOCK}: {error}")
     wall = int(time.time() * 1000)
     return MarketClock(wall, wall, 1.0, False)
 

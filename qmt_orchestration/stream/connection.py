@@ -24,7 +24,7 @@ def connect(settings: Settings, *, url: str = "", retries: int = 3) -> redis.Red
     return redis.Redis.from_url(
         address,
         username=settings.redis_username or None,
-        password=settings.redis_password.get_secret_value() if settings.redis_password else None,
+        password=settings.engine_password("redis", address) or None,
         socket_timeout=settings.redis_block_ms / 1000 + 5,
         socket_connect_timeout=3,
         health_check_interval=15,

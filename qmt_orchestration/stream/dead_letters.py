@@ -75,6 +75,16 @@ def bury(
     client: Any, stream: str, group: str, id_: str, fields: Mapping[bytes, bytes], error: str, deliveries: int
 ) -> None:
     """Keep the entry as a dead letter and acknowledge it, in one transaction."""
+    pipe = client.pipeline(transaction=True)
+    add(pipe, stream, group, id_, fields, error, deliveries)
+    pipe.xack(stream, group, id_)
+    pipe.execute()
+
+
+def add(
+    pipe: Any, stream: str, group: str, id_: str, fields: Mapping[bytes, bytes], error: str, deliveries: int
+) -> None:
+    """Keep the entry as a dead letter, as a part of the caller's transaction *pipe*."""
     letter: dict[bytes | str, Any] = {
         "source_id": id_,
         "group": group,
@@ -84,10 +94,7 @@ def bury(
         "cut": int(any(len(value) > _MAX_KEPT_BYTES for value in fields.values())),
     }
     letter.update((b"f:" + name[:200], value[:_MAX_KEPT_BYTES]) for name, value in fields.items())
-    pipe = client.pipeline(transaction=True)
     pipe.xadd(key_of(stream), letter, maxlen=CAP, approximate=False)
-    pipe.xack(stream, group, id_)
-    pipe.execute()
 
 
 def streams(client: Any) -> dict[str, int]:

@@ -25,6 +25,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.stream import dead_letters
+from qmt_orchestration.stream.fields import integer
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +100,10 @@ class GroupReader:
 
     # -- reading --------------------------------------------------------------------------------------------
 
-    def read(self) -> list[Entry]:
+    def read(self, *, block: bool = True) -> list[Entry]:
         """The next entries: own pending first, then those of dead consumers, then new ones; [] after *block_ms*.
+
+        Not *block*: [] at once when there is nothing.
 
         Entries already in the caller's hands (read, not acknowledged, not given back) are not handed out twice.
         """
@@ -114,7 +117,7 @@ class GroupReader:
                 if self._claim_idle():
                     self._reread, self._reread_after = True, "0"
                     return self._read_own_pending()
-            return self._read_new()
+            return self._read_new(block)
         except redis.ResponseError as error:
             if "NOGROUP" not in str(error):
                 raise
@@ -266,8 +269,8 @@ class GroupReader:
             if len(rows) < _PAGE:
                 return claimed
 
-    def _read_new(self) -> list[Entry]:
-        rows = self._fetch(">", self.block_ms)
+    def _read_new(self, block: bool) -> list[Entry]:
+        rows = self._fetch(">", self.block_ms if block else None)
         return self._hand_out([Entry(id_, fields) for id_, fields in rows])
 
     def _hand_out(self, entries: list[Entry]) -> list[Entry]:
@@ -317,10 +320,9 @@ def group_lag(client: Any, stream: str, group: str) -> Lag:
     if row.get("lag") is not None:
         return Lag(int(row["lag"]), seconds, pending)
     head, tail = first[0][1], last[0][1]
-    numbers = [fields.get(b"seq", b"") for fields in (head, tail)]
-    if all(n.isdigit() for n in numbers) and head.get(b"session") == tail.get(b"session"):
-        entries = int(numbers[1]) - int(numbers[0]) + 1
-        if entries > 0:  # else the numbers began anew in between
+    if b"seq" in head and head.get(b"session") == tail.get(b"session"):
+        entries = integer(tail, "seq", -1, low=0) - integer(head, "seq", low=0) + 1
+        if entries > 0:  # else the numbers began again in between
             return Lag(entries, seconds, pending)
     ids = client.xrange(stream, b"(" + delivered, "+", count=_LAG_LIMIT)
     return Lag(len(ids), seconds, pending, at_least=len(ids) == _LAG_LIMIT)

@@ -21,7 +21,8 @@ import redis
 
 from qmt_orchestration.redaction import Redactor
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields as parse
+from qmt_orchestration.stream import keys, threads
 
 TTL_SECONDS: Final = 15
 STATS_SECONDS: Final = 30.0
@@ -30,6 +31,7 @@ PULSE_SECONDS: Final = 2.0
 BUSY_SECONDS: Final = 60.0
 #: Upper bounds of the writer's histogram of delays: for each a field `delay_le_<ms>` (services/metrics.py).
 DELAY_BUCKETS_MS: Final = (50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000, 30_000)
+_TEXT: Final = 2000  # characters of one value
 
 log = logging.getLogger("heartbeat")
 
@@ -58,8 +60,13 @@ class Heartbeat:
 
     def beat(self, numbers: Mapping[str, Number] | None = None) -> None:
         """Publish the numbers (text or numbers; times in epoch ms, units in the names) and the process's memory."""
-        said = {name: self._redact(n) if isinstance(n, str) else n for name, n in (numbers or {}).items()}
-        used = {"memory_mb": round(self._process.memory_info().rss / 1e6, 1), "beat_ms": int(time.time() * 1000)}
+        said = {name: self._redact(n)[:_TEXT] if isinstance(n, str) else n for name, n in (numbers or {}).items()}
+        used = {
+            "memory_mb": round(self._process.memory_info().rss / 1e6, 1),
+            "beat_ms": int(time.time() * 1000),
+            "skipped_fields": parse.skipped(),
+            "thread_errors": threads.errors(),
+        }
         fields = {**self._identity, "state": "running", **used, **said}
         pipe = self._client.pipeline(transaction=True)
         pipe.delete(self._key)  # what an earlier beat said and this one does not must not linger
@@ -71,20 +78,18 @@ class Heartbeat:
         pipe.execute()
         self._last_beat = time.monotonic()
         if self._pulse is None:
-            self._pulse = threading.Thread(target=self._keep_beating, name="pulse", daemon=True)
-            self._pulse.start()
+            self._pulse = threads.start("pulse", self._keep_beating, self._stopped, PULSE_SECONDS)
 
     def _keep_beating(self) -> None:
-        while not self._stopped.wait(PULSE_SECONDS):
-            if not PULSE_SECONDS / 2 < time.monotonic() - self._last_beat < BUSY_SECONDS:
-                continue
-            try:
-                if self._client.hset(self._key, "beat_ms", int(time.time() * 1000)) == 0:
-                    self._client.expire(self._key, TTL_SECONDS)
-                else:  # it had expired: half a heartbeat would mislead
-                    self._client.delete(self._key)
-            except redis.RedisError as error:
-                log.debug("no pulse while Redis is away: %s", error)
+        if not PULSE_SECONDS / 2 < time.monotonic() - self._last_beat < BUSY_SECONDS:
+            return
+        try:
+            if self._client.hset(self._key, "beat_ms", int(time.time() * 1000)) == 0:
+                self._client.expire(self._key, TTL_SECONDS)
+            else:  # it had expired: half a heartbeat would mislead
+                self._client.delete(self._key)
+        except redis.RedisError as error:
+            log.debug("no pulse while Redis is away: %s", error)
 
     def stop(self) -> None:
         """Mark a clean stop: the heartbeat says ``state=stopped`` until it expires. Never raises for a dead server."""
@@ -97,14 +102,31 @@ class Heartbeat:
 
 
 def read_all(client: Any) -> list[dict[str, str]]:
-    """Every heartbeat that has not expired, by host and service; all values are text."""
+    """Every heartbeat that has not expired, by host and service; all values are text.
+
+    A key of another type and a hash without ``host``, ``service`` or a readable ``beat_ms`` are skipped.
+    """
     pattern = keys.HEARTBEAT.format(host="*", service="*")
     found = sorted(client.scan_iter(match=pattern, count=1000))
     pipe = client.pipeline(transaction=False)
     for key in found:
         pipe.hgetall(key)
-    beats = [{k.decode(): v.decode(errors="replace") for k, v in row.items()} for row in pipe.execute() if row]
-    return sorted((b for b in beats if "service" in b), key=lambda b: (b["host"], b["service"]))
+    beats = [beat for row in pipe.execute(raise_on_error=False) if row and (beat := _beat_of(row))]
+    return sorted(beats, key=lambda b: (b["host"], b["service"]))
+
+
+def _beat_of(row: Any) -> dict[str, str]:
+    """A heartbeat as text, {} when it is none."""
+    try:
+        if isinstance(row, Exception):
+            raise parse.FieldError(f"heartbeat: {row}")
+        for name in ("host", "service"):
+            parse.require_text(row, name, 256)
+        parse.require_integer(row, "beat_ms", parse.FIRST_MS, parse.LAST_MS)
+    except parse.FieldError as error:
+        parse.skip("heartbeat", f"heartbeat: {error}")
+        return {}
+    return parse.decoded_hash(row)
 
 
 def is_alive(client: Any, service: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Final
 # -- ticks: stream of Arrow batches; trimmed to what the slowest group has read, at least the retention setting
 TICKS: Final = "qmt:ticks:{{{shard}}}"  # qmt:ticks:{0}: the braces are a hash tag, one slot per shard
 REJECTED: Final = "qmt:rejected"  # stream of Arrow batches of ticks set aside at the edge
+TICK_GROUP_PREFIX: Final = "qmt:tick_consumers"  # group of client C that reads ticks: qmt:tick_consumers:C
 WRITER_GROUP: Final = "qmt:writer"  # consumer group of the ClickHouse writer on both
 WRITER_PLAN: Final = "qmt:writer:plan:{stream}"  # hash first id -> ids of one insert under way; empty when idle
 WRITER_SEQUENCES: Final = "qmt:writer:sequences:{stream}"  # hash feed session -> numbers seen (stream/sequences.py)

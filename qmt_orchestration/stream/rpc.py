@@ -9,36 +9,28 @@ are entries of `keys.RPC_REPLY`: ``kind, attempt`` and
 * ``done``: ``chunks`` and ``rows``;
 * ``error``: ``message``.
 
-A higher ``attempt`` voids what came before. The caller removes chunks as it reads them and the server waits while
-`_AHEAD` of them are unread, so a long history never fills Redis. The reply stream expires an hour after its last entry.
+A higher ``attempt`` voids what came before. The caller removes chunks as it reads them and the server waits while some
+of them are unread, so a long history never fills Redis. A caller that gives up removes its request, and the server
+stops working on it. The reply stream expires an hour after its last entry. `rpc_server` is the other side.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import pyarrow as pa
-import redis
 
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import fields as parse
 from qmt_orchestration.stream import heartbeat, keys
-from qmt_orchestration.stream.batch import PayloadError, decode, encode
-from qmt_orchestration.stream.groups import Entry, GroupReader
-
-log = logging.getLogger(__name__)
+from qmt_orchestration.stream.batch import PayloadError, decode
 
 SERVICE: Final = "gateway"
-_REPLY_TTL_SECONDS: Final = 3600
-_AHEAD: Final = 16
-_CHUNK_BYTES: Final = 4 << 20
 _BLOCK_MS: Final = 1000
+_MOST_CHUNKS: Final = 1_000_000
 
 
 class NoGateway(RuntimeError):
@@ -90,7 +82,7 @@ def call(
 
     :raises NoGateway: at once, if no gateway beats.
     :raises RpcTimeout: after *timeout_seconds*; the message says whether a gateway is still alive.
-    :raises RpcError: the handler failed, or the method is unknown.
+    :raises RpcError: the handler failed, the method is unknown, or the request is beyond a limit (`rpc_request`).
     """
     if not heartbeat.is_alive(client, SERVICE):
         raise NoGateway(
@@ -106,10 +98,11 @@ def call(
         "params": json.dumps(dict(params), default=str),
         "deadline_ms": int(deadline * 1000),
     }
-    client.xadd(keys.RPC, request)
+    entry_id = client.xadd(keys.RPC, request)
     try:
         return _Answer(method, max_payload_mb << 20, on_progress).collect(client, reply, deadline, timeout_seconds)
     finally:
+        client.xdel(keys.RPC, entry_id)  # whoever still works on it stops
         client.delete(reply)
 
 
@@ -134,36 +127,40 @@ class _Answer:
             block = max(1, min(_BLOCK_MS, int(left * 1000)))
             for id_, fields in _entries(client.xread({reply: last}, count=4, block=block)):
                 last = id_
-                table = self._take(fields)
+                try:
+                    table = self._take(fields)
+                except (parse.FieldError, pa.ArrowException) as error:
+                    raise RpcError(f"{self._method}: the reply cannot be read: {error}") from error
                 if table is not None:
                     return table
                 client.xdel(reply, id_)
 
     def _take(self, fields: Mapping[bytes, bytes]) -> pa.Table | None:
-        attempt = int(fields[b"attempt"])
+        attempt = parse.require_integer(fields, "attempt", 0)
         if attempt < self._attempt:
             return None
         if attempt > self._attempt:
             self._attempt = attempt
             self._chunks.clear()
-        kind = fields[b"kind"]
-        if kind == b"progress":
+        kind = parse.require_text(fields, "kind", 16)
+        if kind == "progress":
             if self._on_progress:
-                self._on_progress(json.loads(fields[b"data"]))
-        elif kind == b"chunk":
+                self._on_progress(parse.require_json_object(fields, "data"))
+        elif kind == "chunk":
             try:
-                table = decode(fields[b"payload"], max_bytes=self._max_bytes, expected=None)
+                table = decode(fields.get(b"payload", b""), max_bytes=self._max_bytes, expected=None)
             except PayloadError as error:
                 raise RpcError(f"{self._method}: chunk refused: {error}") from error
-            self._chunks[int(fields[b"n"])] = table
-        elif kind == b"error":
-            raise RpcError(f"{self._method}: {fields[b'message'].decode(errors='replace')}")
-        elif kind == b"done":
-            return self._whole(int(fields[b"chunks"]), int(fields[b"rows"]))
+            self._chunks[parse.require_integer(fields, "n", 0, _MOST_CHUNKS)] = table
+        elif kind == "error":
+            raise RpcError(f"{self._method}: {parse.text(fields, 'message', 'no message')}")
+        elif kind == "done":
+            chunks = parse.require_integer(fields, "chunks", 1, _MOST_CHUNKS)
+            return self._whole(chunks, parse.require_integer(fields, "rows", 0))
         return None
 
     def _whole(self, chunks: int, rows: int) -> pa.Table:
-        if sorted(self._chunks) != list(range(chunks)):
+        if len(self._chunks) != chunks or max(self._chunks) != chunks - 1:
             raise RpcError(f"{self._method}: expected {chunks} chunks, {len(self._chunks)} came")
         table = pa.concat_tables([self._chunks[n] for n in range(chunks)])
         if table.num_rows != rows:
@@ -180,141 +177,3 @@ def _entries(reply: Any) -> Iterator[tuple[bytes, Mapping[bytes, bytes]]]:
     else:
         for _, page in reply or ():
             yield from page
-
-
-# -- the gateway --------------------------------------------------------------------------------------------------
-
-
-class Server:
-    """Serves requests with *handlers* (method name -> `Handler`), *workers* at a time.
-
-    Handlers run in threads of this process. Each request is acknowledged after its last reply was written; a request
-    that was under way when the process died is served again, until its deadline.
-    """
-
-    def __init__(
-        self, client: redis.Redis, settings: Settings, handlers: Mapping[str, Handler], *, workers: int = 2
-    ) -> None:
-        self._client: Any = client
-        self._settings = settings
-        self._handlers = dict(handlers)
-        self._workers = workers
-        self._busy: dict[Future[None], Entry] = {}
-        self.served = 0
-        self.failed = 0
-
-    @property
-    def busy(self) -> int:
-        """Requests under way."""
-        return len(self._busy)
-
-    def serve(self, stop: threading.Event) -> None:
-        """Serve until *stop*; survives a Redis that goes away. The caller beats (see `heartbeat`)."""
-        reader = GroupReader(
-            self._client,
-            keys.RPC,
-            keys.RPC_GROUP,
-            self._settings.host,
-            block_ms=min(self._settings.redis_block_ms, 250),
-            max_entries=1,
-            min_idle_ms=30_000,
-        )
-        with ThreadPoolExecutor(self._workers, thread_name_prefix="rpc") as pool:
-            while not stop.is_set():
-                try:
-                    self._finish(reader)
-                    if len(self._busy) >= self._workers:
-                        reader.touch()
-                        stop.wait(0.02)
-                        continue
-                    for entry in reader.read():
-                        self._busy[pool.submit(self._serve_one, entry, stop)] = entry
-                except redis.RedisError as error:
-                    log.warning("gateway: Redis is away (%s), trying again", error)
-                    stop.wait(0.5)
-        try:
-            self._finish(reader)
-            reader.close()
-        except redis.RedisError as error:
-            log.warning("gateway: could not leave its group: %s", error)
-
-    def _finish(self, reader: GroupReader) -> None:
-        for future in [f for f in self._busy if f.done()]:
-            entry = self._busy[future]
-            error = future.exception()
-            if error is None:
-                reader.ack(entry.id)
-                self._client.xdel(keys.RPC, entry.id)
-                self.served += 1
-            elif isinstance(error, _Interrupted | redis.RedisError):
-                reader.release([entry])
-            else:
-                reader.reject(entry, f"{type(error).__name__}: {error}")
-            del self._busy[future]
-
-    def _serve_one(self, entry: Entry, stop: threading.Event) -> None:
-        request_id = entry.fields[b"id"].decode()
-        method = entry.fields[b"method"].decode()
-        params = json.loads(entry.fields[b"params"])
-        deadline_ms = int(entry.fields[b"deadline_ms"])
-        reply = keys.RPC_REPLY.format(request_id=request_id)
-
-        def send(fields: dict[str, Any]) -> None:
-            pipe = self._client.pipeline(transaction=True)
-            pipe.xadd(reply, {"attempt": entry.deliveries, **fields})
-            pipe.expire(reply, _REPLY_TTL_SECONDS)
-            pipe.execute()
-
-        if time.time() * 1000 > deadline_ms:
-            log.warning("request %s %s came after its deadline; nobody waits for it", method, request_id)
-            return
-        handler = self._handlers.get(method)
-        try:
-            if handler is None:
-                raise RpcError(f"unknown method; this gateway has {sorted(self._handlers)}")
-            self._answer(handler(Call(params, deadline_ms, send)), reply, deadline_ms, send, stop)
-        except (_Interrupted, redis.RedisError):
-            raise
-        except Exception as error:  # the handler's own failure is the caller's to see
-            log.exception("request %s %s failed", method, request_id)
-            self.failed += 1
-            send({"kind": "error", "message": f"{type(error).__name__}: {error}"[:4000]})
-
-    def _answer(
-        self,
-        result: pa.Table | Iterable[pa.Table],
-        reply: str,
-        deadline_ms: int,
-        send: Callable[[dict[str, Any]], None],
-        stop: threading.Event,
-    ) -> None:
-        chunks = rows = 0
-        limit = min(_CHUNK_BYTES, self._settings.stream_max_payload_mb << 20)
-        for table in [result] if isinstance(result, pa.Table) else result:
-            for payload in _payloads(table, limit):
-                if stop.is_set():
-                    raise _Interrupted
-                while self._client.xlen(reply) >= _AHEAD:  # the caller reads slowly: do not fill Redis
-                    if time.time() * 1000 > deadline_ms:
-                        raise RpcTimeout("the deadline passed while the caller was not reading")
-                    if stop.wait(0.05):
-                        raise _Interrupted
-                send({"kind": "chunk", "n": chunks, "payload": payload})
-                chunks += 1
-            rows += table.num_rows
-        send({"kind": "done", "chunks": chunks, "rows": rows})
-
-
-class _Interrupted(Exception):
-    """The server stops: the request stays pending and is served again after the restart."""
-
-
-def _payloads(table: pa.Table, limit: int) -> Iterator[bytes]:
-    """*table* as payloads of at most *limit* bytes each; at least one, so that an empty answer has its columns."""
-    payload = encode(table)
-    if (len(payload) <= limit and table.nbytes <= 4 * limit) or table.num_rows <= 1:
-        yield payload
-        return
-    half = table.num_rows // 2
-    yield from _payloads(table.slice(0, half), limit)
-    yield from _payloads(table.slice(half), limit)

@@ -11,6 +11,7 @@ stream only rise. ``seq`` numbers the entries of the stream without gaps: two of
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import date
 from functools import lru_cache
@@ -19,7 +20,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 
 #: frame (epoch s), symbol, open, high, low, close, vol, amount, source, quality_score
 Row = tuple[int, str, float, float, float, float, int, float, str, float]
@@ -29,6 +30,9 @@ Known = dict[tuple[int, str], tuple[tuple[str, ...], int]]  # (frame ms, symbol)
 VALUE_NAMES: Final = ("open", "high", "low", "close", "vol", "amount", "quality_score", "source")
 _NAMES: Final = ("symbol", "frame", *VALUE_NAMES, "timestamp", "revision")
 _PAGE: Final = 5000
+_ENTRY_BYTES: Final = 4096  # no bar of ours is larger
+
+log = logging.getLogger("publisher")
 
 # KEYS: stream, progress, numbers. ARGV: day, progress expected, frame ms, new progress, then the values of each bar.
 _SEND: Final = """
@@ -80,19 +84,60 @@ def send_forming(client: Any, now_ms: int, bars: Sequence[Fresh]) -> None:
 
 
 def recall(client: Any, oldest: int) -> Known:
-    """What the stream holds of the frames from *oldest* (epoch ms) on: the newest revision of each bar."""
+    """What the stream holds of the frames from *oldest* (epoch ms) on: the newest revision of each bar.
+
+    An entry that is no bar, whoever put it there, is skipped and counted.
+    """
     known: Known = {}
     names = [name.encode() for name in VALUE_NAMES]
     last = "+"
     while True:
         page = client.xrevrange(keys.BARS, last, f"{oldest}-0", count=_PAGE)
-        for _, fields in page:
-            frame, symbol = int(fields[b"timestamp"]) * 1000, fields[b"symbol"].decode()
+        for id_, entry in page:
+            try:
+                if sum(map(len, entry.values())) > _ENTRY_BYTES:
+                    raise ValueError(f"more than {_ENTRY_BYTES} bytes")
+                frame, symbol = int(entry[b"timestamp"]) * 1000, entry[b"symbol"].decode()
+                values, revision = tuple(entry[name].decode() for name in names), int(entry[b"revision"])
+            except (KeyError, ValueError) as error:
+                fields.skip(keys.BARS, f"entry {id_.decode()} of {keys.BARS} is no bar: {error}")
+                continue
             if frame >= oldest and (frame, symbol) not in known:  # newest first
-                known[(frame, symbol)] = (tuple(fields[name].decode() for name in names), int(fields[b"revision"]))
+                known[(frame, symbol)] = (values, revision)
         if len(page) < _PAGE:
             return known
         last = "(" + page[-1][0].decode()
+
+
+def published(client: Any) -> dict[str, int]:
+    """What has been published: trading day → last frame, epoch ms.
+
+    A value that cannot be read is replaced, on the server too, by the frame of the stream's newest entry if that is of
+    the same day (ids are the frames entries were sent with), else it is removed: the day is published from its start.
+    """
+    raw = client.hgetall(keys.PUBLISHED)
+    out = {day: ms for day, ms in fields.integers(raw, 0, fields.LAST_MS).items() if is_day(day)}
+    for name in raw:
+        if (day := fields.decoded(name)) in out:
+            continue
+        newest, _ = _top(client, keys.BARS)
+        if is_day(day) and from_ms(newest).date().isoformat() == day:
+            out[day] = newest
+            client.hset(keys.PUBLISHED, day, newest)
+        else:
+            client.hdel(keys.PUBLISHED, name)
+        log.error(
+            "%s held %r for %r: replaced by %s", keys.PUBLISHED, raw[name][:40], day[:40], out.get(day, "nothing")
+        )
+    return out
+
+
+def is_day(text: str) -> bool:
+    """Whether *text* is a date as the keys hold it, YYYY-MM-DD."""
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def _texts(row: Row, values: tuple[str, ...], revision: int) -> tuple[str | int, ...]:

@@ -1,15 +1,17 @@
-"""Which minutes are to be made final, and making them so: states -> bars_1m -> rollups. The rule is SQL (bars_1m_live).
+"""Which minutes are to be made final, and making them so: ticks -> bars_1m -> rollups. The rule is SQL (bars_1m_live).
 
-All work follows from ClickHouse's own state: `pending` compares the states of each frame with what they were when the
-frame was last made final (table ``final_frames``), so a lost run repairs itself and a late tick re-opens its minute.
-Every function may be repeated or interrupted at any point; a row that would not change is not written again.
+All work follows from ClickHouse's own state: `pending` compares when the ticks of each frame were stored with when they
+were read to make it final (table ``final_frames``), so a lost run repairs itself and a late tick re-opens its minute;
+from there the rest of the day is computed again, because each frame is computed from the one before it. Every function
+may be repeated or interrupted at any point; a row that would not change is not written again.
 
 Frames are end labels, aware datetimes in Asia/Shanghai; versions are microseconds of the server's clock, rising.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from string import Template
 from typing import Any, Final
@@ -23,6 +25,7 @@ from qmt_orchestration.warehouse.client import load_sql
 
 #: Rollups that always follow the minutes during the session; `pending` looks after them and those of the settings.
 INTRADAY_ROLLUPS: Final = ("5m", "30m")
+_ROLLED_UP: Final = ["day", "period", "version"]
 
 
 @dataclass(frozen=True)
@@ -49,22 +52,23 @@ class Pending:
 def pending(client: Any, settings: Settings, now_ms: int, *, speed: float = 1.0) -> list[Pending]:
     """Closed frames to be made final, oldest day first; *now_ms* is the market's now (`stream.clock.read_clock`).
 
-    A frame is closed when the market's newest tick is ``close_grace_ms`` past its end. The clock alone closes what is
-    open where the market is silent by rule (11:30; 14:57 to 15:00), on the day of *now_ms* only and
+    A frame is closed when the market's time is ``close_grace_ms`` past its end. The clock alone closes what is open
+    where the market is silent by rule (11:30; 14:57 to 15:00), on the day of *now_ms* only and
     ``close_fallback_seconds`` of wall time after it (*speed*: market seconds per wall second): a minute in mid-session
     whose ticks are merely late must not be closed without them. The range of a day reaches to its last closed frame,
-    because a late tick also moves the minutes after its own. Days whose intraday rollups lag behind their minutes are
-    told, too.
+    because a late tick also moves the minutes after its own. A day whose intraday rollups lag behind its minutes is
+    included.
     """
     today = from_ms(now_ms).date()
-    days = client.query(load_sql("state_days")).result_rows
+    days = client.query(load_sql("tick_days")).result_rows
     newest = max((day for day, _ in days), default=None)
     found: dict[date, Pending] = {}
     for day, touched in days:
         if touched or day in (today, newest):
-            one = _open_frames(client, settings, day, _fallback(settings, day, now_ms, speed))
-            if one:
-                found[day] = one
+            closed = closed_watermark(client, settings, day, now_ms, speed=speed)
+            todo = [f.at for f in _frames(client, day) if f.is_open and closed and f.at <= closed]
+            if todo and closed:
+                found[day] = Pending(day, todo[0], closed, len(todo))
     for period in intraday(settings.rollup_periods):
         for day, first, last, frames in client.query(load_sql("stale_rollups"), {"period": period}).result_rows:
             found.setdefault(day, Pending(day, _local(first), _local(last), int(frames)))
@@ -73,19 +77,30 @@ def pending(client: Any, settings: Settings, now_ms: int, *, speed: float = 1.0)
 
 def closed_watermark(client: Any, settings: Settings, day: date, now_ms: int, *, speed: float = 1.0) -> datetime | None:
     """The last closed frame of *day* (the rule of `pending`), None before the first has closed."""
-    by_clock = _fallback(settings, day, now_ms, speed)
-    closed = _closed(day, market_time_ms(client, day), settings.close_grace_ms, by_clock)
-    return closed[-1] if closed else None
+    return _closed(day, market_time_ms(client, day), settings.close_grace_ms, _fallback(settings, day, now_ms, speed))
+
+
+def may_have_closed(client: Any, settings: Settings, frame: datetime, now_ms: int, *, speed: float = 1.0) -> bool:
+    """Whether `closed_watermark` can have reached *frame*: answered from metadata, to be asked often."""
+    day = frame.date()
+    newest = newest_tick_ms(client, day)
+    return _closed(day, newest, settings.close_grace_ms, _fallback(settings, day, now_ms, speed), [frame]) is not None
 
 
 def market_time_ms(client: Any, day: date) -> int:
-    """Exchange time of the newest tick of the market on *day*, epoch ms; 0 when there is none."""
+    """The market's time on *day* by its ticks, epoch ms (`market_time.sql`); 0 when there are none."""
     rows = client.query(load_sql("market_time"), {"day": day}).result_rows
     return int(rows[0][0]) if rows else 0
 
 
+def newest_tick_ms(client: Any, day: date) -> int:
+    """Exchange time of the newest tick of *day*, epoch ms; 0 when there is none. Never before `market_time_ms`."""
+    return int(client.query(load_sql("newest_tick"), {"day": day}).first_row[0])
+
+
 def newest_frame(client: Any, day: date) -> datetime | None:
-    """The frame of the newest tick of *day*: of a day that is over, its last frame, whether or not a tick closed it."""
+    """The frame of the market's time on *day*: of a day that is over, its last frame, whether or not a tick closed
+    it."""
     newest = market_time_ms(client, day)
     if not newest:
         return None
@@ -93,13 +108,17 @@ def newest_frame(client: Any, day: date) -> datetime | None:
     return at(day, frame_label(moment.hour * 60 + moment.minute) or MINUTE_LABELS[-1])
 
 
-def live_bars(client: Any, day: date, first_frame: datetime, last_frame: datetime) -> Any:
-    """Rows of the rule, straight from the states, as an Arrow table in the order (frame, symbol).
+def live_bars(client: Any, day: date, first_frame: datetime, last_frame: datetime, symbol: str = "") -> Any:
+    """Rows of the rule for first … last, of *symbol* or of all, as an Arrow table in the order (frame, symbol).
 
     Columns: symbol, frame, open, high, low, close, vol (shares), amount (yuan), source, ticks, quality_score. A minute
-    that has not closed gives its bar so far.
+    that has not closed gives its bar so far. Computed from the last final frame on, whether or not Dagster runs.
     """
-    return client.query_arrow(load_sql("live_bars"), parameters=_range(day, first_frame, last_frame), use_strings=True)
+    final = {_local(frame) for (frame,) in client.query(load_sql("final_frames"), {"day": day}).result_rows}
+    frames = [at(day, minutes) for minutes in MINUTE_LABELS]
+    since = next((frame for frame in frames if frame not in final), last_frame)
+    parameters = {**_range(day, first_frame, last_frame), "since": _text(min(since, first_frame)), "symbol": symbol}
+    return client.query_arrow(load_sql("live_bars"), parameters=parameters, use_strings=True)
 
 
 def finalize(
@@ -107,28 +126,44 @@ def finalize(
 ) -> Written:
     """Write bars_1m from the rule for first … last; without frames, the whole day up to its last closed minute.
 
-    Only new and changed rows are written. What the states were is noted first, so that ticks which arrive meanwhile
-    re-open their minute.
+    The range is widened: back to the first frame that is open, on to the last one that is final, since each frame is
+    computed from the one before it. Only new and changed rows are written. The moment of reading is noted, so that
+    ticks stored meanwhile re-open their minute.
     """
-    version, block = client.query(load_sql("next_version"), {"day": day}).first_row
-    states = client.query(load_sql("open_frames"), {"day": day}).result_rows
-    if last_frame is None:
-        closed = _closed(day, int(states[0][4]), 0, 0)
-        last_frame = closed[-1] if closed else None
-    first_frame = first_frame or at(day, MINUTE_LABELS[0])
-    if last_frame is None or last_frame < first_frame:
+    version, block, read_at, repaired = client.query(load_sql("next_version"), {"day": day}).first_row
+    frames = _frames(client, day)
+    last_frame = last_frame or _closed(day, market_time_ms(client, day), 0, 0)
+    if last_frame is None or (first_frame and last_frame < first_frame):
         return Written(0, 0, None, None, 0)
+    first_frame = min([first_frame or frames[0].at, *(f.at for f in frames if f.is_open or f.settling)])
+    last_frame = max([last_frame, *(f.at for f in frames if f.is_final)])
     span = _range(day, first_frame, last_frame)
-    client.command(load_sql("finalize_1m"), {**span, "version": version})
-    written = _written(client, "bars_1m", span, version)
+    written = _write(client, "rows_1m_repaired" if repaired else "rows_1m", "bars_1m", span, version)
     noted = [
-        [day, _local(frame), rows_in, updated, block, version if written.rows else changed, version]
-        for frame, rows_in, updated, _, _, changed in states
-        if first_frame <= _local(frame) <= last_frame
+        [day, frame.at, read_at, block, version if written.rows else frame.changed, version]
+        for frame in frames
+        if first_frame <= frame.at <= last_frame
     ]
-    columns = ["day", "frame", "rows_in", "updated", "block", "changed", "version"]
+    columns = ["day", "frame", "read_at", "block", "changed", "version"]
     client.insert("final_frames", noted, column_names=columns)
     return written
+
+
+def recompute(client: Any, day: date, last_frame: datetime | None) -> Written:
+    """Make *day* final up to *last_frame*, then compute all of it once more from its ticks: what that changes in bars
+    that were final is noted (`rolled_up`, period 1m), for the check ``recomputed_equal``, and repaired."""
+    frames = _frames(client, day)
+    todo = [f.at for f in frames if f.is_open and last_frame and f.at <= last_frame]
+    written = finalize(client, day, todo[0], last_frame) if todo else Written(0, 0, None, None, 0)
+    whole = bool(todo) and todo[0] == frames[0].at  # it was computed as a whole just now
+    again = replace(written, rows=0) if whole else finalize(client, day, None, last_frame)
+    differed, worst = 0, "[]"
+    if again.rows:
+        parameters = {"day": day, "version": again.version}
+        differed, worst = client.query(load_sql("replaced_rows"), parameters).first_row
+    columns = [*_ROLLED_UP, "differed", "worst"]
+    client.insert("rolled_up", [[day, "1m", again.version, differed, worst]], column_names=columns)
+    return replace(again, rows=again.rows + written.rows) if again.rows else written
 
 
 def roll_up(
@@ -148,81 +183,69 @@ def roll_up(
     """
     minutes = minutes_of(period)
     version = int(client.query(load_sql("next_version"), {"day": day}).first_row[0])
-    table = f"bars_{period}"
+    table, opening, close = f"bars_{period}", at(day, MINUTE_LABELS[0]), at(day, MINUTE_LABELS[-1])
     if period == "1d":
-        span = _range(day, at(day, 900), at(day, 900))
-        client.command(load_sql("roll_up_1d"), {"table": table, "day": day, "version": version})
-    elif minutes:
-        reached = int(client.query(load_sql("final_version"), {"day": day}).first_row[0])
-        for missed_day, first, _, _ in client.query(load_sql("stale_rollups"), {"period": period}).result_rows:
-            if missed_day == day and first_frame:
-                first_frame = min(first_frame, _local(first))
-        span = _range(day, first_frame or at(day, MINUTE_LABELS[0]), last_frame or at(day, MINUTE_LABELS[-1]))
-        parameters = {**span, "table": table, "minutes": minutes, "version": version, "day_over": int(day_over)}
-        client.command(load_sql("roll_up_minutes"), parameters)
-        client.insert("rolled_up", [[day, period, reached]], column_names=["day", "period", "version"])
-        span = {**span, "last": _text(at(day, MINUTE_LABELS[-1]))}
-    else:
+        return _write(client, "rows_1d", table, _range(day, close, close), version)
+    if not minutes:
         first, last = _calendar_span(day, period)
-        client.command(
-            load_sql("roll_up_days"),
-            {
-                "table": table,
-                "first": _text(at(first, 0)),
-                "last": _text(at(last, 900)),
-                "label": _text(at(last, 900)),
-                "version": version,
-            },
-        )
-        span = _range(last, at(last, 900), at(last, 900))
-    return _written(client, table, span, version)
-
-
-def rebuild_states(client: Any, day: date) -> int:
-    """Make the minute states of *day* anew from its stored ticks; the number of states. Safe while ticks arrive.
-
-    Prepared beside and put in place at once. Ticks stored meanwhile are added afterwards: a state seen twice is the
-    same.
-    """
-    before = _block(client, "ticks", day)
-    if before == 0:
-        client.command("ALTER TABLE bar_states_1m DROP PARTITION {part:String}", {"part": f"{day:%Y%m%d}"})
-        return 0
-    drop = "ALTER TABLE bar_states_1m_new DROP PARTITION {part:String}"
-    part = {"part": f"{day:%Y%m%d}"}
-    client.command(drop, part)
-    _states_of(client, day, "bar_states_1m_new")
-    client.command("ALTER TABLE bar_states_1m REPLACE PARTITION {part:String} FROM bar_states_1m_new", part)
-    client.command(drop, part)
-    if _block(client, "ticks", day) != before:
-        _states_of(client, day, "bar_states_1m")
-    return int(client.query(load_sql("states_of_day"), {"day": day}).first_row[0])
+        label = at(last, MINUTE_LABELS[-1])
+        span = {**_range(day, label, label), "since": _text(at(first, 0)), "until": _text(label)}
+        return _write(client, "rows_days", table, span, version)
+    reached = int(client.query(load_sql("final_version"), {"day": day}).first_row[0])
+    for missed_day, first_missed, _, _ in client.query(load_sql("stale_rollups"), {"period": period}).result_rows:
+        if missed_day == day and first_frame:
+            first_frame = min(first_frame, _local(first_missed))
+    since, until = _text(first_frame or opening), _text(last_frame or close)
+    span = {**_range(day, opening, close), "since": since, "until": until, "minutes": minutes}
+    written = _write(client, "rows_minutes", table, {**span, "day_over": int(day_over)}, version)
+    client.insert("rolled_up", [[day, period, reached]], column_names=_ROLLED_UP)
+    return written
 
 
 def fill_from_history(client: Any, day: date) -> Written:
     """Repair gaps of bars_1m from ``qmt_bars`` (1m), marked ``history``: minutes missing, or with nothing of ours."""
     version = int(client.query(load_sql("next_version"), {"day": day}).first_row[0])
     span = _range(day, at(day, MINUTE_LABELS[0]), at(day, MINUTE_LABELS[-1]))
-    client.command(load_sql("fill_from_history"), {**span, "version": version})
-    return _written(client, "bars_1m", span, version)
+    return _write(client, "rows_history", "bars_1m", span, version)
 
 
-def _states_of(client: Any, day: date, target: str) -> None:
-    of_day = Template(load_sql("states_of_ticks")).substitute(source="(" + load_sql("ticks_of_day") + ")")
-    client.command(Template(load_sql("rebuild_states")).substitute(states=of_day), {"target": target, "day": day})
+def _write(client: Any, rows: str, table: str, parameters: dict[str, Any], version: int) -> Written:
+    """Write what is new or changed among the rows that the query *rows* gives for first … last; rows that only a
+    withdrawn tick had made are deleted."""
+    parameters = {**parameters, "table": table, "version": version}
+    client.command(Template(load_sql("write_changed")).substitute(rows=load_sql(rows)), parameters)
+    written = _written(client, table, parameters, version)
+    if rows == "rows_history" or not client.query(load_sql("has_withdrawn"), {"day": parameters["day"]}).result_rows:
+        return written
+    if "day_over" in parameters:  # windows: all of the day, closed or not
+        parameters |= {"since": parameters["first"], "until": parameters["last"], "day_over": 1}
+    sql = Template(load_sql("withdrawn_rows")).substitute(rows=load_sql(rows))
+    gone = client.query(sql, parameters).result_rows
+    if gone:
+        keys = [(symbol, int(frame.timestamp())) for symbol, frame in gone]
+        client.command(load_sql("delete_rows"), {**parameters, "keys": keys})
+    return replace(written, rows=written.rows + len(gone))
 
 
-def _block(client: Any, table: str, day: date) -> int:
-    return int(client.query(load_sql("newest_block"), {"table": table, "day": day}).first_row[0])
+@dataclass(frozen=True)
+class _Frame:
+    """One frame of a day: whether final, whether a tick was stored after it was made so (``reopened``) or so shortly
+    before that it may not have been visible (``settling``), and the version that last changed it."""
+
+    at: datetime
+    is_final: bool
+    reopened: bool
+    settling: bool
+    changed: int
+
+    @property
+    def is_open(self) -> bool:
+        return not self.is_final or self.reopened
 
 
-def _open_frames(client: Any, settings: Settings, day: date, by_clock_ms: int) -> Pending | None:
+def _frames(client: Any, day: date) -> Sequence[_Frame]:
     rows = client.query(load_sql("open_frames"), {"day": day}).result_rows
-    closed = _closed(day, int(rows[0][4]), settings.close_grace_ms, by_clock_ms)
-    if not closed:
-        return None
-    open_frames = [frame for frame, _, _, is_final, *_ in rows if not is_final and _local(frame) <= closed[-1]]
-    return Pending(day, _local(open_frames[0]), closed[-1], len(open_frames)) if open_frames else None
+    return [_Frame(_local(frame), bool(f), bool(r), bool(s), int(changed)) for frame, f, r, s, changed in rows]
 
 
 def _fallback(settings: Settings, day: date, now_ms: int, speed: float) -> int:
@@ -232,12 +255,16 @@ def _fallback(settings: Settings, day: date, now_ms: int, speed: float) -> int:
     return max((end for end in ends if end <= passed), default=0) if from_ms(now_ms).date() == day else 0
 
 
-def _closed(day: date, market_ms: int, grace_ms: int, clock_ms: int) -> list[datetime]:
-    """Frames of *day* that end *grace_ms* before the market's time, or not after *clock_ms*; none without ticks."""
+def _closed(
+    day: date, market_ms: int, grace_ms: int, clock_ms: int, frames: Sequence[datetime] = ()
+) -> datetime | None:
+    """The last frame of *day* (of *frames*) that ends *grace_ms* before the market's time, or not after *clock_ms*;
+    None without ticks."""
     if not market_ms:
-        return []
-    frames = [at(day, minutes) for minutes in MINUTE_LABELS]
-    return [frame for frame in frames if to_ms(frame) + grace_ms <= market_ms or to_ms(frame) <= clock_ms]
+        return None
+    frames = frames or [at(day, minutes) for minutes in MINUTE_LABELS]
+    closed = [frame for frame in frames if to_ms(frame) + grace_ms <= market_ms or to_ms(frame) <= clock_ms]
+    return closed[-1] if closed else None
 
 
 def label_day(day: date, period: str) -> date:

@@ -6,7 +6,10 @@ How a crash at any moment neither loses nor doubles:
   before the insert, so a retry, by this process or the next, forms the same insert with the same token.
 * ClickHouse refuses a token it knows. A redelivered entry, or a sequence number seen before, is first looked up
   (`entries_stored.sql`): its token may have left ClickHouse's window.
-* The acknowledgement, the sequence numbers and the counters change in one Redis transaction, after the insert.
+* The acknowledgement, the sequence numbers, the counters and the dead letters of refused rows change in one Redis
+  transaction, after the insert.
+
+The steps are in `warehouse.ingest`. While an insert runs, the next entries of a backlog are read and decoded.
 """
 
 from __future__ import annotations
@@ -15,79 +18,36 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as StillRunning
+from contextlib import suppress
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import redis
-from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import PayloadError, decode, encode, is_current, splice
+from qmt_orchestration.stream.batch import PayloadError
+from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.groups import Entry, GroupReader
-from qmt_orchestration.stream.sequences import Sequence
-from qmt_orchestration.warehouse.client import INSERT_SETTINGS
+from qmt_orchestration.warehouse.ingest.commit import Committer, Counters
+from qmt_orchestration.warehouse.ingest.entries import Part, decode_entry, newest_ms, row_count, without_refused
+from qmt_orchestration.warehouse.ingest.insert import Inserter, Refused, Stopping
+from qmt_orchestration.warehouse.ingest.plan import Plan
 
 log = logging.getLogger("writer")
 
-#: Rows of one insert at most (one entry is never split). Few large inserts when behind: 250,000 rows at once cost
-#: ClickHouse under half the processor time a row of 60,000 (parts to write and to merge).
-_GROUP_ROWS: Final = 250_000
 _READ_BYTES: Final = 32 << 20  # of one read: about that many rows
-_BUSY_ROWS: Final = 5_000  # a read of fewer rows means that the lane keeps up: it may wait for company
-_MAX_DAYS: Final = 100  # an entry over more days than this is no honest batch: one part per day
-_DAY_MS: Final = 86_400_000
-_SHANGHAI_MS: Final = 8 * 3_600_000  # UTC+8 all year
-_SESSIONS_KEPT: Final = 200
-_BACKOFF_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
-_TICK_KEY: Final = ["symbol", "time", "pvolume", "amount"]
-#: Errors of the data itself; everything else (network, memory, too many parts, …) is an outage and is waited out.
-_MESSAGE_ERRORS: Final = frozenset({6, 26, 27, 33, 41, 53, 70, 117, 321, 349, 636})
+_MINUTE_MS: Final = 60_000
+_STEP_MS: Final = 100  # between looks at what has come while few rows wait
 
 
-class Stopping(Exception):
-    """The service stops during an outage: the entries stay pending for the next start."""
-
-
-class Refused(Exception):
-    """ClickHouse refuses the data itself."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """An entry with its decoded rows. ``seq`` is None for streams without sequence accounting."""
-
-    entry: Entry
-    payload: bytes
-    table: pa.Table
-    session: str
-    seq: int | None
-
-
-@dataclass
-class Counters:
-    """What a lane counted since it started; rates and heartbeats come from here."""
-
-    rows: int = 0
-    entries: int = 0
-    inserts: int = 0
-    skipped: int = 0  # entries that were already stored
-    retries: int = 0
-    last_stored_ms: int = 0
-    last_tick_ms: int = 0
-    insert_seconds: float = 0.0
-    error: str = ""
-
-
-class Lane(threading.Thread):
-    """Stores the entries of *stream* in *table* until *stop*.
+class Lane:
+    """Stores the entries of *stream* in *table* until *stop*, in a thread of its own.
 
     :param connect_redis: makes the lane's own Redis client; *connect_clickhouse* likewise: clients are not shared
-        between threads.
+        between lanes.
     :param shard: the shard of a tick stream; None for streams without sequence accounting.
     """
 
@@ -104,11 +64,9 @@ class Lane(threading.Thread):
         connect_clickhouse: Callable[[], Any],
         stored_sql: str,
     ) -> None:
-        super().__init__(name=f"lane {stream}", daemon=True)
-        self._settings, self._stop_event = settings, stop
-        self.stream, self._table, self._schema, self._shard = stream, table, schema, shard
-        self._connect_clickhouse, self._stored_sql = connect_clickhouse, stored_sql
-        self._clickhouse: Any = None
+        self.stream, self.counters = stream, Counters()
+        self.failure: BaseException | None = None
+        self._settings, self._stop, self._schema, self._shard = settings, stop, schema, shard
         self._redis: Any = connect_redis()
         self.reader = GroupReader(
             self._redis,
@@ -119,304 +77,170 @@ class Lane(threading.Thread):
             max_entries=4096,
             target_bytes=_READ_BYTES,
         )
+        self.inserter = Inserter(connect_clickhouse, table, schema, stop, self.counters)
+        self.plan = Plan(self._redis, settings, stream, shard, stored_sql, self.inserter.query)
+        self.committer = Committer(self._redis, stream, self.counters)
+        self._inserts = ThreadPoolExecutor(1, thread_name_prefix=f"insert {stream}")
+        self._running: tuple[list[Part], Future[None]] | None = None
         self._next_read = 0.0  # monotonic: not before, while the lane keeps up
-        self._plan_key = keys.WRITER_PLAN.format(stream=stream)
-        self._sequences_key = keys.WRITER_SEQUENCES.format(stream=stream)
-        self._totals_key = keys.WRITER_TOTALS.format(stream=stream)
-        self.counters = Counters()
-        self.delays = np.zeros(60_001, dtype=np.int64)  # rows by delay callback -> stored, ms
-        self.failure: BaseException | None = None
+        self._newest_ms = 0  # market time of the newest tick that was read
+        self._thread = threading.Thread(target=self.run, name=f"lane {stream}", daemon=True)
 
-    # -- the loop -------------------------------------------------------------------------------------------
+    def start(self) -> None:
+        """Begin, in the lane's own thread."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join(timeout)
 
     def run(self) -> None:
+        """Store until *stop*. A defect ends the whole service, which must not live on without this lane."""
         try:
-            while not self._stop_event.is_set():
+            while not self._stop.is_set():
                 try:
-                    self._handle(self._read())
+                    self._take(self._gather())
                 except Stopping:
                     break
                 except redis.RedisError as error:
-                    self._away("Redis", error)
+                    self.counters.away("Redis", error)
+                    self._forget_running()
                     self.reader.reset()  # what is in hand and not acknowledged must be read again
-                    self._stop_event.wait(0.2)
+                    self._stop.wait(0.2)
+            with suppress(Stopping):
+                self._finish()
             self._leave()
-        except BaseException as error:  # a defect: the service must end with it, not live on without this lane
+        except BaseException as error:
             self.failure = error
             log.exception("lane of %s failed", self.stream)
-            self._stop_event.set()
+            self._stop.set()
 
-    def _read(self) -> list[Entry]:
-        """New entries, or all recovered ones together, so that the inserts under way before are formed again whole.
+    def _leave(self) -> None:
+        self._inserts.shutdown()
+        try:
+            self.reader.close()
+        finally:
+            self._redis.close()
+            self.inserter.close()
 
-        While the lane keeps up, reads are QMT_WRITER_GATHER_MS apart, so that ClickHouse sees about ten inserts a
-        second however small the feed's batches are. Not in the second before a tick closes the last minute: its bars
-        wait for that tick.
+    # -- reading --------------------------------------------------------------------------------------------
+
+    def _gather(self) -> list[Entry]:
+        """Entries for the next inserts, as few and as large ones as the delay allows.
+
+        While the lane keeps up, reads are QMT_WRITER_GATHER_MS apart, and fewer than QMT_WRITER_FEW_ROWS rows wait for
+        company for up to QMT_WRITER_FEW_ROWS_MS. Nothing waits once a tick closes a minute, whose bars wait for it.
         """
+        settings = self._settings
         if not self._may_close_a_minute():
-            self._stop_event.wait(max(self._next_read - time.monotonic(), 0.0))
-        entries = self.reader.read()
-        self._next_read = time.monotonic() + self._settings.writer_gather_ms / 1000
+            self._stop.wait(max(self._next_read - time.monotonic(), 0.0))
+        entries = self._read(block=self._running is None)
+        began = time.monotonic()
+        rows, known = sum(row_count(entry.fields) for entry in entries), self._closed()
+        self._look_at(entries)
+        while (
+            entries
+            and rows < settings.writer_few_rows
+            and not any(entry.recovered for entry in entries)
+            and not self._may_close_a_minute()
+            and self._closed() == known
+            and time.monotonic() - began < settings.writer_few_rows_ms / 1000
+            and not self._stop.wait(min(_STEP_MS, settings.writer_gather_ms) / 1000)
+        ):
+            more = self._read(block=False)
+            self._look_at(more)
+            entries += more
+            rows += sum(row_count(entry.fields) for entry in more)
+        busy = rows >= settings.writer_gather_rows
+        self._next_read = 0.0 if busy else time.monotonic() + settings.writer_gather_ms / 1000
+        return entries
+
+    def _read(self, *, block: bool) -> list[Entry]:
+        """New entries, or all recovered ones together, so that the inserts under way before are formed again whole."""
+        entries = self.reader.read(block=block)
         while entries and entries[-1].recovered:
-            more = self.reader.read()
+            more = self.reader.read(block=block)
             entries += more
             if not more or not more[-1].recovered:
                 break
         return entries
 
+    def _look_at(self, entries: list[Entry]) -> None:
+        self._newest_ms = max([self._newest_ms, *(newest_ms(entry.fields) for entry in entries)])
+
     def _may_close_a_minute(self) -> bool:
-        since_end = self.counters.last_tick_ms % 60_000  # stamps may be whole seconds
-        return since_end < self._settings.close_grace_ms
+        """The newest tick lies less than the grace behind a minute's end: the next one may close it."""
+        return self._newest_ms % _MINUTE_MS < self._settings.close_grace_ms  # stamps may be whole seconds
 
-    def _handle(self, entries: list[Entry]) -> None:
-        if not entries:
-            return
-        parts = [part for entry in entries if (part := self._decode(entry)) is not None]
-        if sum(part.table.num_rows for part in parts) >= _BUSY_ROWS:
-            self._next_read = 0.0
-        done, missing = self._already_stored(parts)
+    def _closed(self) -> int:
+        return (self._newest_ms - self._settings.close_grace_ms) // _MINUTE_MS
+
+    # -- storing --------------------------------------------------------------------------------------------
+
+    def _take(self, entries: list[Entry]) -> None:
+        """Store *entries*; the last insert of a backlog may still run when this returns."""
+        parts = [part for entry in entries if (part := self._decoded(entry)) is not None]
+        if parts:
+            tolerance_ms = int(self._settings.writer_ahead_seconds * 1000)
+            parts = without_refused(parts, read_clock(self._redis), tolerance_ms)
+        done, missing = self.plan.already_stored(parts)
         if done:
-            self.counters.skipped += len(done)
-            self._commit(done, stored=False)
-        for token, group in self._groups(missing):
-            self._store(group, token)
+            self.counters.skipped += sum(not part.refused for part in done)
+            self.reader.acked(*self.committer.commit(done, stored=False))
+        for group in self.plan.groups(missing):
+            self.store(group)
+        if self._next_read:  # no backlog: acknowledged as soon as stored
+            self._finish()
 
-    def _leave(self) -> None:
-        try:
-            self.reader.close()
-        finally:
-            self._redis.close()
-            if self._clickhouse is not None:
-                self._clickhouse.close()
-
-    # -- decoding -------------------------------------------------------------------------------------------
-
-    def _decode(self, entry: Entry) -> Part | None:
+    def _decoded(self, entry: Entry) -> Part | None:
         """The rows of *entry*, or None after it went to the dead letters: what is malformed now stays so."""
         try:
-            return self._checked(entry)
+            return decode_entry(entry, self._settings, self._schema, numbered=self._shard is not None)
         except PayloadError as error:
             self.reader.reject(entry, str(error))
             return None
 
-    def _checked(self, entry: Entry) -> Part:
-        payload = entry.fields.get(b"payload")
-        if payload is None:
-            raise PayloadError(f"no field payload; fields are {sorted(entry.fields)[:10]}")
-        table = decode(payload, max_bytes=self._settings.stream_max_payload_mb << 20, expected=self._schema)
-        if not table.num_rows:
-            raise PayloadError("a batch without rows")
-        days = len(np.unique((table.column("time").cast(pa.int64()).to_numpy() + _SHANGHAI_MS) // _DAY_MS))
-        if days > _MAX_DAYS:
-            raise PayloadError(f"rows of {days} days in one batch, at most {_MAX_DAYS} accepted")
-        session = pc.unique(table.column("session")).to_pylist()
-        if self._shard is not None and not is_current(payload):
-            payload = encode(table)
-        if self._shard is None:
-            return Part(entry, payload, table, session[0], None)
-        seqs = pc.unique(table.column("seq")).to_pylist()
-        if len(session) != 1 or len(seqs) != 1:
-            raise PayloadError(f"expected one session and seq in a batch, found {session[:3]} and {seqs[:3]}")
-        for name, found in ((b"session", session[0]), (b"seq", str(seqs[0])), (b"rows", str(table.num_rows))):
-            said = entry.fields.get(name, b"").decode(errors="replace")
-            if said != found:
-                raise PayloadError(f"field {name.decode()} says {said!r}, its rows say {found!r}")
-        return Part(entry, payload, table, session[0], seqs[0])
+    def store(self, group: list[Part]) -> None:
+        """Begin the insert of *group* once the one before it is acknowledged."""
+        self._finish()
+        self.plan.note(group)
+        self._running = group, self._inserts.submit(self.inserter.insert, group, self.plan.token(group))
 
-    # -- what is stored already -----------------------------------------------------------------------------
-
-    def _already_stored(self, parts: list[Part]) -> tuple[list[Part], list[Part]]:
-        """(stored, not stored): redelivered entries and numbers that came before are looked up, the rest is new."""
-        if self._shard is None or not parts:
-            return [], parts
-        seen: dict[str, Sequence] = {}
-        for session in {part.session for part in parts}:
-            seen[session] = Sequence.load(self._redis.hget(self._sequences_key, session))
-        doubtful: dict[str, list[Part]] = {}
-        twice: list[Part] = []
-        met: set[tuple[str, int]] = set()
-        for part in parts:
-            assert part.seq is not None
-            if (part.session, part.seq) in met:
-                twice.append(part)
-            elif part.entry.recovered or part.seq in seen[part.session]:
-                doubtful.setdefault(part.session, []).append(part)
-            met.add((part.session, part.seq))
-        stored = {part.entry.id for session, some in doubtful.items() for part in self._look_up(session, some)}
-        stored |= {part.entry.id for part in twice}
-        return [p for p in parts if p.entry.id in stored], [p for p in parts if p.entry.id not in stored]
-
-    def _look_up(self, session: str, parts: list[Part]) -> list[Part]:
-        times = pa.chunked_array([c for p in parts for c in p.table.column("time").cast(pa.int64()).chunks])
-        bounds = pc.min_max(times).as_py()
-        parameters = {
-            "session": session,
-            "seqs": [part.seq for part in parts],
-            "first_ms": bounds["min"],
-            "last_ms": bounds["max"],
-            "shards": self._settings.stream_shards,
-            "shard": self._shard,
-        }
-        rows = self._patiently(lambda client: client.query(self._stored_sql, parameters=parameters).result_rows)
-        stored = {int(seq): int(n) for seq, n in rows}
-        return [part for part in parts if stored.get(part.seq or 0, 0) >= _distinct(part.table)]
-
-    # -- inserting ------------------------------------------------------------------------------------------
-
-    def _groups(self, parts: list[Part]) -> list[tuple[str, list[Part]]]:
-        """(token, entries) of each insert: those planned before a crash as they were planned, the rest anew."""
-        groups: list[list[Part]] = []
-        by_id = {part.entry.id: part for part in parts}
-        if any(part.entry.recovered for part in parts):
-            for plan in self._redis.hgetall(self._plan_key).values():
-                ids = plan.decode().split(",")
-                if all(id_ in by_id for id_ in ids):
-                    groups.append([by_id.pop(id_) for id_ in ids])
-        recovered = [[part] for part in by_id.values() if part.entry.recovered]
-        fresh: list[list[Part]] = []
-        rows = 0
-        for part in (p for p in by_id.values() if not p.entry.recovered):
-            if not fresh or rows + part.table.num_rows > _GROUP_ROWS:
-                fresh.append([])
-                rows = 0
-            fresh[-1].append(part)
-            rows += part.table.num_rows
-        return [(self._token(group), group) for group in groups + recovered + fresh]
-
-    def _token(self, group: Many[Part]) -> str:
-        first, last = group[0].entry.id, group[-1].entry.id
-        return f"{self.stream}:{first}" if len(group) == 1 else f"{self.stream}:{first}..{last}:{len(group)}"
-
-    def _store(self, group: list[Part], token: str) -> None:
-        if len(group) > 1:
-            self._redis.hset(self._plan_key, group[0].entry.id, ",".join(part.entry.id for part in group))
-            payload = splice([part.payload for part in group]) or encode(pa.concat_tables([p.table for p in group]))
-        else:
-            payload = group[0].payload
-        try:
-            self._insert(payload, token)
-        except Refused as error:
-            if len(group) > 1:  # find the guilty one: each on its own
-                log.warning("an insert of %d entries was refused, trying each alone: %s", len(group), error)
-                self._redis.hdel(self._plan_key, group[0].entry.id)
-                for part in group:
-                    self._store([part], self._token([part]))
-            else:
-                self.reader.failed(group[0].entry, str(error))
+    def _finish(self) -> None:
+        """Wait for the running insert and acknowledge its entries."""
+        if self._running is None:
             return
-        self.counters.inserts += 1
-        self._commit(group, stored=True)
-
-    def _insert(self, payload: bytes, token: str) -> None:
-        settings = {**INSERT_SETTINGS, "max_partitions_per_insert_block": 0, "insert_deduplication_token": token}
-        columns = self._schema.names
-
-        def insert(client: Any) -> None:
-            client.raw_insert(self._table, columns, insert_block=payload, settings=settings, fmt="ArrowStream")
-
-        began = time.monotonic()
-        self._patiently(insert)
-        self.counters.insert_seconds += time.monotonic() - began
-
-    def _patiently(self, action: Callable[[Any], Any]) -> Any:
-        """Do *action* with a ClickHouse client; an outage is waited out with the same token, as long as it takes.
-
-        :raises Refused: the data is at fault.  :raises Stopping: the service stops meanwhile.
-        """
-        tries = 0
+        group, insert = self._running
         while True:
             try:
-                if self._clickhouse is None:
-                    self._clickhouse = self._connect_clickhouse()
-                result = action(self._clickhouse)
-                self.counters.error = ""
-                return result
-            except (ClickHouseError, OSError) as error:
-                code = getattr(error, "code", None)
-                if code in _MESSAGE_ERRORS:
-                    raise Refused(str(error)[:1000]) from error
-                self._away("ClickHouse", error)
-                if code is None:  # a broken connection: make a new one
-                    self._clickhouse = None
-                self.counters.retries += 1
-                if self._stop_event.wait(_BACKOFF_SECONDS[min(tries, len(_BACKOFF_SECONDS) - 1)]):
-                    raise Stopping from error
-                tries += 1
+                insert.result(timeout=1.0)
+                break
+            except StillRunning:
+                if insert.done():  # its own time-out, not ours
+                    raise
                 self.reader.touch()
+            except Refused as error:
+                self._running = None
+                self._refused(group, error)
+                return
+        self._running = None
+        self.counters.inserts += 1
+        self.reader.acked(*self.committer.commit(group, stored=True))
 
-    # -- acknowledging --------------------------------------------------------------------------------------
+    def _refused(self, group: list[Part], error: Refused) -> None:
+        """ClickHouse refuses the data: find the guilty entry by inserting each on its own."""
+        if len(group) == 1:
+            self.reader.failed(group[0].entry, str(error))
+            return
+        log.warning("an insert of %d entries was refused, trying each alone: %s", len(group), error)
+        self.plan.forget(group)
+        for part in group:
+            self.store([part])
+            self._finish()
 
-    def _commit(self, group: list[Part], *, stored: bool) -> None:
-        """Acknowledge, and record numbers and totals, in one transaction that can be repeated without harm."""
-        ids = [part.entry.id for part in group]
-        mark = f"{ids[0]}..{ids[-1]}:{len(ids)}"
-        rows = sum(part.table.num_rows for part in group) if stored else 0
-
-        def transaction(pipe: Any) -> None:
-            known = pipe.hget(self._totals_key, "last") == mark.encode()
-            sequences: dict[str, Sequence] = {}
-            for part in group if not known else []:
-                if part.seq is not None:
-                    if part.session not in sequences:
-                        sequences[part.session] = Sequence.load(pipe.hget(self._sequences_key, part.session))
-                    sequences[part.session].add(part.seq)
-            pipe.multi()
-            for session, sequence in sequences.items():
-                pipe.hset(self._sequences_key, session, sequence.dump())
-            if not known:
-                pipe.hincrby(self._totals_key, "rows", rows)
-                pipe.hincrby(self._totals_key, "entries", len(ids))
-                pipe.hset(self._totals_key, "last", mark)
-            pipe.hdel(self._plan_key, *ids)
-            pipe.xack(self.stream, keys.WRITER_GROUP, *ids)
-
-        self._redis.transaction(transaction, self._totals_key, self._sequences_key)
-        self.reader.acked(*ids)
-        now_ms = int(time.time() * 1000)
-        self.counters.entries += len(ids)
-        self.counters.rows += rows
-        if stored:
-            self.counters.last_stored_ms = now_ms
-            for part in group:
-                self._measure(part.table, now_ms)
-
-    def _measure(self, table: pa.Table, now_ms: int) -> None:
-        received = table.column("received_at").cast(pa.int64()).to_numpy()
-        delays = np.clip(now_ms - received, 0, len(self.delays) - 1)
-        self.delays += np.bincount(delays, minlength=len(self.delays))
-        self.counters.last_tick_ms = max(self.counters.last_tick_ms, pc.max(table.column("time")).value)
-
-    def _away(self, what: str, error: BaseException) -> None:
-        text = f"{what}: {str(error)[:300]}"
-        if text != self.counters.error:
-            log.warning("%s is away or refuses for now, trying again: %s", what, text)
-        self.counters.error = text
-
-
-def _distinct(table: pa.Table) -> int:
-    """Distinct ticks of a batch: rows of equal key are one tick in the table."""
-    return int(table.select(_TICK_KEY).group_by(_TICK_KEY).aggregate([]).num_rows)
-
-
-def forget_old_sessions(client: Any, stream: str) -> None:
-    """Keep the sequence numbers of the newest sessions; the losses and repeats of older ones stay in the totals."""
-    sequences_key = keys.WRITER_SEQUENCES.format(stream=stream)
-    if client.hlen(sequences_key) <= _SESSIONS_KEPT:
-        return
-
-    def transaction(pipe: Any) -> None:
-        every = {name: Sequence.load(text) for name, text in pipe.hgetall(sequences_key).items()}
-        old = sorted(every, key=_started)[: max(len(every) - _SESSIONS_KEPT, 0)]
-        pipe.multi()
-        for name in old:
-            pipe.hdel(sequences_key, name)
-            pipe.hincrby(keys.WRITER_TOTALS.format(stream=stream), "old_lost", every[name].lost)
-            pipe.hincrby(keys.WRITER_TOTALS.format(stream=stream), "old_repeats", every[name].repeats)
-
-    client.transaction(transaction, sequences_key)
-
-
-def _started(session: bytes) -> int:
-    """Start (epoch ms) in a session's name ``<host>-<feed>-<start ms>``; 0 where there is none."""
-    tail = session.rpartition(b"-")[2]
-    return int(tail) if tail.isdigit() else 0
+    def _forget_running(self) -> None:
+        """Redis failed: let the running insert end; its entries are read again and found stored."""
+        if self._running is not None:
+            with suppress(Refused, Stopping):
+                self._running[1].result()
+            self._running = None

@@ -3,10 +3,10 @@
 Engine, cluster and life times are settings of the schema. They reach the files through a template whose values are
 validated words or numbers, never user data:
 
-``$merge_tree``, ``$replacing_merge_tree``, ``$aggregating_merge_tree``  engine names, ``Replicated…`` when set
-``$on_cluster``                                                          ``ON CLUSTER name`` or nothing
-``$ticks_ttl_days``, ``$rejected_ttl_days``, ``$dedup_window``              numbers
-``$states_of_ticks``                                                     the query of that name, over the inserted ticks
+``$merge_tree``, ``$replacing_merge_tree``                      engine names, ``Replicated…`` when set
+``$on_cluster``                                               ``ON CLUSTER name`` or nothing
+``$ticks_ttl_days``, ``$rejected_ttl_days``, ``$dedup_window``   numbers
+``$tick_bucket``                                              the function that gives a tick's bucket (`TICK_BUCKET`)
 
 Files whose name ends in ``.view.sql`` hold views only: they are replaced whenever their text has changed.
 """
@@ -18,13 +18,21 @@ import logging
 import re
 from importlib import resources
 from string import Template
-from typing import Any
+from typing import Any, Final
 
-from qmt_orchestration.market.periods import minutes_of
+from qmt_orchestration.market.periods import rollups
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect, load_sql
 
 log = logging.getLogger("warehouse.migrate")
+
+#: Leads the key of `ticks`: toStartOfFiveMinutes, toStartOfTenMinutes or toStartOfFifteenMinutes. A change needs new
+#: tables.
+TICK_BUCKET: Final = "toStartOfTenMinutes"
+
+
+class OldSchema(RuntimeError):
+    """The database was made by a version with another layout of its tables; the message says what was found."""
 
 
 def migrate(settings: Settings) -> list[str]:
@@ -37,6 +45,7 @@ def migrate(settings: Settings) -> list[str]:
     )
     client.close()
     client = connect(settings)
+    _refuse_old_schema(client, database)
     client.command(
         Template(
             "CREATE TABLE IF NOT EXISTS schema_versions $on_cluster (name String, digest String, at DateTime64(3)"
@@ -54,19 +63,28 @@ def migrate(settings: Settings) -> list[str]:
         _record(client, name, digest)
         applied.append(name)
         log.info("schema: applied %s", name)
-    for period in settings.rollup_periods:
-        client.command(Template(_period_table(period)).substitute(words))
+    table = _statements(load_sql("rollup_table"))[0]
+    for period in rollups(settings.rollup_periods):
+        if period != "1d":
+            client.command(Template(table).substitute(words, period=period))
     client.close()
     return applied
 
 
-def _period_table(period: str) -> str:
-    """The table of one more period of bars. The period is checked, not quoted: letters and digits of a known form."""
-    minutes_of(period)
-    return (
-        f"CREATE TABLE IF NOT EXISTS bars_{period} $on_cluster AS bars_1m ENGINE = $replacing_merge_tree(version)"
-        " PARTITION BY toYYYYMM(frame) ORDER BY (toDate(frame), symbol, frame)"
-    )
+def _refuse_old_schema(client: Any, database: str) -> None:
+    """Raise `OldSchema` when `ticks` or `bars_1m` are not those of this version."""
+    (key,) = client.query(load_sql("ticks_key")).first_row
+    columns = {name for (name,) in client.query(load_sql("bars_columns")).result_rows}
+    found = ""
+    if key and TICK_BUCKET not in key:
+        found = f"a table ticks with the key ({key})"
+    elif columns and "cum_volume" not in columns:
+        found = "a table bars_1m without the column cum_volume"
+    if found:
+        raise OldSchema(
+            f"database {database}: expected tables of this version, found {found}, made by another version: use that "
+            "version, or an empty database (QMT_CLICKHOUSE_DATABASE, QMT_DATA_DIR) and `qmt replay` or `qmt backfill`"
+        )
 
 
 def _record(client: Any, name: str, digest: str) -> None:
@@ -97,11 +115,10 @@ def _words(settings: Settings) -> dict[str, str | int]:
     return {
         "merge_tree": f"{prefix}MergeTree",
         "replacing_merge_tree": f"{prefix}ReplacingMergeTree",
-        "aggregating_merge_tree": f"{prefix}AggregatingMergeTree",
         "dedup_setting": "replicated_deduplication_window" if prefix else "non_replicated_deduplication_window",
         "on_cluster": f"ON CLUSTER `{cluster}`" if cluster else "",
         "ticks_ttl_days": settings.ticks_ttl_days,
         "rejected_ttl_days": settings.rejected_ttl_days,
         "dedup_window": 10_000,
-        "states_of_ticks": Template(load_sql("states_of_ticks")).substitute(source="ticks"),
+        "tick_bucket": TICK_BUCKET,
     }

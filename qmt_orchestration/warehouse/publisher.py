@@ -30,7 +30,6 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SESSION_ENDS, at, from_ms, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
@@ -167,7 +166,7 @@ class Publisher:
         if self._clickhouse is None:
             self._clickhouse = connect_clickhouse(self._settings, send_receive_timeout=_ANSWER_SECONDS)
         clock = read_clock(self._client)
-        published = {k.decode(): int(v) for k, v in self._client.hgetall(keys.PUBLISHED).items()}
+        published = bar_stream.published(self._client)
         count = 0
         for day in _unfinished_days(published, clock.today()):
             count += self._step_day(day, published.get(day.isoformat(), 0), clock)
@@ -176,9 +175,8 @@ class Publisher:
 
     def _step_day(self, day: date, done: int, clock: MarketClock) -> int:
         now_ms = clock.now_ms()
-        watermark = bars.closed_watermark(self._clickhouse, self._settings, day, now_ms, speed=clock.speed)
-        newest = to_ms(watermark) if watermark else 0
         frames = [to_ms(frame) for frame in minute_frames(day)]
+        newest = self._newest_closed(day, next((frame for frame in frames if frame > done), 0), done, clock)
         closed = [frame for frame in frames if frame <= newest]
         due = [frame for frame in closed if frame > done]
         count = 0
@@ -197,6 +195,17 @@ class Publisher:
             self._next_forming = time.monotonic() + 1
             self._publish_forming(day, len(closed), now_ms)
         return count
+
+    def _newest_closed(self, day: date, following: int, done: int, clock: MarketClock) -> int:
+        """End of the newest closed frame, epoch ms. While the *following* one cannot have closed it is *done*, at the
+        cost of a look at metadata."""
+        asked: dict[str, Any] = {"now_ms": clock.now_ms(), "speed": clock.speed}
+        if done and not (
+            following and bars.may_have_closed(self._clickhouse, self._settings, from_ms(following), **asked)
+        ):
+            return done
+        watermark = bars.closed_watermark(self._clickhouse, self._settings, day, **asked)
+        return to_ms(watermark) if watermark else 0
 
     # -- closed frames --------------------------------------------------------------------------------------
 

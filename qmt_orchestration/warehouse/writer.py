@@ -25,7 +25,8 @@ from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.stream.trim import trim_all
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 from qmt_orchestration.warehouse.client import load_sql
-from qmt_orchestration.warehouse.lane import Lane, forget_old_sessions
+from qmt_orchestration.warehouse.ingest.commit import forget_old_sessions
+from qmt_orchestration.warehouse.lane import Lane
 
 log = logging.getLogger("writer")
 
@@ -106,6 +107,7 @@ class Report:
             "insert_seconds": round(sum(lane.counters.insert_seconds for lane in self._lanes), 3),
             **delay_histogram(ticks),
             "already_stored": sum(lane.counters.skipped for lane in self._lanes),
+            "refused_rows": sum(lane.counters.refused_rows for lane in self._lanes),
             "retries": sum(lane.counters.retries for lane in self._lanes),
             "delay_p50_ms": p50,
             "delay_p99_ms": p99,
@@ -134,7 +136,7 @@ class Report:
         return {"lost": lost, "duplicates": repeats, "stored_total": total}
 
     def _percentiles(self, lanes: list[Lane]) -> tuple[int, int]:
-        self._windows.append(sum((lane.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
+        self._windows.append(sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
         del self._windows[: -_WINDOW_BEATS - 1]
         window = self._windows[-1] - self._windows[0]
         cumulative = np.cumsum(window)
@@ -146,7 +148,7 @@ class Report:
 
 def delay_histogram(lanes: list[Lane]) -> dict[str, int | float]:
     """Rows by delay callback -> stored since the start, as services/metrics.py reads them: `delay_le_<ms>`."""
-    counts = sum((lane.delays for lane in lanes), np.zeros(60_001, dtype=np.int64))
+    counts = sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64))
     cumulative = np.cumsum(counts)
     out: dict[str, int | float] = {f"delay_le_{bound}": int(cumulative[bound]) for bound in DELAY_BUCKETS_MS}
     out["delay_count"] = int(cumulative[-1])

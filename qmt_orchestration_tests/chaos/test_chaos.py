@@ -24,6 +24,9 @@ TELLING = (
     "SIGKILL clickhouse",
     "SIGKILL publisher",
     "reply dropped, ClickHouse to publisher",
+    "disk of clickhouse full",
+    "disk of redis full",
+    "parts limit",
 )
 
 
@@ -58,7 +61,7 @@ def test_the_soak_tells_what_grows_from_what_fills_once(capsys: pytest.CaptureFi
     assert "grows: expected at most" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("mistake", "number"), [("ack-first", "lost"), ("no-token", "doubled")])
+@pytest.mark.parametrize(("mistake", "number"), [("ack-first", "lost"), ("no-token", "doubled"), ("unstored", "lost")])
 def test_the_account_finds_a_careless_writer(mistake: str, number: str) -> None:
     outcome = run(("SIGKILL writer", "SIGKILL writer"), careless=mistake)
     assert getattr(outcome, number) > 0, session.table(outcome)

@@ -91,7 +91,7 @@ def test_the_second_clickhouse_holds_every_bar_once(settings: Settings, redis_cl
 
 @pytest.mark.parametrize("language", ["python", "node"])
 def test_the_plain_examples_read_the_stream_alone(
-    settings: Settings, redis_client: Any, tmp_path: Path, language: str
+    settings: Settings, redis_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str
 ) -> None:
     url = urlsplit(settings.redis_url)
     if language == "node":
@@ -99,6 +99,7 @@ def test_the_plain_examples_read_the_stream_alone(
         command = [node, str(EXAMPLES / "read_bars.mjs"), str(url.hostname), str(url.port), "plain"]
     else:
         command = [sys.executable, str(EXAMPLES / "read_bars.py"), settings.redis_url, "plain"]
+    monkeypatch.setenv("REDIS_PASSWORD", settings.engine_password("redis"))
     out = tmp_path / "out.txt"
     group = f"{keys.BAR_GROUP_PREFIX}:plain"
     redis_client.xgroup_create(keys.BARS, group, "0", mkstream=True)

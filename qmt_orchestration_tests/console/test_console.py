@@ -207,7 +207,7 @@ def test_without_a_configured_token_nobody_changes_anything(read_only: Console, 
 def test_foreign_hosts_are_refused_and_every_answer_carries_the_headers(read_only: Console) -> None:
     port = read_only.settings.console_port
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", ""):
-        assert read_only.ask("/api/state", host=host or "0.0.0.0")[0] == 421, host
+        assert read_only.ask("/api/state", host=host or "0.0.0.0")[0] == 400, host
     for path in ("/", "/api/state", "/static/console.js", "/nothing", "/static/../guard.py"):
         _, _, headers = read_only.ask(path, host=f"localhost:{port}")
         assert "script-src 'self'" in headers["Content-Security-Policy"], path
@@ -223,6 +223,10 @@ def test_a_missing_engine_is_said_not_hidden(console: Console, clickhouse: Any) 
     state = wait_until(lambda: "failed_error" in (s := console.state()) and s, 60)
     assert "quality_results" in state["failed_error"]
     assert state["clients"] == []
+    read = state["read_ms"]["failed"]
+    later = wait_until(lambda: (s := console.state())["at_ms"] > read + 1500 and s, 60)
+    assert later["read_ms"]["failed"] == read, "the page can tell how old this part is"
+    assert later["read_ms"]["redis"] > read
     clickhouse.command("RENAME TABLE quality_results_away TO quality_results")
     wait_until(lambda: "failed_error" not in console.state(), 60)
 
@@ -274,6 +278,14 @@ def test_the_page_finds_a_symbol_shows_its_chart_move_and_stops_a_client_by_toke
         page.run("document.querySelector('#confirm-yes').click()")
         page.until("document.querySelector('[data-client=client_mac_001]').textContent.includes('paused')")
         assert registry.read_client(redis_client, "client_mac_001").state == "paused"
+        # a part that is not read any more is said to be old, whatever it showed last
+        old = "{at_ms: 50000, read_ms: {redis: 49000, failed: 1000}}"
+        page.run(
+            f"import('/static/verdict.js').then((v) => {{ window.old = [v.stale({old}, 0), v.stale({old}, 9000)]; }})"
+        )
+        page.until("window.old !== undefined")
+        assert page.run("window.old[0].map((t) => t.text).join()") == "failed checks: last read 49 s ago"
+        assert page.run("window.old[1].length") == 2
         page.size(390, 844, mobile=True)  # a phone: nothing wider than the screen, lag and the button still there
         page.until("document.documentElement.scrollWidth <= 390")
         page.until("document.querySelector('[data-client=client_mac_001] button').getBoundingClientRect().right <= 390")
@@ -281,6 +293,26 @@ def test_the_page_finds_a_symbol_shows_its_chart_move_and_stops_a_client_by_toke
         assert refused == [], "no script error, nothing that the security policy refuses"
         consumer.stop()
         reader.join(60)
+
+
+def test_wrong_values_in_redis_leave_the_page_alive_and_its_json_readable(console: Console, redis_client: Any) -> None:
+    beat = {"service": "writer", "host": "h", "beat_ms": int(time.time() * 1000), "state": "running"}
+    redis_client.hset(keys.HEARTBEAT.format(host="h", service="writer"), mapping={**beat, "delay_p99_ms": "nan"})
+    redis_client.hset(keys.HEARTBEAT.format(host="h", service="odd"), mapping={b"\xff": b"\xfe"})
+    redis_client.hset(keys.DESIRED, mapping={"writer#restart": "x", b"\xff": b"\xff"})
+    redis_client.sadd(keys.CLIENTS, b"\xff", "c1", "c2")
+    redis_client.hset(
+        keys.CLIENT.format(client_id="c1"), mapping={"mode": "broadcast", "seen_ms": "now", "rate": "inf"}
+    )
+    redis_client.hset(keys.CLIENT.format(client_id="c2"), mapping={"mode": "broadcast", "groups": "a,|,x|y|z"})
+    redis_client.set(keys.CLIENT.format(client_id="c3"), "text")
+    redis_client.sadd(keys.CLIENTS, "c3")
+    begun = console.state()["at_ms"]
+    state = wait_until(lambda: (s := console.state())["at_ms"] > begun + 2000 and s, 30)
+    assert "error" not in state
+    json.dumps(state, allow_nan=False)
+    assert {"c1", "c2"} <= {client["client_id"] for client in state["clients"]}
+    assert next(s for s in state["services"] if s["name"] == "writer")["state"] == "running"
 
 
 def test_the_page_speaks_to_many_at_once(console: Console) -> None:

@@ -88,15 +88,15 @@ def test_only_the_owner_of_the_lease_publishes(redis_client: redis.Redis) -> Non
     assert [seq for _, seq in stored(redis_client)] == [0]
 
 
-def test_redis_out_of_memory_is_told_and_mends(redis_client: redis.Redis) -> None:
-    limit = redis_client.config_get("maxmemory")["maxmemory"]
+def test_redis_out_of_memory_is_told_and_mends(redis_client: redis.Redis, redis_admin: redis.Redis) -> None:
+    limit = redis_admin.config_get("maxmemory")["maxmemory"]
     producer = Producer(redis_client)
-    redis_client.config_set("maxmemory", 1)
+    redis_admin.config_set("maxmemory", 1)
     try:
         with pytest.raises(redis.ResponseError, match=r"OOM|maxmemory"):
             producer.send([entry(0, "1-0")])
     finally:
-        redis_client.config_set("maxmemory", limit)
+        redis_admin.config_set("maxmemory", limit)
     producer.send([entry(0, "1-0")])
     assert stored(redis_client) == [("1-0", 0)]
 

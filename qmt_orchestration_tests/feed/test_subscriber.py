@@ -161,7 +161,7 @@ def test_redis_killed_meanwhile_everything_arrives_in_order(tmp_path: Path) -> N
     base = Settings(data_dir=tmp_path / "redis", feed="simulator", sim_symbols=120, sim_speed=10.0, redis_port=port)
     base = base.model_copy(update={"sim_start_time": "09:29:30"})
     engine = engines.start_redis(base, port=port)
-    feed = Feed(base.model_copy(update={"redis_url": engine.url}))
+    feed = Feed(base.model_copy(update={"redis_url": engine.url}))  # of the same folder: it finds the password there
     try:
         process = feed.start()
         wait_until(lambda: feed.published() > 500, 90, "it publishes")

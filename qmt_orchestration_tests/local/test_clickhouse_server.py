@@ -24,6 +24,7 @@ TIME = datetime(2025, 6, 5, 10, 30, tzinfo=SHANGHAI)
 @pytest.fixture
 def http_door(settings: Settings) -> Iterator[http.client.HTTPConnection]:
     connection = http.client.HTTPConnection("127.0.0.1", int(settings.clickhouse_url.rsplit(":", 1)[1]), timeout=30)
+    connection.key = settings.engine_password("clickhouse")  # type: ignore[attr-defined]
     yield connection
     connection.close()
 
@@ -31,7 +32,8 @@ def http_door(settings: Settings) -> Iterator[http.client.HTTPConnection]:
 def ask(
     door: http.client.HTTPConnection, method: str, target: str, body: bytes = b"", **headers: str
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
-    door.request(method, target, body or None, {name.replace("_", "-"): value for name, value in headers.items()})
+    given = {"X_ClickHouse_Key": door.key, **headers}  # type: ignore[attr-defined]
+    door.request(method, target, body or None, {name.replace("_", "-"): value for name, value in given.items()})
     reply = door.getresponse()
     return reply.status, reply.read(), reply.headers
 
@@ -131,7 +133,7 @@ def test_settings_end_with_their_request(raw_clickhouse):
     [
         ("SELECT nope", 47, 404),
         ("SELEC 1", 62, 400),
-        ("SELECT * FROM nowhere", 60, 404),
+        ("SELECT * FROM system.nowhere", 60, 404),
         ("SELECT throwIf(1)", 395, 500),
     ],
 )
@@ -238,7 +240,7 @@ def test_a_body_too_large_is_refused_before_it_is_read(http_door):
     assert b"smaller blocks" in reply.read()
 
 
-def test_many_at_once(ticks):
+def test_many_at_once(ticks, http_door):
     """More clients than engine handles: each gets its own answer."""
     import clickhouse_connect
 
@@ -248,7 +250,11 @@ def test_many_at_once(ticks):
     def work(number: int) -> None:
         try:
             with clickhouse_connect.get_client(
-                host="127.0.0.1", port=port, database=ticks.database, autogenerate_session_id=False
+                host="127.0.0.1",
+                port=port,
+                password=http_door.key,
+                database=ticks.database,
+                autogenerate_session_id=False,
             ) as client:
                 for turn in range(5):
                     client.insert_arrow("ticks", rows(10), settings={"insert_deduplication_token": f"{number}/{turn}"})

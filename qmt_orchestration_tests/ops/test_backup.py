@@ -17,13 +17,14 @@ import pytest
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from qmt_orchestration.backup import dagster_home, manifest
+from qmt_orchestration.backup import dagster_home, manifest, partitions
 from qmt_orchestration.backup.manifest import BackupError
 from qmt_orchestration.backup.partitions import Mover
 from qmt_orchestration.backup.restore import check, differences, restore
 from qmt_orchestration.backup.save import backup
 from qmt_orchestration.cli.main import app
 from qmt_orchestration.local import engines
+from qmt_orchestration.local.passwords import password_file
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect
@@ -96,7 +97,7 @@ def test_a_restore_into_an_empty_folder_is_equal_per_table_and_partition(
         assert new.query(query).result_rows == old.query(query).result_rows
         assert len(new.query(query).result_rows) == 2
         assert migrate(there) == [], "the schema is of this version"
-        mover = Mover(new, "qmt", saved, local=True)
+        mover = Mover(new, "qmt", saved)
         found = manifest.read(saved)
         assert found is not None
         assert differences(mover, found) == []
@@ -229,18 +230,20 @@ def test_a_disk_that_fills_up_leaves_the_last_backup_whole(
         subprocess.run(["umount", str(target)], check=False)
 
 
-def test_over_http_a_backup_is_the_same(source: Settings, tmp_path: Path) -> None:
-    """As from a server on another host: files are streamed, and come back by inserts."""
-    found = engines.find(source, "clickhouse")
-    assert found is not None
-    remote = source.model_copy(update={"clickhouse_url": found.url})
-    target = tmp_path / "backup"
-    account = backup(remote, target, silent)
-    assert account["written"] == account["partitions"] > 0
-    there = Settings(data_dir=tmp_path / "new")
-    with engines.ensure(there, names=("clickhouse",)) as ready:
-        served = there.model_copy(update={"clickhouse_url": ready.clickhouse_url})
-        assert restore(served, target, silent)["rows"] == account["rows"]
+def test_large_partitions_go_out_and_come_back_in_slices(
+    source: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(source) as client:
+        put(client, "2025-06-11", rows=4000)  # five minutes
+    monkeypatch.setattr(partitions, "SLICE_ROWS", 1000)
+    account = backup(source, tmp_path / "backup", silent)
+    kept = manifest.read(tmp_path / "backup")
+    assert kept is not None
+    day = kept.tables["ticks"].partitions["20250611"]
+    assert len(day.files) >= 4
+    assert day.rows == 4000
+    assert day.digest
+    assert restore(Settings(data_dir=tmp_path / "new"), tmp_path / "backup", silent)["rows"] == account["rows"]
 
 
 def test_rows_that_arrive_while_a_server_is_read_do_not_spoil_the_backup(
@@ -272,9 +275,11 @@ def test_a_server_makes_its_own_backup_on_top_of_the_last_one(tmp_path: Path) ->
     port, disk = free_port(), tmp_path / "disk"
     disk.mkdir()
     argv = [sys.executable, "-m", "qmt_orchestration_tests.ops.serve_with_disk", str(disk)]
+    url, password = f"http://127.0.0.1:{port}", SecretStr("of the server")
+    settings = Settings(data_dir=tmp_path / "data", clickhouse_url=url, clickhouse_password=password)
     argv += ["--path", str(tmp_path / "clickhouse"), "--port", str(port)]
+    argv += ["--password-file", str(password_file(settings, "clickhouse"))]
     server = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-    settings = Settings(data_dir=tmp_path / "data", clickhouse_url=f"http://127.0.0.1:{port}")
     try:
         wait_until(lambda: _listens(port), 60, "ClickHouse with a disk")
         migrate(settings)

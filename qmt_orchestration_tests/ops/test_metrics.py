@@ -29,6 +29,7 @@ from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, Heartbeat
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.ingest.commit import Counters
 from qmt_orchestration.warehouse.migrate import migrate
 from qmt_orchestration.warehouse.writer import delay_histogram
 from qmt_orchestration_tests.client.market import DAY, FRAMES, minute, store
@@ -53,10 +54,11 @@ Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
 
 
 class Lane:
-    """A lane's counters of delays, in ms."""
+    """A lane with its counters of delays, in ms."""
 
     def __init__(self, *delays: int) -> None:
-        self.delays = np.bincount(delays, minlength=60_001)
+        self.counters = Counters()
+        self.counters.delays = np.bincount(delays, minlength=60_001)
 
 
 def parse(text: str) -> Samples:

@@ -19,6 +19,7 @@ from qmt_orchestration.orchestration.checks.evaluate import Outcome, Window, fin
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import CHECKS
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse import bars
 from qmt_orchestration_tests.orchestration import market
 from qmt_orchestration_tests.orchestration.market import DAY, SYMBOLS
 
@@ -69,6 +70,12 @@ def again(table: str) -> Callable[[Any], None]:
     return sql(f"INSERT INTO {table} SELECT * FROM {table} SETTINGS insert_deduplicate = 0")
 
 
+def recompute(client: Any) -> None:
+    """A bar that its ticks do not give, found when the day is computed once more."""
+    sql("ALTER TABLE bars_1m UPDATE vol = vol + 1 WHERE frame = '2025-06-05 10:07:00' AND symbol = '600000.SH'")(client)
+    bars.recompute(client, DAY, at(DAY, 900))
+
+
 def history(*columns: str) -> Callable[[Any], None]:
     """QMT's bars differ from ours for one symbol."""
     return sql(f"ALTER TABLE qmt_bars UPDATE {', '.join(columns)} WHERE symbol = '000001.SZ'")
@@ -88,6 +95,7 @@ DAMAGE = [
         sql("DELETE FROM bars_1m WHERE symbol = '300750.SZ' AND toHour(frame) = 10"),
         "2025-06-05 10:00:00",
     ),
+    Damage("bars_1m", names.RECOMPUTED_EQUAL, ERROR, recompute, "2025-06-05 10:07:00"),
     Damage("bars_1m", names.NO_DUPLICATE_KEYS, ERROR, again("bars_1m"), "'copies': '2'"),
     Damage(
         "bars_1m",
@@ -250,7 +258,8 @@ def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
 ) -> None:
     """A part of the feed that goes leaves filled bars behind, which are complete and consistent: nobody would know."""
     clickhouse.command(
-        "INSERT INTO bars_1m SELECT concat(toString(600000 + number), '.SH'), "
+        "INSERT INTO bars_1m (symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score, "
+        "version) SELECT concat(toString(600000 + number), '.SH'), "
         "toDateTime('2025-06-05 09:30:00', 'Asia/Shanghai') + 60 * arrayJoin(range(121)), "
         "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60)"
     )
@@ -269,6 +278,24 @@ def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
     assert (gone.passed, gone.severity, gone.measure) == (False, ERROR, pytest.approx(0.1))
     assert "6 of 60 symbols fell silent in 10:16" in gone.found
     assert gone.worst[0]["among_them"] == "600000.SH, 600001.SH, 600002.SH"
+
+
+def test_a_symbol_of_its_own_trouble_is_named_beside_an_outage_of_the_market(
+    clickhouse: Any, settings: Settings
+) -> None:
+    clickhouse.command(
+        "INSERT INTO bars_1m SELECT concat(toString(600000 + number), '.SH'), "
+        "toDateTime('2025-06-05 09:30:00', 'Asia/Shanghai') + 60 * arrayJoin(range(121)) AS frame, "
+        "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60) "
+        "WHERE NOT (frame BETWEEN '2025-06-05 09:51:00' AND '2025-06-05 10:05:00') "
+        "AND NOT (number = 17 AND frame = '2025-06-05 10:30:00')"
+    )
+    found = outcome_at(clickhouse, settings, "bars_1m", names.NO_MISSING_FRAMES, 690)
+    assert found.found == "901 missing, of 60 symbols"
+    assert [(row["symbol"], row["missing"], row["last"][-8:]) for row in found.worst] == [
+        ("600000.SH, 600001.SH, 600002.SH and 56 others", "15", "10:05:00"),
+        ("600017.SH", "16", "10:30:00"),
+    ]
 
 
 def outcome_at(client: Any, settings: Settings, asset: str, check: str, minute: int) -> Outcome:
@@ -290,10 +317,10 @@ def test_a_symbol_that_has_not_traded_yet_is_not_missed(clean_day: Any, settings
     """Illiquid ones tick from 09:15 on and trade in the afternoon: until then they have no bar."""
     market.insert_instruments(clean_day, symbols=("000009.SZ",))
     assert not outcome_of(clean_day, settings, "bars_1m", names.ROWS_PRESENT).passed, "neither ticks nor bars"
-    clean_day.command("TRUNCATE TABLE bar_states_1m")
+    clean_day.command("TRUNCATE TABLE ticks")
     quiet = market.ticks(symbols=("000009.SZ",)).slice(0, 1)
     zero = pa.array([0], pa.int64())
-    for name in ("volume", "pvolume"):
+    for name in ("volume", "pvolume", "total_volume"):
         quiet = quiet.set_column(quiet.schema.get_field_index(name), quiet.schema.field(name), zero)
     market.insert_ticks(clean_day, quiet)
     assert outcome_of(clean_day, settings, "bars_1m", names.ROWS_PRESENT).passed

@@ -384,6 +384,10 @@ def test_the_night_deletes_old_minute_runs_only(settings: Settings, clickhouse: 
             for name in ("finalize_minutes", "make_day")
             for age in ("old", "new")
         }
+        for run_id in made.values():
+            instance.report_engine_event("something", instance.get_run_by_id(run_id))
+            with instance.compute_log_manager.capture_logs([run_id, "compute_logs", "abc"]):
+                pass
         long_ago = datetime.now(timezone.utc).replace(tzinfo=None) - timedelta(days=10)
         with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
             for (_, age), run_id in made.items():
@@ -393,8 +397,10 @@ def test_the_night_deletes_old_minute_runs_only(settings: Settings, clickhouse: 
                     )
         result = defs.resolve_job_def("night").execute_in_process(instance=instance)
         left = {key for key, run_id in made.items() if instance.has_run(run_id)}
+        files = {key for key, run_id in made.items() if list(Path(instance.root_directory).rglob(f"*{run_id}*"))}
     assert result.output_for_node("purge_minute_runs") == 1
     assert left == {("finalize_minutes", "new"), ("make_day", "old"), ("make_day", "new")}
+    assert files == left, "neither the run's events nor its output stay on the disk"
 
 
 def test_the_night_merges_closed_days(settings: Settings, clickhouse: Any, redis_client: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 
 from qmt_orchestration.definitions import build_defs
+from qmt_orchestration.orchestration.launcher import ForkedRunLauncher
 from qmt_orchestration.quality.names import CHECKS
 from qmt_orchestration.settings import Settings
 
@@ -113,6 +114,17 @@ def test_the_projects_instance_configuration_is_accepted(tmp_path: Path) -> None
         assert instance.run_retries_enabled
         assert instance.run_retries_max_retries > 0
         assert instance.get_settings("sensors")["use_threads"] is True
+        assert isinstance(instance.run_launcher, ForkedRunLauncher)
+        assert instance.run_launcher.supports_check_run_worker_health
+        assert instance.run_monitoring_poll_interval_seconds <= 10, "a killed run is noticed within 30 s"
+        assert instance.run_monitoring_start_timeout_seconds <= 30
+
+
+def test_a_minutes_run_is_asked_for_again_by_its_sensor_alone(tmp_path: Path) -> None:
+    defs = build_defs(settings=Settings(data_dir=tmp_path))
+    assert defs.resolve_job_def("finalize_minutes").tags["dagster/max_retries"] == "0"
+    for name in ("make_day", "end_of_day", "reconcile_day", "before_open"):
+        assert "dagster/max_retries" not in defs.resolve_job_def(name).tags
 
 
 def test_secrets_are_no_part_of_a_resources_configuration(tmp_path: Path) -> None:

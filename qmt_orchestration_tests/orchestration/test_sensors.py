@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import threading
 from collections.abc import Iterator
 from datetime import datetime, time, timedelta
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import dagster as dg
@@ -14,17 +17,17 @@ import pytest
 
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market.sessions import SHANGHAI, at, to_ms
-from qmt_orchestration.orchestration import abandoned_runs
-from qmt_orchestration.orchestration.abandoned_runs import end_abandoned, is_silent
 from qmt_orchestration.orchestration.partitions import trading_day_partitions
 from qmt_orchestration.orchestration.resources import build_resources
-from qmt_orchestration.orchestration.sensors.minutes import Cursor
+from qmt_orchestration.orchestration.sensors import minutes
+from qmt_orchestration.orchestration.sensors.minutes import Cursor, window_end
 from qmt_orchestration.orchestration.sensors.services import wanted
 from qmt_orchestration.quality import names
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration_tests.orchestration import market
 from qmt_orchestration_tests.orchestration.market import DAY
 
@@ -59,6 +62,11 @@ class Bench:
     def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
         """Execute a requested run to its end."""
         job = self.defs.resolve_job_def(request.job_name or self.sensor.job_name)
+        if request.asset_selection:
+            checks = request.asset_check_keys
+            job = job.get_subset(
+                asset_selection=set(request.asset_selection), asset_check_selection=set(checks) if checks else None
+            )
         return job.execute_in_process(
             instance=self.instance,
             partition_key=request.partition_key,
@@ -66,6 +74,11 @@ class Bench:
             tags=dict(request.tags),
             raise_on_error=False,
         )
+
+
+def _own_client(settings: Settings) -> Any:
+    """A client for another thread."""
+    return connect(settings)
 
 
 def set_clock(client: Any, moment: datetime) -> None:
@@ -96,10 +109,9 @@ def test_a_closed_minute_asks_for_one_run_that_makes_it_final(
     assert [r[0] for r in wide] == ["09:35"]
     evaluated = {e.check_name for e in result.get_asset_check_evaluations()}
     assert {names.ROWS_PRESENT, names.OHLC_CONSISTENT, names.VOLUME_ADDS_UP} <= evaluated
-    failed = [
-        (e.asset_key.to_user_string(), e.check_name) for e in result.get_asset_check_evaluations() if not e.passed
-    ]
-    assert failed == [], "no bar of 30 minutes is due at 09:36"
+    of = {e.asset_key.to_user_string() for e in result.get_asset_check_evaluations()}
+    assert of == {"bars_1m", "bars_5m"}, "no window of 30 minutes has closed at 09:36"
+    assert all(e.passed for e in result.get_asset_check_evaluations())
     assert not evaluated & {names.QMT_VOLUME}, "the reconciliation is no part of a minute"
     quiet = bench.tick()
     assert not quiet.run_requests
@@ -124,17 +136,136 @@ def test_a_bad_bar_stays_a_finding_after_the_next_minute(
         return {f"{e.asset_key.to_user_string()}/{e.check_name}": e.passed for e in evaluated}
 
     first = go_on(565, 576)
-    assert first == dict.fromkeys(first, True), "no half-hour bar at 09:36 is no finding"
+    assert first == dict.fromkeys(first, True)
     clickhouse.command(
         "ALTER TABLE bars_1m UPDATE high = 100 WHERE frame = '2025-06-05 09:35:00'", settings={"mutations_sync": 1}
     )
     later = go_on(576, 577)
-    assert {n for n, passed in later.items() if not passed} == {f"bars_1m/{names.WITHIN_PRICE_LIMITS}", *_rolled()}
+    assert {n for n, passed in later.items() if not passed} == {f"bars_1m/{names.WITHIN_PRICE_LIMITS}"}
+    at_the_window = go_on(577, 580)
+    found = {n for n, passed in at_the_window.items() if not passed}
+    assert found == {f"bars_1m/{names.WITHIN_PRICE_LIMITS}", f"bars_5m/{names.VOLUME_ADDS_UP}"}, "09:35 was rolled up"
 
 
-def _rolled() -> set[str]:
-    """The 09:35 bar was rolled up before the damage."""
-    return {f"bars_5m/{names.VOLUME_ADDS_UP}"}
+def test_only_what_has_closed_is_selected(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    """1m each minute; a rollup with its checks when a window ends, or when an earlier run has missed it."""
+    table, bench = market.ticks(), Bench(settings, instance, "minutes")
+
+    def ask(first: int, last: int) -> dg.RunRequest:
+        part = pc.and_(
+            pc.greater_equal(table["time"], at(DAY, first)),
+            pc.less(table["time"], at(DAY, last) + timedelta(seconds=5)),
+        )
+        market.insert_ticks(clickhouse, table.filter(part))
+        set_clock(redis_client, at(DAY, last) + timedelta(seconds=5))
+        (request,) = bench.tick().run_requests
+        assert {k.asset_key for k in request.asset_check_keys or []} == set(request.asset_selection or [])
+        return request
+
+    def made(request: dg.RunRequest) -> list[str]:
+        return sorted(k.to_user_string() for k in request.asset_selection or [])
+
+    first = ask(565, 578)
+    assert made(first) == ["bars_1m", "bars_5m"]
+    assert bench.run(first).success
+    second = ask(579, 579)
+    assert made(second) == ["bars_1m"]
+    assert second.run_config == {"ops": {"bars_1m": {"config": {"first_frame": "09:39", "last_frame": "09:39"}}}}
+    assert bench.run(second).success
+    assert not bench.tick().run_requests, "what no window has closed is not waited for"
+    third = ask(579, 600)
+    assert made(third) == ["bars_1m", "bars_30m", "bars_5m"]
+    halfway = bench.defs.resolve_job_def("finalize_minutes").get_subset(asset_selection={dg.AssetKey("bars_1m")})
+    frames = {"ops": {"bars_1m": third.run_config["ops"]["bars_1m"]}}
+    assert halfway.execute_in_process(
+        instance=instance, partition_key=third.partition_key, run_config=frames
+    ).success  # the run died between the minutes and their rollups
+    (repaired,) = bench.tick().run_requests
+    assert made(repaired) == ["bars_1m", "bars_30m", "bars_5m"]
+    assert bench.run(repaired).success
+    assert not bench.tick().run_requests
+
+
+@pytest.mark.parametrize(
+    ("frame", "period", "end"),
+    [
+        ("09:30", "5m", "09:35"),
+        ("09:35", "5m", "09:35"),
+        ("09:36", "5m", "09:40"),
+        ("11:01", "30m", "11:30"),
+        ("13:01", "30m", "13:30"),
+        ("15:00", "30m", "15:00"),
+        ("11:26", "7m", "11:29"),
+        ("11:30", "7m", "13:06"),
+        ("14:59", "7m", "15:00"),
+    ],
+)
+def test_the_end_of_a_window_counts_trading_minutes(frame: str, period: str, end: str) -> None:
+    """The last window of a day is cut short where its length does not divide the day."""
+
+    def moment(text: str) -> datetime:
+        return at(DAY, int(text[:2]) * 60 + int(text[3:]))
+
+    assert window_end(moment(frame), period) == moment(end)
+
+
+def test_a_minute_is_asked_for_the_moment_it_closes(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    """The evaluation waits for the close, whichever it is that comes late: the clock or the ticks."""
+    until(clickhouse, at(DAY, 576))
+    set_clock(redis_client, at(DAY, 576))
+    bench = Bench(settings, instance, "minutes")
+    bench.run(bench.tick().run_requests[0])
+    assert not bench.tick().run_requests
+    publish_clock(redis_client, to_ms(at(DAY, 576)) - 1500, 1.0)
+    table = market.ticks()
+    late = pc.and_(
+        pc.greater_equal(table["time"], at(DAY, 576)), pc.less(table["time"], at(DAY, 576) + timedelta(seconds=5))
+    )
+    arrives = threading.Timer(3.0, lambda: market.insert_ticks(_own_client(settings), table.filter(late)))
+    arrives.start()
+    started = monotonic()
+    (request,) = bench.tick().run_requests
+    took = monotonic() - started
+    arrives.join()
+    assert request.tags["qmt/frames"] == "09:36-09:36"
+    assert 3.0 <= took < 5.0, "asked for within moments of its last tick"
+
+
+def test_what_is_not_due_is_not_waited_for(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+) -> None:
+    """Nothing is asked of ClickHouse either: it may be away, a minute is due in half a minute."""
+    until(clickhouse, at(DAY, 576) + timedelta(seconds=5))
+    publish_clock(redis_client, to_ms(at(DAY, 576)) + 5000, 1.0)
+    bench = Bench(settings, instance, "minutes")
+    bench.run(bench.tick().run_requests[0])
+    assert not bench.tick().run_requests
+    bench.resources = build_resources(settings.model_copy(update={"clickhouse_url": "http://127.0.0.1:1"}))
+    started = monotonic()
+    result = bench.tick()
+    assert monotonic() - started < 1
+    assert not result.run_requests
+    assert re.search(r"09:37 is due in (5\d|6\d) s", result.skip_message)
+
+
+@pytest.mark.parametrize("away", [{"clickhouse_url": "http://127.0.0.1:1"}, {"redis_url": "redis://127.0.0.1:1/0"}])
+def test_an_outage_ends_an_evaluation_and_the_next_one_goes_on(
+    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any, away: dict[str, str]
+) -> None:
+    until(clickhouse, at(DAY, 576) + timedelta(seconds=5))
+    set_clock(redis_client, at(DAY, 576) + timedelta(seconds=5))
+    bench = Bench(settings, instance, "minutes")
+    bench.resources = build_resources(settings.model_copy(update=away))
+    started = monotonic()
+    with pytest.raises(Exception, match=r"127\.0\.0\.1"):
+        bench.tick()
+    assert monotonic() - started < 8
+    bench.resources = build_resources(settings)
+    assert len(bench.tick().run_requests) == 1
 
 
 def test_late_ticks_reopen_their_minute(
@@ -159,8 +290,14 @@ def test_late_ticks_reopen_their_minute(
 
 
 def test_a_run_in_flight_is_the_only_one(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
+    settings: Settings,
+    instance: dg.DagsterInstance,
+    clickhouse: Any,
+    redis_client: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Its end is waited for, but not for long."""
+    monkeypatch.setattr(minutes, "WAIT_SECONDS", 0.5)
     until(clickhouse, at(DAY, 576))
     set_clock(redis_client, at(DAY, 576))
     bench = Bench(settings, instance, "minutes")
@@ -169,47 +306,17 @@ def test_a_run_in_flight_is_the_only_one(
     waiting = bench.tick()
     assert not waiting.run_requests
     assert run.run_id in waiting.skip_message
-
-
-def test_a_run_whose_process_was_killed_does_not_hold_up_the_minutes(
-    settings: Settings,
-    instance: dg.DagsterInstance,
-    clickhouse: Any,
-    redis_client: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    until(clickhouse, at(DAY, 576))
-    set_clock(redis_client, at(DAY, 576))
-    bench = Bench(settings, instance, "minutes")
-    job = bench.defs.resolve_job_def("finalize_minutes")
-    killed = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
-    instance.report_engine_event("its last words", killed)
-    assert not is_silent(instance, killed.run_id)
-    monkeypatch.setattr(abandoned_runs, "SILENT_SECONDS", 0.0)
-    assert "abandoned" in bench.tick().skip_message
-    assert instance.get_run_by_id(killed.run_id).status == dg.DagsterRunStatus.FAILURE
-    assert "failed in a row" in bench.tick().skip_message
-
-
-def test_what_ran_when_dagster_was_stopped_is_ended_before_it_starts(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    until(clickhouse, at(DAY, 576))
-    set_clock(redis_client, at(DAY, 576))
-    bench = Bench(settings, instance, "minutes")
-    minutes = bench.defs.resolve_job_def("finalize_minutes")
-    killed = instance.create_run_for_job(minutes, status=dg.DagsterRunStatus.STARTED)
-    other = instance.create_run_for_job(bench.defs.resolve_job_def("end_of_day"), status=dg.DagsterRunStatus.STARTING)
-    assert end_abandoned(instance) == 2
-    found = [instance.get_run_by_id(run.run_id).status.value for run in (killed, other)]
-    assert found == ["CANCELED", "FAILURE"]
-    assert len(bench.tick().run_requests) == 1, "and the minutes go on at once"
+    monkeypatch.setattr(minutes, "WAIT_SECONDS", 20.0)
+    ends = threading.Timer(0.5, lambda: instance.report_run_canceled(run))
+    ends.start()
+    assert len(bench.tick().run_requests) == 1, "asked for as soon as it has ended"
+    ends.join()
 
 
 def test_a_failed_run_is_tried_again_with_a_new_key_after_a_pause(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
-    """Dagster suppresses a run key for ever, also when its run failed: a generation in the key is what repairs it."""
+    """Dagster suppresses a run key permanently, also when its run failed: the generation in it repairs that."""
     until(clickhouse, at(DAY, 576))
     set_clock(redis_client, at(DAY, 576))
     bench = Bench(settings, instance, "minutes")
@@ -234,7 +341,7 @@ def test_a_failed_run_is_tried_again_with_a_new_key_after_a_pause(
 def test_a_day_that_cannot_be_made_does_not_hold_up_the_next(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
-    """Days are pending oldest first: one that fails for ever would keep today from becoming final."""
+    """Days are pending oldest first: one that always fails would keep today from becoming final."""
     following = DAY + timedelta(days=1)
     for day in (DAY, following):
         table = market.ticks(day)

@@ -40,7 +40,7 @@ def test_desired_state_from_the_command_line(qmt: Any, client: Any) -> None:
     assert read_desired(client)["writer"] == Desired("running", 1)
     assert qmt("start", "writer").exit_code == 0
     wrong = qmt("stop", "wirter")
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "expected one of" in wrong.output
 
 
@@ -102,7 +102,7 @@ def _command(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def test_refused_settings_are_named_without_their_values() -> None:
     shown = _command("status", QMT_REDIS_URL="redis://user:hunter2@host:6379/0", QMT_FEED="hunter2")
-    assert shown.returncode == 1
+    assert shown.returncode == 2
     assert "QMT_REDIS_URL" in shown.stderr
     assert "QMT_FEED" in shown.stderr
     assert "hunter2" not in shown.stderr + shown.stdout
@@ -113,7 +113,7 @@ def test_a_settings_file_that_is_missing_is_an_error_and_a_mark_at_its_start_is_
     """Without its file the agent would run on an embedded Redis of its own; Notepad begins a file with a mark."""
     path = tmp_path / "qmt.env"
     missing = _command("status", QMT_ENV_FILE=str(path))
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert str(path) in missing.stderr
     path.write_text("\ufeffQMT_REDIS_URL=redis://127.0.0.1:9/0\r\nQMT_FEED=simulator\r\n", encoding="utf-8")
     assert "redis://127.0.0.1:9/0" in _command("status", QMT_ENV_FILE=str(path)).stderr

@@ -27,7 +27,6 @@ from pydantic import SecretStr
 
 from qmt_orchestration.client import BarConsumer, TickConsumer
 from qmt_orchestration.local import engines
-from qmt_orchestration.local.redis_server import find_binary
 from qmt_orchestration.orchestration.checks.live import live_outcomes
 from qmt_orchestration.orchestration.resources import ServicesResource
 from qmt_orchestration.orchestration.sensors.stream import statistics
@@ -39,11 +38,11 @@ from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.stream.trim import trim_all
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 from qmt_orchestration.warehouse.migrate import migrate
-from qmt_orchestration_tests.helpers import free_port, wait_until
+from qmt_orchestration_tests.helpers import free_port, redis_with_selectors, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
-ROLES = ("admin", "feed", "warehouse", "dagster", "client")
+ROLES = ("admin", "feed", "warehouse", "dagster", "client", "ticks")
 WAIT = 120.0
 HOST = "localhost"  # the name in the certificate
 
@@ -165,7 +164,7 @@ def deployment(tmp_path: Path) -> Iterator[Deployment]:
     with ExitStack() as stack:
         port = free_port()
         server = subprocess.Popen(
-            [find_binary(), str(config(tmp_path)), "--port", str(port)], stdout=subprocess.DEVNULL
+            [redis_with_selectors(), str(config(tmp_path)), "--port", str(port)], stdout=subprocess.DEVNULL
         )
         stack.callback(server.wait)
         stack.callback(server.kill)
@@ -235,7 +234,7 @@ def test_the_whole_pipeline_under_least_privilege_and_tls(deployment: Deployment
             BarConsumer("mac", settings=user),
             BarConsumer("one", mode="shard", settings=user),
             BarConsumer("two", mode="hybrid", group="desk", settings=user),
-            TickConsumer("ticks", settings=user),
+            TickConsumer("ticks", settings=deployment.settings("ticks")),
         ):
             with consumer:
                 wait_until(lambda consumer=consumer: next(iter(consumer), None) is not None, WAIT, f"{consumer} reads")

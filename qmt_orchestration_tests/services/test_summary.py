@@ -26,7 +26,7 @@ def test_the_line_tells_of_the_markets_own_day(settings: Settings, redis_client:
     publisher.beat({"last_frame": f"{DAY} 15:00"})
 
     def bars(day: date, minutes: int) -> None:
-        clickhouse.insert("bars_1m", [["000001.SZ", at(day, minutes), 10, 10, 10, 10, 100, 1000, 1, 1, 1, 1]])
+        clickhouse.insert("final_frames", [[day, at(day, minutes)]], column_names=["day", "frame"])
 
     bars(DAY, 900)
     bars(date(2025, 6, 9), 900)

@@ -57,9 +57,10 @@ def market_times(log: Path) -> list[str]:
     return re.findall(r"market (\S+ \S+) ", log.read_text())
 
 
-def bars(port: int) -> set[tuple[object, ...]]:
+def bars(data_dir: Path, port: int) -> set[tuple[object, ...]]:
     """Which bars stand in bars_1m (a late tick may still change one)."""
-    with clickhouse_connect.get_client(host="127.0.0.1", port=port, database="qmt") as client:
+    password = (data_dir / "run" / "clickhouse.password").read_text().strip()
+    with clickhouse_connect.get_client(host="127.0.0.1", port=port, password=password, database="qmt") as client:
         return {tuple(row) for row in client.query("SELECT symbol, frame FROM bars_1m").result_rows}
 
 
@@ -79,7 +80,7 @@ def test_minutes_become_final_a_kill_loses_nothing_and_ctrl_c_ends_everything(tm
         with up(data_dir, refused) as second:
             assert second.wait(60) == 1
         assert "in use by another `qmt up`" in refused.read_text()
-        final = bars(port)
+        final = bars(data_dir, port)
         assert final
         wait_until(lambda: runs_in_flight(data_dir), 60, "a run that the kill will interrupt")
         process.kill()
@@ -90,7 +91,7 @@ def test_minutes_become_final_a_kill_loses_nothing_and_ctrl_c_ends_everything(tm
         process.wait()
     with up(data_dir, second_log, clickhouse_port=port) as process:
         wait_until(lambda: market_times(second_log), 150, "the market flows again")
-        wait_until(lambda: final < bars(port), 60, "minutes become final again, although a run was killed")
+        wait_until(lambda: final < bars(data_dir, port), 60, "minutes become final again, although a run was killed")
     assert process.returncode == 0
     assert of_this_system(data_dir) == []
     assert market_times(second_log)[0] >= market_times(first_log)[-1]

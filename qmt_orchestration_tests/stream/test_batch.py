@@ -9,10 +9,11 @@ import pyarrow as pa
 import pytest
 
 from qmt_orchestration.market.schema import TICK_SCHEMA
-from qmt_orchestration.stream.batch import PayloadError, decode, decoded_size, encode, splice
+from qmt_orchestration.stream.batch import PayloadError, cut_book, decode, decoded_size, encode, splice
 from qmt_orchestration_tests.stream.ticks import tick_table
 
 LIMIT = 1 << 20
+BOOKS = ["askPrice", "bidPrice", "askVol", "bidVol"]
 
 
 def test_a_batch_comes_back_as_it_was() -> None:
@@ -31,6 +32,16 @@ def test_spliced_payloads_read_as_one_table() -> None:
     assert spliced is not None
     assert decode(spliced, max_bytes=LIMIT).equals(pa.concat_tables(tables))
     assert splice([encode(tables[0]), encode(tables[1].drop(["seq"]))]) is None
+
+
+@pytest.mark.parametrize("levels", [0, 1, 5])
+def test_a_cut_book_keeps_its_columns_and_their_first_levels(levels: int) -> None:
+    table = tick_table(50)
+    cut = cut_book(table, levels)
+    assert cut.schema == TICK_SCHEMA
+    assert cut.column("askPrice").to_pylist() == [[1, 2, 3, 4, 5][:levels]] * 50
+    assert cut.drop(BOOKS).equals(table.drop(BOOKS))
+    assert decode(encode(cut), max_bytes=LIMIT).equals(cut)
 
 
 def test_a_payload_above_the_limit_is_refused() -> None:

@@ -38,7 +38,7 @@ def test_trimming_never_removes_what_one_group_has_not_read_or_acknowledged(redi
 
 
 def test_a_client_left_behind_cannot_fill_the_server(
-    redis_client: Any, settings: Settings, caplog: pytest.LogCaptureFixture
+    redis_client: Any, redis_admin: Any, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It holds the stream while there is room; when memory runs short, only what the writer has not read is kept."""
     stream, old = keys.ticks(0), int(time.time() * 1000) - 3_600_000
@@ -52,12 +52,12 @@ def test_a_client_left_behind_cannot_fill_the_server(
     writer.ack(*read)
     brief = settings.model_copy(update={"stream_retention_seconds": 60.0})
     assert trim_all(redis_client, brief)[stream] == 0
-    limit = redis_client.config_get("maxmemory")["maxmemory"]
-    redis_client.config_set("maxmemory", int(redis_client.info("memory")["used_memory"] * 1.05))
+    limit = redis_admin.config_get("maxmemory")["maxmemory"]
+    redis_admin.config_set("maxmemory", int(redis_client.info("memory")["used_memory"] * 1.05))
     try:
         assert trim_all(redis_client, brief)[stream] == len(read)
     finally:
-        redis_client.config_set("maxmemory", limit)
+        redis_admin.config_set("maxmemory", limit)
     assert redis_client.xlen(stream) == 10 - len(read)
     assert "that forgotten had not read" in caplog.text
 
@@ -135,7 +135,9 @@ def test_an_oversized_value_is_cut_and_cannot_be_replayed(redis_client: Any) -> 
 def test_the_command_line_lists_shows_and_drops(
     redis_client: Any, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qmt_orchestration.cli.dead_letters.get_settings", lambda: settings)
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "200")
     bury(redis_client, 2)
     run = CliRunner().invoke
     assert "2 dead letters" in run(dead_letters_app, ["list"]).output

@@ -30,6 +30,8 @@ def tick_table(rows: int, *, seq: int = 0, session: str = "host-test-1", start_m
             column = pa.array(np.full(rows, base)).cast(kind)
         elif field.name in ("pvolume", "total_volume"):
             column = pa.array(np.arange(rows) + seq * rows + 1, kind)
+        elif field.name == "quality_score":
+            column = pa.array(np.ones(rows), kind)
         elif field.name == "session":
             column = pa.array([session] * rows)
         elif field.name == "seq":

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from qmt_orchestration.market.schema import TICK_SCHEMA, TickFlag
+from qmt_orchestration.market.schema import TICK_SCHEMA, TZ, TickFlag
 from qmt_orchestration.market.sessions import SHANGHAI, at, to_ms
 from qmt_orchestration.warehouse import bars
 
@@ -76,9 +76,13 @@ def table(ticks: Sequence[Tick]) -> pa.Table:
     return pa.table(arrays, schema=TICK_SCHEMA)
 
 
-def store(client: Any, ticks: Sequence[Tick]) -> None:
-    """Insert ticks as the writer does: one block."""
-    client.insert_arrow("ticks", table(ticks))
+def store(client: Any, ticks: Sequence[Tick], *, seconds_ago: int = 0) -> None:
+    """Insert ticks as the writer does: one block; *seconds_ago*: as if they had been stored that long before now."""
+    found = table(ticks)
+    if seconds_ago:
+        stored = pa.array([to_ms(datetime.now(SHANGHAI)) - 1000 * seconds_ago] * len(ticks), pa.timestamp("ms", TZ))
+        found = found.append_column("stored_at", stored)
+    client.insert_arrow("ticks", found)
 
 
 COLUMNS = "symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score"

@@ -122,20 +122,49 @@ def test_repeating_a_run_writes_nothing(clickhouse: Any) -> None:
     assert clickhouse.query("SELECT max(version) FROM bars_1m").first_row == before
 
 
-def test_a_rebuild_mends_damaged_states_and_keeps_ticks_that_come_meanwhile(clickhouse: Any) -> None:
+def test_a_day_computed_once_more_repairs_bars_that_differ_from_their_ticks_and_counts_them(clickhouse: Any) -> None:
     made(clickhouse, [*OPENING, tick("10:00:20", 10.2, 3000), tick("15:00:03", 10.0, 4000)])
     whole = rows(clickhouse)
-    clickhouse.command("ALTER TABLE bar_states_1m DROP PARTITION '20250605'")
-    assert bars.live_bars(clickhouse, DAY, at(DAY, 570), at(DAY, 900)).num_rows == 0
-    assert bars.rebuild_states(clickhouse, DAY) == 3
-    assert (
-        rows(clickhouse, "bars_1m_live(day='2025-06-05', first='2025-06-05 09:30:00', last='2025-06-05 15:00:00')")
-        == whole
+    assert bars.recompute(clickhouse, DAY, at(DAY, 900)).rows == 0
+    clickhouse.command(
+        "INSERT INTO bars_1m SELECT * REPLACE (cum_volume + 7 AS cum_volume, version + 1 AS version) FROM bars_1m "
+        "WHERE frame = '2025-06-05 10:01:00'"
     )
+    assert bars.recompute(clickhouse, DAY, at(DAY, 900)).rows == 1, "a difference of the carry is one"
+    differed = "SELECT argMax(differed, at) FROM rolled_up WHERE period = '1m'"
+    assert clickhouse.query(differed).first_row == (1,)
+    assert rows(clickhouse) == whole
+    assert bars.recompute(clickhouse, DAY, at(DAY, 900)).rows == 0
+    assert clickhouse.query(differed).first_row == (0,)
+
+
+def test_market_time_is_that_of_the_k_th_symbol_not_of_one_clock_that_is_ahead(clickhouse: Any, settings: Any) -> None:
+    market = [tick("09:40:00", 10.0, 1000, symbol=f"{600000 + n}.SH") for n in range(250)]
+    store(clickhouse, [*market, tick("09:48:00", 10.0, 1000, symbol="000001.SZ")])
+    assert last_closed(clickhouse, settings, "09:41:00") == "09:39"
+    store(clickhouse, [tick("09:48:01", 10.0, 1100, symbol="000002.SZ")])
+    assert last_closed(clickhouse, settings, "09:41:00") == "09:47", "two of 252 are 1 %"
+
+
+def test_frames_asked_for_alone_are_computed_with_those_that_are_missing_before_them(clickhouse: Any) -> None:
+    store(clickhouse, [*OPENING, tick("09:40:20", 10.2, 3000), tick("09:46:02", 10.2, 3100)])
+    bars.finalize(clickhouse, DAY, at(DAY, 581), at(DAY, 585))
+    assert [r[6] for r in rows(clickhouse)] == [1000, *[0] * 10, 2000, *[0] * 4]
+
+
+def test_rows_of_the_rule_before_anything_is_final_equal_the_final_ones(clickhouse: Any) -> None:
+    store(clickhouse, [*OPENING, tick("09:40:20", 10.2, 3000), tick("15:00:03", 10.2, 3100)])
+    live = bars.live_bars(clickhouse, DAY, at(DAY, 580), at(DAY, 590)).to_pylist()
+    bars.finalize(clickhouse, DAY)
+    final = [dict(zip(live[0], r, strict=True)) for r in rows(clickhouse) if at(DAY, 580) <= r[1] <= at(DAY, 590)]
+    assert [tuple(r.values()) for r in live] == [tuple(r.values()) for r in final]
+    again = bars.live_bars(clickhouse, DAY, at(DAY, 580), at(DAY, 590), "000001.SZ").to_pylist()
+    assert again == live
+    assert bars.live_bars(clickhouse, DAY, at(DAY, 580), at(DAY, 590), "600000.SH").num_rows == 0
 
 
 def test_a_day_without_ticks_is_empty_not_an_error(clickhouse: Any) -> None:
-    assert bars.rebuild_states(clickhouse, DAY) == 0
+    assert bars.recompute(clickhouse, DAY, None).rows == 0
     assert bars.finalize(clickhouse, DAY).rows == 0
     assert [bars.roll_up(clickhouse, DAY, p).rows for p in ("5m", "30m", "1d")] == [0, 0, 0]
     assert bars.fill_from_history(clickhouse, DAY).rows == 0

@@ -101,12 +101,50 @@ def test_a_fund_that_trades_to_the_end_has_a_real_1500_bar(clickhouse: Any) -> N
     assert ohlcv(bar(clickhouse, "15:00")) == (10.1, 10.2, 9.9, 10.2, 1000)
 
 
+DAILY = "SELECT vol, after_hours_vol, after_hours_amount, amount, close, source FROM bars_1d"
+
+
 def test_after_hours_growth_never_reaches_the_1500_bar_and_has_its_own_columns(clickhouse: Any) -> None:
-    made(clickhouse, [*OPENING, *END, tick("15:05:00", 10.2, 9400), tick("15:30:00", 10.2, 9900)])
-    assert bar(clickhouse, "15:00")["vol"] == 8000
+    ticks = [*OPENING, *END, tick("15:05:00", 10.2, 9400), tick("15:30:00", 10.2, 9900)]
+    made(clickhouse, [{**t, "symbol": "300750.SZ"} for t in ticks])
+    assert bar(clickhouse, "15:00", "300750.SZ")["vol"] == 8000
     bars.roll_up(clickhouse, DAY, "1d")
-    found = clickhouse.query("SELECT vol, after_hours_vol, after_hours_amount, amount FROM bars_1d").result_rows
-    assert found == [(9000, 900, 9000.0, 90000.0)]
+    assert clickhouse.query(DAILY).result_rows == [(9000, 900, 9000.0, 90000.0, 10.2, "live")]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "day", "after"),
+    [
+        ("300750.SZ", date(2020, 8, 21), 0),
+        ("300750.SZ", date(2020, 8, 24), 400),
+        ("688981.SH", date(2019, 7, 22), 400),
+        ("600000.SH", date(2026, 7, 3), 0),
+        ("600000.SH", date(2026, 7, 6), 400),
+        ("510300.SH", date(2026, 7, 6), 0),
+    ],
+)
+def test_after_hours_volume_is_known_by_board_and_date_and_else_belongs_to_the_day(
+    clickhouse: Any, symbol: str, day: date, after: int
+) -> None:
+    ticks = [("09:25:00", 1000), ("15:00:03", 9000), ("15:20:00", 9400)]
+    made(clickhouse, [tick(when, 10.0, shares, symbol=symbol, day=day) for when, shares in ticks], day)
+    bars.roll_up(clickhouse, day, "1d")
+    assert clickhouse.query(DAILY).result_rows[0][:2] == (9400 - after, after)
+
+
+def test_a_close_that_only_a_later_snapshot_shows_is_the_days_and_qmts_bar_decides_where_it_cannot_be_told_apart(
+    clickhouse: Any,
+) -> None:
+    late = tick("15:06:00", 10.3, 5200)
+    made(clickhouse, [*OPENING, late, *({**t, "symbol": "300750.SZ"} for t in (*OPENING, late))])
+    bars.roll_up(clickhouse, DAY, "1d")
+    assert clickhouse.query(DAILY).result_rows == [(5200, 0, 0.0, 52000.0, 10.3, "live")] * 2
+    columns = ["period", "symbol", "frame", "open", "high", "low", "close", "vol", "amount"]
+    theirs = [["1d", s, at(DAY, 900), 10.0, 10.2, 10.0, 10.2, 5000, 50000.0] for s in (SYMBOL, "300750.SZ")]
+    clickhouse.insert("qmt_bars", theirs, column_names=columns)
+    bars.roll_up(clickhouse, DAY, "1d")
+    found = clickhouse.query(DAILY + " ORDER BY symbol").result_rows
+    assert [(r[0], r[5]) for r in found] == [(5200, "live"), (5000, "history")]
 
 
 def test_the_day_has_its_own_open_high_low_close_from_the_last_tick(clickhouse: Any) -> None:

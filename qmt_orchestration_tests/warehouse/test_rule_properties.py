@@ -1,4 +1,4 @@
-"""Bars do not depend on how ticks arrive: any order, repeats, batches, a rebuild, minute by minute or at once; and they
+"""Bars do not depend on how ticks arrive: any order, repeats, batches, minute by minute or at once; and they
 equal an independent derivation in plain Python."""
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from qmt_orchestration.warehouse import bars
 from qmt_orchestration_tests.warehouse.market_day import DAY, Tick, clock, rows, store, tick
 from qmt_orchestration_tests.warehouse.oracle import day_bars
 
-TABLES = ("ticks", "bar_states_1m", "bars_1m", "bars_5m", "bars_30m", "bars_1d", "final_frames", "rolled_up")
-FEW = limits(max_examples=6)
+TABLES = ("ticks", "qmt_bars", "bars_1m", "bars_5m", "bars_30m", "bars_1d", "final_frames", "rolled_up")
+FEW = limits(max_examples=4)
 
 
 def session(seed: int, symbol: str = "000001.SZ", gap: bool = False) -> list[Tick]:
@@ -61,6 +61,22 @@ def found(client: Any) -> list[tuple[Any, ...]]:
     return [r[:9] for r in rows(client)]
 
 
+def carried(client: Any) -> list[tuple[Any, ...]]:
+    columns = "symbol, frame, cum_volume, cum_amount, day_open, day_high, day_low, pre_close"
+    columns += ", if(last_price > 0, last_price, close)"
+    return [tuple(r) for r in client.query(f"SELECT {columns} FROM bars_1m ORDER BY symbol, frame").result_rows]
+
+
+def copies(ticks: list[Tick], rng: random.Random) -> list[Tick]:
+    """Some of *ticks* once more, with other flags and scores: as a re-seed, a baseline or a doubtful one."""
+    kinds = ((int(TickFlag.BASELINE), 1.0), (int(TickFlag.SNAPSHOT), 1.0), (int(TickFlag.CLOCK_SKEW), 0.8))
+    again = []
+    for t in rng.sample(ticks, len(ticks) // 4):
+        flags, score = rng.choice(kinds)
+        again.append({**t, "flags": flags, "quality_score": score})
+    return again
+
+
 def everything(client: Any) -> list[list[tuple[Any, ...]]]:
     return [rows(client, name) for name in ("bars_1m", "bars_5m", "bars_30m", "bars_1d")]
 
@@ -87,14 +103,15 @@ def test_the_rule_equals_an_independent_derivation(clickhouse: Any, seed: int) -
 
 @FEW
 @given(seed=st.integers(0, 10**6), gap=st.booleans())
-def test_any_order_repeats_and_batches_give_identical_bars_and_so_does_a_rebuild(
+def test_any_order_repeats_and_batches_give_identical_bars_and_so_does_a_second_computation(
     clickhouse: Any, seed: int, gap: bool
 ) -> None:
     clear(clickhouse)
-    ticks = session(seed, gap=gap) + session(seed + 1, "600000.SH")
-    store(clickhouse, ticks)
-    first = make_all(clickhouse)
     rng = random.Random(seed)
+    ticks = session(seed, gap=gap) + session(seed + 1, "600000.SH")
+    ticks += copies(ticks, rng)
+    store(clickhouse, ticks)
+    first = [*make_all(clickhouse), carried(clickhouse)]
     clear(clickhouse)
     mixed = ticks + rng.sample(ticks, len(ticks) // 3)
     rng.shuffle(mixed)
@@ -102,12 +119,60 @@ def test_any_order_repeats_and_batches_give_identical_bars_and_so_does_a_rebuild
         n = rng.randint(1, len(mixed))
         store(clickhouse, mixed[:n])
         mixed = mixed[n:]
-    assert make_all(clickhouse) == first
-    clickhouse.command("TRUNCATE TABLE bar_states_1m")
-    assert bars.rebuild_states(clickhouse, DAY) > 0
-    again = bars.finalize(clickhouse, DAY)
-    assert again.rows == 0, "a rebuild changes no row"
-    assert everything(clickhouse) == first
+    assert [*make_all(clickhouse), carried(clickhouse)] == first
+    assert bars.recompute(clickhouse, DAY, at(DAY, 900)).rows == 0, "computed once more, no row changes"
+    assert [*everything(clickhouse), carried(clickhouse)] == first
+
+
+@FEW
+@given(seed=st.integers(0, 10**6), gap=st.booleans())
+def test_withdrawn_ticks_leave_no_trace_in_bars(clickhouse: Any, seed: int, gap: bool) -> None:
+    """Whatever comes first, the tick or its withdrawal, and whether or not its bar was made before."""
+    rng = random.Random(seed)
+    ticks = session(seed, gap=gap)
+    wrong = [t for t in rng.sample(ticks, 8) if not t["flags"]] + [t for t in ticks if t["pvolume"] > 0][:1]
+    taken_back = [{**t, "flags": int(TickFlag.WITHDRAWN)} for t in wrong]
+    clear(clickhouse)
+    store(clickhouse, [t for t in ticks if t not in wrong])
+    without = [*make_all(clickhouse), carried(clickhouse)]
+    clear(clickhouse)
+    early = rng.sample(taken_back, len(taken_back) // 2)
+    store(clickhouse, ticks + early)
+    make_all(clickhouse)
+    store(clickhouse, taken_back)
+    assert [*make_all(clickhouse), carried(clickhouse)] == without
+
+
+@FEW
+@given(seed=st.integers(0, 10**6), gap=st.booleans(), with_history=st.booleans())
+def test_a_chain_of_frame_ranges_equals_the_whole_day_also_around_rows_from_history(
+    clickhouse: Any, seed: int, gap: bool, with_history: bool
+) -> None:
+    rng = random.Random(seed)
+    ticks = session(seed, gap=gap) + session(seed + 1, "600000.SH")
+    clear(clickhouse)
+    store(clickhouse, ticks, seconds_ago=3600)
+    bars.finalize(clickhouse, DAY)
+    whole, reached = rows(clickhouse), carried(clickhouse)
+    clear(clickhouse)
+    if with_history:
+        columns = ["period", "symbol", "frame", "open", "high", "low", "close", "vol", "amount"]
+        theirs = [["1m", r[0], r[1], 5.0, 5.2, 4.8, 5.1, 700, 3500.0] for r in rng.sample(whole, len(whole) // 2)]
+        clickhouse.insert("qmt_bars", theirs, column_names=columns)
+    store(clickhouse, ticks, seconds_ago=3600)
+    first = 0
+    while first < len(MINUTE_LABELS):
+        last = min(first + rng.choice((0, 7, 40, 130)), len(MINUTE_LABELS) - 1)
+        bars.finalize(clickhouse, DAY, at(DAY, MINUTE_LABELS[first]), at(DAY, MINUTE_LABELS[last]))
+        if with_history and rng.random() < 0.5:
+            bars.fill_from_history(clickhouse, DAY)
+        first = last + 1
+    ours = {r[:2]: r for r in whole}
+    assert [r for r in rows(clickhouse) if r[8] != "history" and ours.get(r[:2]) != r] == []
+    made = {r[:2]: r for r in carried(clickhouse)}
+    assert [r for r in reached if made[r[:2]] != r] == []
+    if not with_history:
+        assert rows(clickhouse) == whole
 
 
 @limits(max_examples=3)

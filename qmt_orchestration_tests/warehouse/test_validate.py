@@ -31,11 +31,12 @@ AGGREGATE = {
     "vol": "sum",
     "amount": "sum",
 }
+AFTER_HOURS = "300750.SZ"  # ChiNext: what grows after 15:05 is after-hours trading
 DAY = [
-    tick("09:25:00", 10.0, 1000),
-    tick("10:00:30", 10.4, 1500),
-    tick("15:00:03", 10.1, 9000, high=10.4),
-    tick("15:20:00", 10.1, 9900),
+    tick("09:25:00", 10.0, 1000, symbol=AFTER_HOURS),
+    tick("10:00:30", 10.4, 1500, symbol=AFTER_HOURS),
+    tick("15:00:03", 10.1, 9000, high=10.4, symbol=AFTER_HOURS),
+    tick("15:20:00", 10.1, 9900, symbol=AFTER_HOURS),
 ]
 
 

@@ -160,22 +160,22 @@ def test_an_outage_of_clickhouse_is_waited_out(redis_client: Any, clickhouse: An
 
 
 def test_entries_in_hand_when_redis_refuses_are_handled_again(
-    redis_client: Any, clickhouse: Any, settings: Settings
+    redis_client: Any, redis_admin: Any, clickhouse: Any, settings: Settings
 ) -> None:
     """Stored, but not acknowledged, because Redis is out of memory in that moment: they must not stay in hand."""
-    limit = redis_client.config_get("maxmemory")["maxmemory"]
+    limit = redis_admin.config_get("maxmemory")["maxmemory"]
     clickhouse.command("RENAME TABLE ticks TO ticks_away")
     ticks = publish(redis_client, range(6))
     try:
         with running(settings) as lanes:
             wait_until(lambda: lanes[0].counters.retries, message="the entries are in hand")
-            redis_client.config_set("maxmemory", 1)
+            redis_admin.config_set("maxmemory", 1)
             clickhouse.command("RENAME TABLE ticks_away TO ticks")
             wait_until(lambda: lanes[0].counters.error.startswith("Redis: "), message="the refusal is felt")
-            redis_client.config_set("maxmemory", limit)
+            redis_admin.config_set("maxmemory", limit)
             settled(redis_client, clickhouse, ticks)
     finally:
-        redis_client.config_set("maxmemory", limit)
+        redis_admin.config_set("maxmemory", limit)
 
 
 CHILD = "import sys; from qmt_orchestration.services.__main__ import main; sys.exit(main(['run', 'writer']))"

@@ -6,13 +6,20 @@ import { drawVerdict } from "./verdict.js";
 
 let about = { dagster: "", changes: false, symbol: "000001.SZ" };
 let clock = null;
-let heard = 0;
+let heard = 0; // when the last picture came: performance.now(), which no change of the clock moves
+let shown = null; // the last picture
+let judged = 0;
 let held = 0; // an answer to a click stays readable this long, whatever the next picture says
 
 const shanghai = (ms, options) => new Intl.DateTimeFormat("en-GB", { timeZone: "Asia/Shanghai", ...options }).format(ms);
 
 function tick() {
-  const silent = Date.now() - heard > 6000;
+  const quiet = performance.now() - heard;
+  const silent = quiet > 6000;
+  if (shown && performance.now() - judged > 1000) {
+    judged = performance.now();
+    drawVerdict(shown, quiet);
+  }
   $("link").className = `dot ${heard === 0 ? "" : silent ? "bad" : "ok"}`;
   $("link").setAttribute("aria-label", silent ? "no connection to the console" : "connected");
   if (!clock) return;
@@ -34,7 +41,8 @@ function answer(text) {
 }
 
 function draw(state) {
-  heard = Date.now();
+  heard = judged = performance.now();
+  shown = state;
   if (Date.now() > held) notice(state.error || state.minute_error || state.minutes_error || "");
   if (state.clock) {
     clock = { ...state.clock, at: Date.now() - Math.max(0, Date.now() - state.at_ms < 5000 ? Date.now() - state.at_ms : 0) };

@@ -3,6 +3,17 @@ import { $, el, fill, number, since } from "./dom.js";
 
 const LATE_MS = 1000, BARS_LATE_MS = 5000, WAITING = 20, QUIET_SHARE = 0.02;
 
+const OLD_MS = { redis: 6000 }, OLD_OTHERWISE_MS = 30_000;
+const PARTS = { redis: "clock, services and clients", minute: "this minute", minutes: "the day's minutes", days: "the trading days", failed: "failed checks" };
+
+// Parts of the page that were not read for too long: ages by the console's clock, plus the silence since its last picture.
+export function stale(state, silentMs) {
+  return Object.entries(state.read_ms || {})
+    .map(([part, ms]) => ({ part, age: state.at_ms - ms + silentMs }))
+    .filter(({ part, age }) => age > (OLD_MS[part] || OLD_OTHERWISE_MS))
+    .map(({ part, age }) => ({ tone: "bad", text: `${PARTS[part] || part}: last read ${since(age)} ago` }));
+}
+
 export function troubles(state) {
   const { feed, clock, minute, services = [], clients = [], failed = [] } = state;
   const found = [];
@@ -33,8 +44,8 @@ export function troubles(state) {
   return found.sort((a, b) => (a.tone === "bad" ? 0 : 1) - (b.tone === "bad" ? 0 : 1));
 }
 
-export function drawVerdict(state) {
-  const found = troubles(state), minute = state.minute;
+export function drawVerdict(state, silentMs = 0) {
+  const found = [...stale(state, silentMs), ...troubles(state)], minute = state.minute;
   const calm = !state.clock ? "Waiting for the first picture" : !state.clock.in_session ? "Nothing needs a look: the market is not in session"
     : minute && Number(minute.expected) ? `All clear: ${number(Math.max(Number(minute.flowed), Number(minute.flowing)))} of ${number(minute.expected)} symbols flow` : "All clear";
   const head = found.length ? `${found.length === 1 ? "One thing needs" : `${found.length} things need`} a look` : calm;

@@ -112,19 +112,16 @@ def _so_far(client: Any, window: Window) -> Window:
 def _whole_day(
     context: dg.AssetExecutionContext, client: Any, window: Window, *, live: bool, closed: datetime | None
 ) -> Made:
-    """A day from its ticks, then what is missing from QMT's history. The states of the live day are left alone: ticks
-    arrive; it is made up to its last *closed* minute."""
+    """A day from its ticks, computed once more as a whole, then what is missing from QMT's history. The *live* day is
+    made up to its last *closed* minute."""
     from qmt_orchestration.warehouse import bars
     from qmt_orchestration.warehouse.client import load_sql
 
     ticks = int(client.query(load_sql("day_ticks"), parameters={"day": window.day}).first_row[0])
     rows, facts = 0, dict[str, Any]()
     if ticks:
-        if not live:
-            context.log.info(f"bars_1m: {window.day}: states of {ticks:,} ticks anew")
-            bars.rebuild_states(client, window.day)
         # a recording may end inside a minute: on a day that is over that minute is whole, too
-        written = bars.finalize(client, window.day, None, closed if live else bars.newest_frame(client, window.day))
+        written = bars.recompute(client, window.day, closed if live else bars.newest_frame(client, window.day))
         rows, facts = written.rows, _facts(written)
     filled = bars.fill_from_history(client, window.day)
     if filled.rows and not rows:
@@ -175,7 +172,7 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         kinds={"clickhouse", "table"},
         owners=[OWNER],
         tags={"period": period},
-        metadata=table_metadata(settings, table, columns_of="bars_1d" if period == "1d" else "bars_1m"),
+        metadata=table_metadata(settings, table, columns_of="bars_1d" if period == "1d" else "bars_5m"),
         description=meaning,
     )
     def rollup(

@@ -23,14 +23,20 @@ _BAR: Final = (
     ("source", "Enum8", "live = from ticks, history = from QMT's bars, filled = no trade in the minute"),
     ("ticks", "UInt32", "snapshots seen"),
     ("quality_score", "Float32", "0 to 1, from its ticks"),
-    ("version", "UInt64", "grows with each rewrite; the highest is read"),
 )
+_CARRY: Final = (
+    ("cum_volume, cum_amount", "Int64, Float64", "the day's volume and amount in its ticks up to the frame"),
+    ("day_open, day_high, day_low", "Float64", "the day's values in its ticks up to the frame, yuan"),
+    ("last_price, pre_close", "Float64", "of the newest tick up to the frame, yuan"),
+)
+_VERSION: Final = (("version", "UInt64", "grows with each rewrite; the highest is read"),)
 _DAILY: Final = (
     *_BAR,
     ("pre_close", "Float64", "yuan, previous close"),
     ("after_hours_vol", "Int64", "shares of fixed-price trading after 15:05, in no minute bar"),
     ("after_hours_amount", "Float64", "yuan"),
     ("suspended", "UInt8", "1 = did not trade all day"),
+    *_VERSION,
 )
 _TICKS: Final = (
     ("symbol", "LowCardinality(String)", "000001.SZ"),
@@ -48,6 +54,8 @@ _TICKS: Final = (
     ("session, seq", "String, UInt64", "feed session and its gap-free batch number"),
     ("flags", "UInt32", "what the edge noticed (market.schema.TickFlag)"),
     ("quality_score", "Float32", "0 to 1"),
+    ("stored_at", "DateTime64(6)", "when ClickHouse took it"),
+    ("rank", "UInt16", "of equal keys the highest counts: withdrawn, seen, baseline, the lower score"),
 )
 _INSTRUMENTS: Final = (
     ("day", "Date", "trading day of the list"),
@@ -68,9 +76,9 @@ _FACTORS: Final = (
 
 COLUMNS: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
     "ticks": _TICKS,
-    "bars_1m": _BAR,
-    "bars_5m": _BAR,
-    "bars_30m": _BAR,
+    "bars_1m": (*_BAR, *_CARRY, *_VERSION),
+    "bars_5m": (*_BAR, *_VERSION),
+    "bars_30m": (*_BAR, *_VERSION),
     "bars_1d": _DAILY,
     "instruments": _INSTRUMENTS,
     "adjust_factors": _FACTORS,

@@ -19,6 +19,7 @@ import dagster as dg
 from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.quality.names import CHECKS, Check
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.fields import finite
 
 WORST_SHOWN = 20
 
@@ -145,7 +146,7 @@ def record(client: Any, outcomes: Sequence[Outcome], run_id: str) -> None:
 
 
 def _json(outcome: Outcome) -> str:
-    return json.dumps({"measure": outcome.measure, "worst": list(outcome.worst)}, ensure_ascii=False)
+    return json.dumps(finite({"measure": outcome.measure, "worst": list(outcome.worst)}), ensure_ascii=False)
 
 
 def results(outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:

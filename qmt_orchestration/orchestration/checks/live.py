@@ -20,20 +20,13 @@ from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
+from qmt_orchestration.stream.fields import LAST_MS, integer, number, text
 
 ASSET: Final = "tick_stream"
 AUCTION_DONE: Final = time(9, 25)
 #: Spans in which some symbol of the market always ticks; the pauses between are honest silence.
 SPANS: Final = ((PRE_OPEN, AUCTION_DONE), (OPEN, LUNCH), (AFTERNOON, CLOSING_CALL))
 EXPECTED_SERVICES: Final = ("subscriber", "gateway", "writer", "publisher")
-
-
-def number(beat: Mapping[str, str], name: str) -> float:
-    """A statistic of a heartbeat, 0.0 when it has none or it is no number."""
-    try:
-        return float(beat.get(name, 0) or 0)
-    except ValueError:
-        return 0.0
 
 
 def span_start(now: datetime) -> datetime | None:
@@ -49,7 +42,7 @@ def newest_tick_ms(server: Any, shards: int) -> int:
     newest = 0
     for shard in range(shards):
         for _, fields in server.xrevrange(keys.ticks(shard), count=1):
-            newest = max(newest, int(fields[b"last_ms"]))
+            newest = max(newest, integer(fields, "last_ms", low=0, high=LAST_MS))
     return newest
 
 
@@ -111,8 +104,8 @@ def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
     """What was lost on the market's day of *total*, which the writer counts for ever: no loss is a finding for good."""
     today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
-    if known and known[b"day"].decode() == today:
-        return max(total - float(known[b"before"]), 0.0)
+    if text(known, "day") == today:
+        return max(total - number(known, "before"), 0.0)
     before = total if known else 0.0  # the very first look has no day before it
     server.hset(keys.LOST_BEFORE, mapping={"day": today, "before": before})
     return total - before

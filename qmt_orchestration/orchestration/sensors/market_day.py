@@ -23,7 +23,7 @@ def build_market_day_sensor(days: dg.DailyPartitionsDefinition, jobs: Sequence[A
     @dg.sensor(
         name="market_day",
         jobs=of_a_day,
-        minimum_interval_seconds=5,
+        minimum_interval_seconds=10,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="On a simulated market: instruments before its open, the day's verdict after its close.",
     )

@@ -30,7 +30,7 @@ def build_services_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefini
 
     @dg.sensor(
         name="services_by_calendar",
-        minimum_interval_seconds=15,
+        minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Asks for the feed to run from 09:00 to 15:35 of trading days; for gateway and writer always.",
     )

@@ -15,11 +15,12 @@ import dagster as dg
 
 from qmt_orchestration.orchestration.checks import evaluate
 from qmt_orchestration.orchestration.checks.evaluate import Outcome
-from qmt_orchestration.orchestration.checks.live import ASSET, dead_letters, live_outcomes, newest_tick_ms, number
+from qmt_orchestration.orchestration.checks.live import ASSET, dead_letters, live_outcomes, newest_tick_ms
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.stream.fields import number
 
 REPEAT_SECONDS = 600
 

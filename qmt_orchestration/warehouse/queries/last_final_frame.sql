@@ -1,2 +1,2 @@
--- The newest minute of a day that stands in bars_1m (1970-01-01 when there is none).
-SELECT max(frame) AS newest FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) SETTINGS final = 0
+-- The newest minute of a day that was made final (1970-01-01 when there is none).
+SELECT max(frame) AS newest FROM final_frames WHERE day = {day:Date}

@@ -1,8 +1,10 @@
 -- The version of rows written now, microseconds of the server's clock, above every version of the day even if a clock went back;
--- and the newest block of the day's states, read before them.
+-- the newest block of the day's ticks; the moment from which on a stored tick was not read; whether the day has rows from history.
 SELECT greatest(toUInt64(toUnixTimestamp64Micro(now64(6))),
                 (SELECT max(version) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) + 1,
                 (SELECT max(version) FROM final_frames WHERE day = {day:Date}) + 1),
        (SELECT max(max_block_number) FROM system.parts
-        WHERE database = currentDatabase() AND table = 'bar_states_1m' AND active AND partition = toString(toYYYYMMDD({day:Date})))
+        WHERE database = currentDatabase() AND table = 'ticks' AND active AND partition = toString(toYYYYMMDD({day:Date}))),
+       now64(6, 'Asia/Shanghai'),
+       (SELECT count() > 0 FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND source = 'history')
 SETTINGS final = 0

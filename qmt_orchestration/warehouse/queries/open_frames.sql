@@ -1,18 +1,14 @@
--- Frames of a day whose states differ from what was made final, in one snapshot of the states, with the market's time.
--- One row for each of the 241 frames: frame, rows_in, updated, whether final as it stands, newest tick (epoch ms), changed.
+-- The 241 frames of a day: frame, whether final, whether a tick was stored after its ticks were read for that, whether one was
+-- stored just before (it may have become visible after the reading: such a frame is computed with the next), `changed`.
+-- Ticks stored more than a minute before the day's newest reading were looked at by it.
 WITH
-    s AS (
-        SELECT frame, sum(rows_in) AS rows_in, max(updated) AS updated, max(last_time) AS last_time
-        FROM bar_states_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) GROUP BY frame
-    ),
-    labels AS (
-        SELECT toDateTime({day:Date}, 'Asia/Shanghai') + arrayJoin(arrayConcat(range(570, 691), range(781, 901))) * 60 AS frame
-    ),
-    f AS (SELECT frame, final_frames.rows_in AS rows_in, final_frames.updated AS updated, final_frames.changed AS changed, final_frames.version AS version FROM final_frames FINAL WHERE day = {day:Date}),
-    (SELECT max(last_time) FROM s) AS newest
-SELECT labels.frame AS frame, s.rows_in AS rows_in, s.updated AS updated,
-       f.version > 0 AND f.rows_in = s.rows_in AND f.updated = s.updated AS is_final,
-       toInt64(toUnixTimestamp64Milli(newest)) AS newest_ms, f.changed AS changed
-FROM labels LEFT JOIN s ON labels.frame = s.frame LEFT JOIN f ON labels.frame = f.frame
+    f AS (SELECT * FROM final_frames FINAL WHERE day = {day:Date}),
+    (SELECT if(count() = 0, now64(6) + 1e9, max(read_at) - 60) FROM f) AS since,
+    stored AS (
+        SELECT frame_i AS i, max(stored_at) AS newest FROM ticks
+        WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND stored_at > since GROUP BY i
+    )
+SELECT m.frame AS frame, f.version > 0 AS is_final, s.newest > f.read_at AS reopened, s.newest > f.read_at - 5 AS settling, f.changed AS changed
+FROM trading_minutes(day = {day:Date}) AS m LEFT JOIN stored AS s ON m.i = s.i LEFT JOIN f ON m.frame = f.frame
 ORDER BY frame
 SETTINGS final = 0

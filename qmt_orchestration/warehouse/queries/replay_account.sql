@@ -2,7 +2,7 @@
 -- Read without FINAL, so that a tick stored twice is seen as two rows.
 SELECT
     count() AS stored,
-    uniqExact(symbol, time, pvolume, amount) AS distinct_ticks,
+    uniqExact(symbol, time, volume, pvolume, amount) AS distinct_ticks,
     (SELECT count() FROM ticks_rejected WHERE session = {session:String}) AS rejected
 FROM ticks
 WHERE session = {session:String}

@@ -1,7 +1,5 @@
--- Symbols whose snapshots reach to the end of a frame or beyond: at 11:30 and 15:00 their last one has come.
-SELECT toString(symbol)
-FROM bar_states_1m
-WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND toUnixTimestamp(frame) = {frame:Int64}
-GROUP BY symbol
-HAVING max(last_time) >= toDateTime({frame:Int64}, 'Asia/Shanghai')
+-- Symbols whose snapshots reach to the end of a frame (11:30, 15:00) or beyond: their last one has come.
+SELECT DISTINCT toString(symbol) FROM ticks
+WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND bucket >= toDateTime({frame:Int64}, 'Asia/Shanghai')
+  AND time >= toDateTime({frame:Int64}, 'Asia/Shanghai') AND time < toDateTime({frame:Int64} + 300, 'Asia/Shanghai')
 SETTINGS final = 0

@@ -8,5 +8,5 @@ WITH
         SELECT v.symbol AS symbol, frame, open, high, low, close, vol, amount, v.n AS n, sum(vol) OVER (PARTITION BY v.symbol, toDate(frame) ORDER BY frame) AS so_far
         FROM v INNER JOIN finest AS f ON v.symbol = f.symbol AND toDate(v.frame) = f.day AND v.n = f.n
     )
-SELECT symbol, frame, open, high, low, close, vol, amount, 'history', if(toHour(frame) * 60 + toMinute(frame) = 570, 0, n), 1, 1
+SELECT symbol, frame, open, high, low, close, vol, amount, 'history', if(toHour(frame) = 9 AND toMinute(frame) = 30, 0, n), 1, 1
 FROM chosen WHERE so_far > 0

@@ -4,8 +4,8 @@ SELECT toString(v.symbol) AS symbol, v.frame AS frame, o.ticks >= {minutes:UInt1
        (o.open, o.high, o.low, o.close, o.vol) = (v.open, v.high, v.low, v.close, v.vol) AND abs(o.amount - v.amount) < 0.01 AS equal,
        concat('ours ', toString((o.open, o.high, o.low, o.close, o.vol, o.amount)), ', the vendor''s ',
               toString((v.open, v.high, v.low, v.close, v.vol, v.amount))) AS found
-FROM (SELECT *, toInt64(toHour(frame) * 60 + toMinute(frame) - if(toHour(frame) < 12, 570, 660)) AS end_i
-      FROM qmt_bars FINAL WHERE period = {period:String}) AS v
+FROM (SELECT *, toHour(frame) * 60 + toMinute(frame) AS minute FROM qmt_bars FINAL WHERE period = {period:String}) AS v
+INNER JOIN (SELECT minute, toInt64(i) AS end_i FROM trading_minutes(day = toDate(0))) AS m ON v.minute = m.minute
 LEFT JOIN (SELECT * FROM {table:Identifier} FINAL) AS o ON v.symbol = o.symbol AND v.frame = o.frame
 WHERE (v.symbol, toDate(v.frame)) IN (
     SELECT symbol, toDate(frame) FROM qmt_bars

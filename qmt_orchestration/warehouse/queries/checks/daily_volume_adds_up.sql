@@ -3,7 +3,7 @@
 -- A day that is not over is not judged: its daily row holds the minute that is still forming.
 -- measure: symbols that differ
 WITH
-  {last:DateTime('Asia/Shanghai')} >= toDateTime({day:Date}, 'Asia/Shanghai') + 54000 AS over,
+  {last:DateTime('Asia/Shanghai')} >= (SELECT max(frame) FROM trading_minutes(day = {day:Date})) AS over,
   minute AS (
     SELECT symbol, sum(vol) AS vol, sum(amount) AS amount, max(high) AS high, min(low) AS low
     FROM bars_1m WHERE toDate(frame) = {day:Date} GROUP BY symbol

@@ -4,7 +4,7 @@
 -- measure: 99th percentile, ms
 WITH d AS (
   SELECT toUnixTimestamp64Milli(received_at) - toUnixTimestamp64Milli(time) AS ms, symbol FROM ticks
-  WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') + 34200 AND time < toDateTime({day:Date}, 'Asia/Shanghai') + 54000
+  WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND frame_i BETWEEN 1 AND 239
     AND abs(toUnixTimestamp64Milli(received_at) - toUnixTimestamp64Milli(time)) < 3600000 AND bitAnd(flags, 64) = 0
 )
 SELECT

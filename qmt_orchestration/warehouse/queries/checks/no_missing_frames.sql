@@ -1,17 +1,16 @@
--- From its first trade on, each symbol has every minute of the calendar up to the window's end: 09:30, 09:31 … 11:30, 13:01 … 15:00.
+-- From its first trade on, each symbol has every minute of the calendar up to the window's end.
 -- The first trade is that of the ticks where they exist, else the first bar. Bars are counted per symbol; which minutes are missing
 -- is looked up only for symbols that have too few.
 -- measure: share of the expected bars that are missing
 WITH
-  arrayFilter(f -> f <= {last:DateTime('Asia/Shanghai')},
-    arrayMap(m -> toDateTime({day:Date}, 'Asia/Shanghai') + m * 60, arrayConcat(range(570, 691), range(781, 901)))) AS calendar,
+  (SELECT arraySort(groupArray(frame)) FROM trading_minutes(day = {day:Date}) WHERE frame <= {last:DateTime('Asia/Shanghai')}) AS calendar,
   have AS (
     SELECT symbol, count() AS bars, min(frame) AS first_bar FROM bars_1m
     WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame <= {last:DateTime('Asia/Shanghai')} GROUP BY symbol
   ),
   traded AS (
-    SELECT symbol, min(frame) AS first_trade FROM bar_states_1m
-    WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND cum_volume > 0 AND frame <= {last:DateTime('Asia/Shanghai')} GROUP BY symbol
+    SELECT symbol, calendar[min(frame_i) + 1] AS first_trade FROM ticks
+    WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND traded AND frame_i < length(calendar) GROUP BY symbol
   ),
   due AS (
     SELECT symbol, h.bars AS bars,
@@ -27,11 +26,20 @@ WITH
   gaps AS (
     SELECT symbol, arrayFilter(f -> f >= d.since AND NOT has(b.frames, f), calendar) AS missing
     FROM due AS d LEFT JOIN frames AS b USING (symbol) WHERE d.bars < d.wanted
-  )
+  ),
+  -- symbols that lack the same minutes are one finding: an outage of the market must not hide a symbol of its own trouble
+  alike AS (
+    SELECT missing, count() AS n, length(missing) AS minutes,
+           concat(arrayStringConcat(arraySlice(arraySort(groupArray(toString(symbol))), 1, 3), ', '),
+                  if(n > 3, concat(' and ', toString(n - 3), ' others'), '')) AS named
+    FROM gaps GROUP BY missing
+  ),
+  (SELECT groupArray((n, minutes, named, missing[1], missing[-1])) FROM alike) AS groups,
+  arraySlice(arrayReverseSort(x -> x.1 * x.2, arrayFilter(x -> x.1 > 20, groups)), 1, 2) AS largest
 SELECT
-  if((SELECT sum(wanted) FROM due) = 0, 0., sum(length(missing)) / (SELECT sum(wanted) FROM due)) AS measure,
+  if((SELECT sum(wanted) FROM due) = 0, 0., sum(n * minutes) / (SELECT sum(wanted) FROM due)) AS measure,
   concat(toString((SELECT sum(wanted) FROM due)), ' bars') AS expected,
-  concat(toString(sum(length(missing))), ' missing, of ', toString(count()), ' symbols') AS found,
-  toJSONString(arrayMap(x -> map('symbol', toString(x.2), 'missing', toString(x.1), 'first', toString(x.3), 'last', toString(x.4)),
-    arraySlice(arrayReverseSort(x -> x.1, groupArray((length(missing), symbol, missing[1], missing[-1]))), 1, 20))) AS worst
-FROM gaps
+  concat(toString(sum(n * minutes)), ' missing, of ', toString(sum(n)), ' symbols') AS found,
+  toJSONString(arrayMap(x -> map('symbol', x.3, 'missing', toString(x.2), 'first', toString(x.4), 'last', toString(x.5)),
+    arraySlice(arrayConcat(largest, arrayReverseSort(x -> x.2, arrayFilter(x -> NOT has(largest, x), groups))), 1, 20))) AS worst
+FROM alike

@@ -9,7 +9,7 @@ WITH
            min(if(source = 'history', 0, ticks)) OVER before AS least_before, count() OVER before AS frames_before
     FROM bars_1m
     WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame <= {last:DateTime('Asia/Shanghai')}
-      AND frame < toDateTime({day:Date}, 'Asia/Shanghai') + 53880 AND frame > toDateTime({day:Date}, 'Asia/Shanghai') + 34200
+      AND frame IN (SELECT frame FROM trading_minutes(day = {day:Date}) WHERE session != 'opening call' AND minute <= 897)
     WINDOW before AS (PARTITION BY symbol ORDER BY frame ROWS BETWEEN 5 PRECEDING AND 1 PRECEDING)
   ),
   (SELECT max(frame) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) AS newest,

@@ -1,16 +1,10 @@
--- Each bar of {table} is the sum and the extremes of the one-minute bars inside it. A window's label is its end; the
--- 09:30 row (the opening call) belongs to the first window of the day, and the lunch break does not count.
+-- Each bar of {table} is the sum and the extremes of the one-minute bars inside it.
 -- measure: bars that differ (volume by any share, amount by more than a fen, a price at all), or are missing on one side
 WITH
-  {minutes:UInt16} AS n,
   minute AS (
     SELECT symbol, label, sum(b.vol) AS vol, sum(b.amount) AS amount, max(b.high) AS high, min(b.low) AS low
-    FROM (
-      SELECT *, greatest(toHour(frame) * 60 + toMinute(frame) - if(toHour(frame) < 12, 570, 660), 1) AS i,
-             least(intDiv(i + n - 1, n) * n, 240) AS end_i,
-             toDateTime({day:Date}, 'Asia/Shanghai') + (end_i + if(end_i <= 120, 570, 660)) * 60 AS label
-      FROM bars_1m WHERE toDate(frame) = {day:Date} AND frame <= {last:DateTime('Asia/Shanghai')}
-    ) AS b
+    FROM bars_1m AS b INNER JOIN trading_windows(day = {day:Date}, minutes = {minutes:UInt16}) AS w ON b.frame = w.frame
+    WHERE toYYYYMMDD(b.frame) = toYYYYMMDD({day:Date}) AND b.frame <= {last:DateTime('Asia/Shanghai')}
     GROUP BY symbol, label
     HAVING label >= {first:DateTime('Asia/Shanghai')} AND label <= {last:DateTime('Asia/Shanghai')}
   ),
