@@ -21,6 +21,7 @@ BENCHMARKS = {
     "delay": "end to end at real speed, and minutes onto minute_bar_stream",
     "session_ends": "11:30 and 15:00 onto minute_bar_stream",
     "final": "minutes made final by Dagster's daemon",
+    "up": "the default make up, pages open: delay, final bars, speed, processor, memory",
     "runs": "a run of Dagster by itself, on SQLite and PostgreSQL; memory over 500 runs",
     "clients": "50 broadcast clients at real speed",
     "rebuild": "a day of 24 M ticks to bars and rollups",

@@ -1,4 +1,4 @@
-"""A market minute closes → its bars are final and checked in ClickHouse: `dagster dev` as `qmt up` runs it, at real
+"""A market minute closes → its bars are final and checked in ClickHouse: `dagster dev` at real
 speed; what its processes cost for a minute's run and between runs, and the events that a run writes."""
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from benchmarks.live import LEAD_SECONDS, at_real_speed, services
 from benchmarks.report import Figure
 from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.orchestration.backfill import instance_of
-from qmt_orchestration.services.up import dagster_home, spawn, stop_group
+from qmt_orchestration.services.dagster_processes import dagster_home
+from qmt_orchestration.services.processes import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock
 from qmt_orchestration.warehouse.client import connect
@@ -36,7 +37,7 @@ def run(quick: bool) -> list[Figure]:
         settings = at_real_speed(engines, START, **({"sim_symbols": 300} if quick else {}))
         home = dagster_home(settings)
         command = [str(Path(sys.executable).with_name("dagster")), "dev", "-p", str(free_port())]
-        dagster = spawn([*command, "-w", _workspace(home)], settings, "dagster", DAGSTER_HOME=str(home))
+        dagster = spawn([*command, "-w", _workspace(home)], settings, "dagster.log", {"DAGSTER_HOME": str(home)})
         try:
             costs = Costs(psutil.Process(dagster.pid))
             with services(settings, SERVICES):

@@ -1,4 +1,4 @@
-"""One snapshot of the whole market into ClickHouse over HTTP, as the writer inserts it: token, settings, view."""
+"""One snapshot of the whole market into ClickHouse over HTTP, as the writer inserts it: token, settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from qmt_orchestration.market.quality import shares_of
 from qmt_orchestration.market.schema import TICK_SCHEMA, TZ
 from qmt_orchestration.stream.batch import encode
 from qmt_orchestration.warehouse.client import INSERT_SETTINGS, connect
+from qmt_orchestration.warehouse.ingest.insert import SETTINGS
 
 
 def snapshots(count: int) -> list[pa.Table]:
@@ -60,7 +61,7 @@ def run(quick: bool) -> list[Figure]:
             if seq == 10:  # the first ones make parts, caches and threads
                 before = cpu_seconds(engine)
                 times.clear()
-            chosen = {**INSERT_SETTINGS, "insert_deduplication_token": f"benchmark:{seq}"}
+            chosen = {**INSERT_SETTINGS, **SETTINGS, "insert_deduplication_token": f"benchmark:{seq}"}
             block = encode(table)
             started = time.perf_counter()
             client.raw_insert("ticks", TICK_SCHEMA.names, insert_block=block, settings=chosen, fmt="ArrowStream")

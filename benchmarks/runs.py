@@ -29,7 +29,7 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from benchmarks import minute_like
 from benchmarks.common import free_port, percentile, resident_mb, wait_until
 from benchmarks.report import Figure
-from qmt_orchestration.services.up import PROJECT_ROOT
+from qmt_orchestration.services.dagster_processes import PROJECT_ROOT
 
 ORIGIN = JobPythonOrigin(
     "minute_job", RepositoryPythonOrigin(sys.executable, ModuleCodePointer(minute_like.__name__, "defs"))

@@ -33,7 +33,7 @@ def main(url: str, client_id: str) -> None:
             continue
         for _, bar in entries:
             if bar:  # empty: trimmed before it was acknowledged
-                print(bar["symbol"], bar["frame"], bar["close"], bar["vol"], "revision", bar["revision"], flush=True)  # noqa: T201
+                print(bar["symbol"], bar["frame"], bar["close"], bar["vol"], "revision", bar["revision"], flush=True)
         server.xack(STREAM, group, *[entry_id for entry_id, _ in entries])
         position = ">" if position == ">" else entries[-1][0]
 

@@ -11,7 +11,7 @@ from qmt_orchestration.client import Bar, BarConsumer, by_hash
 def on_bar(bar: Bar) -> None:
     """Called for each bar of this member's shards, in order per symbol; raise RetryLater while a broker is away."""
     if bar.close > bar.open * 1.01:
-        print(f"{bar.frame:%H:%M} {bar.symbol} rose more than 1 %: {bar.open} → {bar.close}", flush=True)  # noqa: T201
+        print(f"{bar.frame:%H:%M} {bar.symbol} rose more than 1 %: {bar.open} → {bar.close}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,18 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from qmt_orchestration.market import calendar
 
+_MAIN_INDICES = (
+    "000001.SH",
+    "000016.SH",
+    "000300.SH",
+    "000688.SH",
+    "000852.SH",
+    "000905.SH",
+    "399001.SZ",
+    "399006.SZ",
+    "899050.BJ",
+)
+
 
 class Settings(BaseSettings):
     """All settings. ``Settings()`` reads the environment; keyword arguments win over it (used by tests)."""
@@ -66,13 +78,26 @@ class Settings(BaseSettings):
         "xtquant" if sys.platform == "win32" else "simulator",
         description="xtquant = a running MiniQMT; simulator = the deterministic market; replay = recorded ticks",
     )
-    feed_markets: tuple[str, ...] = ("SH", "SZ", "BJ")
-    feed_sector: str = Field("沪深京A股", description="Sector whose members are the universe (edge filter)")
+    feed_sectors: tuple[str, ...] = Field(
+        ("沪深A股", "京市A股", "沪深ETF", "沪深转债"), description="Sectors of xtdata whose members are subscribed"
+    )
+    feed_symbols: tuple[str, ...] = Field(
+        _MAIN_INDICES, description="Symbols subscribed beside the sectors' members (default: the main indices)"
+    )
+    feed_sector: str = Field("", description="One sector instead of QMT_FEED_SECTORS and QMT_FEED_SYMBOLS")
     feed_gather_ms: int = Field(30, ge=1, description="Longest time ticks are gathered into one batch")
     feed_gather_rows: int = Field(5000, ge=1, description="A batch is published at the latest at this size")
     feed_queue_rows: int = Field(100_000, ge=1000, description="Bound of the queue between callback and publisher")
     feed_stats_seconds: float = 30.0
-    feed_silence_seconds: float = Field(15.0, description="No tick of the whole market in a session: re-subscribe")
+    feed_silence_seconds: float = Field(15.0, description="No news of a market or kind in a session: re-subscribe")
+    feed_ahead_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="A tick further ahead of the clock is rejected; a slow clock shows in all and is allowed for",
+    )
+    feed_confirmations: int = Field(
+        3, ge=2, le=100, description="Snapshots of a symbol that agree with each other and overrule what was known"
+    )
     feed_gap_seconds: float = Field(60.0, description="An outage longer than this makes the next snapshots baselines")
     feed_fallback_symbols: int = Field(300, ge=1, le=500, description="Per-symbol subscriptions when whole quote fails")
     book_levels: Literal[0, 1, 5] = Field(5, description="Levels of the order book that are published and stored")
@@ -109,6 +134,9 @@ class Settings(BaseSettings):
     # -- Dagster ------------------------------------------------------------------------------------------------
     first_date: str = Field("2015-01-05", description="First trading-day partition")
     dagster_port: int = 3000
+    dagster_env_file: Path | None = Field(
+        None, description="QMT_… settings that Dagster's processes have instead of their agent's: its own users"
+    )
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
     console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
@@ -122,7 +150,7 @@ class Settings(BaseSettings):
     service_stale_seconds: float = Field(5.0, gt=0, description="A heartbeat older than this: killed and started again")
     service_stop_seconds: float = Field(10.0, gt=0, description="Time to flush after a stop, before it is killed")
     service_stable_seconds: float = Field(30.0, gt=0, description="Up this long: the next restart is immediate again")
-    service_backoff_max_seconds: float = Field(30.0, gt=0, description="Longest pause before a restart")
+    service_backoff_max_seconds: float = Field(5.0, gt=0, description="Longest pause before a restart")
     service_memory_mb: int = Field(2048, ge=0, description="A service above this is restarted gracefully; 0 = no limit")
 
     # -- quality: limits of the checks (docs/quality.md); shares are of 1 -------------------------------------------
@@ -161,12 +189,16 @@ class Settings(BaseSettings):
     dagster_base_url: str = Field("", description="Base of links in alerts; empty = http://127.0.0.1:<port>")
 
     # -- the simulated market ---------------------------------------------------------------------------------------
-    sim_symbols: int = Field(5150, ge=1, le=6000)
+    sim_symbols: int = Field(5150, ge=1, le=7000, description="Instruments; of several kinds, a mix as in the market")
+    sim_kinds: tuple[str, ...] = Field(
+        ("stock",), description="Kinds that are listed: stock, fund, index, convertible, repo"
+    )
     sim_seed: int = 7
     sim_date: str = Field("2025-06-05", description="First simulated trading day")
     sim_speed: float = Field(20.0, ge=0, description="Market seconds per wall second; 0 = as fast as it goes")
     sim_start_time: str = Field("09:24:00", description="Market time at the start of the first simulated day")
     sim_anchor_ms: int = Field(0, description="Wall clock (epoch ms) of that start; set by `qmt up` for all processes")
+    sim_clock_in_redis: bool = Field(False, description="Market time is read from Redis; set by `qmt up`")
     sim_faults: tuple[str, ...] = Field((), description="Planted faults, e.g. drop-symbols=20@10:15")
     replay_files: tuple[Path, ...] = ()
     replay_speed: float = Field(0.0, ge=0)

@@ -2,7 +2,7 @@
 
 Each has settings and a data folder of its own and an agent that starts its services; each reaches the engines through
 a proxy of its own. Whoever starts agents on a real host (systemd, the Windows task) is a thread here. The engines are
-kept by `supervisor.supervised`, as `qmt up` does.
+kept by `engine_processes.supervised`, as `qmt up` does.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from redis.retry import Retry
 
 from benchmarks.chaos.proxy import Proxy
 from qmt_orchestration.local import engines
-from qmt_orchestration.local.supervisor import supervised
-from qmt_orchestration.services.up import spawn, stop_group
+from qmt_orchestration.services.engine_processes import supervised
+from qmt_orchestration.services.processes import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.warehouse.migrate import migrate
@@ -141,7 +141,7 @@ class World:
         while not self._ending.wait(0.2):
             for host in self.hosts:
                 if host not in self.agents or self.agents[host].poll() is not None:
-                    self.agents[host] = spawn(self._agent(host), self.hosts[host], "agent")
+                    self.agents[host] = spawn(self._agent(host), self.hosts[host], "agent.log")
 
     def _agent(self, host: str) -> list[str]:
         names = ",".join(service for service, where in HOST_OF.items() if where == host)
@@ -154,7 +154,7 @@ class World:
         host = WAREHOUSE + "2"
         settings = self.hosts[WAREHOUSE].model_copy(update={"data_dir": self.folder / host, "host_name": host})
         argv = [sys.executable, "-m", "qmt_orchestration.services", "run", "writer"]
-        self.extra.append(spawn(argv, settings, "writer"))
+        self.extra.append(spawn(argv, settings, "writer.log"))
         return self.extra[-1]
 
     def pid(self, name: str) -> int:

@@ -21,7 +21,7 @@ CREATE SETTINGS PROFILE IF NOT EXISTS qmt_write SETTINGS
 CREATE ROLE IF NOT EXISTS qmt_reader SETTINGS PROFILE 'qmt_read';
 GRANT SELECT ON qmt.* TO qmt_reader;
 
--- Writer and publisher: ticks in; bars, states and deduplication looked up. No schema, no deletes.
+-- Writer and publisher: ticks in; bars and deduplication looked up. No schema, no deletes.
 CREATE ROLE IF NOT EXISTS qmt_service SETTINGS PROFILE 'qmt_write';
 GRANT SELECT ON qmt.* TO qmt_service;
 GRANT INSERT ON qmt.ticks TO qmt_service;

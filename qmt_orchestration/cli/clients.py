@@ -19,8 +19,9 @@ from rich.text import Text
 from qmt_orchestration.cli.access import MISUSE, NOTHING, DataDir, Json, fail, redis_of, settings_of, warehouse_of
 from qmt_orchestration.cli.terminal import WIDE, say_json, screen, show
 from qmt_orchestration.client import registry
+from qmt_orchestration.client.errors import QueryError
+from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.market.symbols import is_symbol
 from qmt_orchestration.stream.fields import number
 
 T = TypeVar("T")
@@ -91,13 +92,13 @@ def quote(
     as_json: Json = False,
 ) -> None:
     """The live price of symbols, from ClickHouse; exit code 1 when a symbol has none."""
-    from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
+    from qmt_orchestration.client.newest import DEFAULT_SYMBOL, newest_tick
     from qmt_orchestration.warehouse.client import connect
 
-    wanted = [symbol.upper() for symbol in symbols or [DEFAULT_SYMBOL]]
-    for symbol in wanted:
-        if not is_symbol(symbol):
-            fail(f"expected a symbol like {DEFAULT_SYMBOL}, found {symbol[:40]!r}", MISUSE)
+    try:
+        wanted = normalize_all(symbols or [DEFAULT_SYMBOL])
+    except QueryError as error:
+        fail(str(error), MISUSE)
     with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as clickhouse:
         ticks = {symbol: newest_tick(clickhouse, symbol) for symbol in wanted}
     found = [_with_time(tick) for tick in ticks.values() if tick is not None]

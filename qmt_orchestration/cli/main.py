@@ -17,6 +17,7 @@ from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.doctor import doctor
+from qmt_orchestration.cli.export import export_app
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
 
@@ -49,7 +50,9 @@ def _say(text: str) -> None:
 def up(
     data_dir: DataDir = None,
     symbols: Annotated[int | None, typer.Option(min=1, max=6000, help="Symbols of the simulated market")] = None,
-    speed: Annotated[float | None, typer.Option(min=0, help="Market seconds per second")] = None,
+    speed: Annotated[
+        float | None, typer.Option(min=0, help="Market seconds per second; default: as fast as this machine holds")
+    ] = None,
     date: Annotated[str | None, typer.Option(help="Trading day to begin with; default: go on where it stopped")] = None,
     fault: Annotated[list[str] | None, typer.Option(help="Planted fault, e.g. drop-symbols=20@10:15")] = None,
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Without Dagster's webserver and the console")] = False,
@@ -57,10 +60,12 @@ def up(
     """Start everything on this machine and show what flows; Ctrl-C ends it and leaves the data."""
     from qmt_orchestration.services import up as command
 
-    settings = _settings(data_dir, sim_symbols=symbols, sim_speed=speed, sim_faults=tuple(fault) if fault else None)
+    settings = _settings(data_dir, sim_symbols=symbols, sim_faults=tuple(fault) if fault else None)
+    if speed is None and "sim_speed" in settings.model_fields_set:
+        speed = settings.sim_speed
     try:
-        code = command.up(settings, chosen_date=date, ui=not no_ui, say=_say)
-    except (command.UpError, ValueError, _engine_error()) as error:
+        code = command.up(settings, chosen_date=date, speed=speed, ui=not no_ui, say=_say)
+    except (command.UpError, ValueError, OSError, _engine_error()) as error:
         _say(f"qmt up: {error}")
         raise typer.Exit(1) from None
     raise typer.Exit(code)
@@ -130,6 +135,7 @@ app.command()(clients.top)
 app.add_typer(clients.clients_app, name="clients")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(export_app, name="export")
 
 
 def main() -> None:

@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+import redis
 import typer
+from rich import box
+from rich.table import Table
 
 from qmt_orchestration.cli.access import MISUSE, fail, redis_of, settings_of
 from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.services.dagster_processes import dagster_services
 from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
 from qmt_orchestration.services.link import CLOCKS_APART_MS
-from qmt_orchestration.services.registry import SERVICES, UnknownService, get_service
+from qmt_orchestration.services.logs import set_up_logging
+from qmt_orchestration.services.registry import DAGSTER, SERVICES, Service, UnknownService, get_service
+from qmt_orchestration.services.state import read_state
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.fields import number
+from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
 DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
-ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join(SERVICES)}")]
+ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join((*SERVICES, *DAGSTER))}")]
 Row = dict[str, str]
 
 
@@ -31,54 +44,75 @@ def agent(
 ) -> None:
     """Start the services of this host, watch them and keep them in their desired state, until Ctrl-C or SIGTERM."""
     from qmt_orchestration.services.agent import run_agent
-    from qmt_orchestration.services.logs import set_up_logging
-    from qmt_orchestration.services.registry import Service
 
     settings = settings_of(data_dir)
-    names = [name.strip() for name in services.split(",") if name.strip()]
+    names = tuple(name.strip() for name in services.split(",") if name.strip())
     try:
-        wanted = [get_service(name) for name in names]
-    except UnknownService as error:
+        wanted = services_of(settings, names)
+    except (UnknownService, ValueError, OSError) as error:
         _fail(str(error))
     if not wanted:
-        _fail(f"expected at least one of {', '.join(SERVICES)} in --services, found none")
+        _fail(f"expected at least one of {', '.join((*SERVICES, *DAGSTER))} in --services, found none")
     stop = threading.Event()
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), lambda *_: stop.set())
     # pythonw on Windows has no standard streams
     set_up_logging(settings, "agent", settings.data_dir / "logs" if sys.stderr is None else None)
-    if settings.feed == "replay":  # the subscriber of a recording has an end
-        wanted = [Service(s.name, s.module, once=True) if s.name == "subscriber" else s for s in wanted]
     raise typer.Exit(run_agent(settings, wanted, stop))
 
 
-def status(data_dir: DataDir = None) -> None:
+def services_of(settings: Settings, names: tuple[str, ...]) -> list[Service]:
+    """The services of these names, ours and Dagster's. The subscriber of a recording has an end."""
+    dagster = tuple(name for name in names if name in DAGSTER)
+    ours = [get_service(name) for name in names if name not in DAGSTER]
+    if settings.feed == "replay":
+        ours = [replace(service, once=service.name == "subscriber") for service in ours]
+    return [*ours, *(dagster_services(settings, dagster) if dagster else [])]
+
+
+def status(
+    data_dir: DataDir = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object; exit code 0 healthy, 1 degraded, 2 unreachable")
+    ] = False,
+) -> None:
     """The market's clock and every service: state (and the wanted one, where it differs), heartbeat, rate, delay, lag,
     memory, restarts."""
-    from rich import box
-    from rich.table import Table
-
-    from qmt_orchestration.stream.clock import read_clock
-    from qmt_orchestration.stream.heartbeat import read_all
-
+    if as_json:
+        code, answer = state_of(settings_of(data_dir))
+        typer.echo(json.dumps(answer, ensure_ascii=False))
+        raise typer.Exit(code)
     with _redis(data_dir) as client:
         clock, rows = read_clock(client), status_rows(read_all(client), read_desired(client), time.time() * 1000)
-    table = Table(
-        title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}" + (" (simulated)" if clock.simulated else ""),
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-    )
-    told = [name for name in rows[0] if name != "desired" and any(row[name] not in ("", "–") for row in rows)]
-    for column in told:
+    speed = f" (simulated, {clock.reason or f'{clock.speed:g} ×'})" if clock.simulated else ""
+    table = Table(title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}{speed}", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown = [name for name in rows[0] if name != "desired" and any(row[name] not in ("", "–") for row in rows)]
+    for column in shown:
         left = column in ("service", "host", "state", "note")
         table.add_column(column, justify="left" if left else "right", no_wrap=column != "note", overflow="fold")
     for row in rows:
         healthy = row["state"] == row["desired"] or row["state"] in ("standby", "finished")
         if not healthy:
             row["state"] += f" (wanted: {row['desired']})"
-        table.add_row(*(row[name] for name in told), style="" if healthy else "red")
+        table.add_row(*(row[name] for name in shown), style="" if healthy else "red")
     screen().print(table)
+
+
+def state_of(settings: Settings) -> tuple[int, dict[str, Any]]:
+    """What ``qmt status --json`` answers: exit code and object."""
+    redis_client = connect(settings, retries=0)
+    warehouse = None
+    with suppress(Exception):  # an absent ClickHouse is one of the state's reasons
+        warehouse = connect_warehouse(settings, connect_timeout=3, send_receive_timeout=5)
+    try:
+        state = read_state(redis_client, warehouse, settings)
+    except redis.RedisError as error:
+        where = settings.redis_url or f"the embedded Redis of {settings.data_dir}"
+        return 2, {"error": f"no answer from {where}: {error}"}
+    finally:
+        redis_client.close()
+    return state.exit_code, asdict(state)
 
 
 def start(service: ServiceName, data_dir: DataDir = None) -> None:

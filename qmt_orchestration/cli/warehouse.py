@@ -104,27 +104,30 @@ def _credentials(settings: Settings) -> dict[str, str]:
 
 
 def bars(
-    symbols: Annotated[list[str], typer.Argument(help="000001.SZ 600519.SH …")],
+    symbols: Annotated[list[str], typer.Argument(help="600519 000001.SZ …")],
     date: Annotated[str, typer.Option(help="Day, or first day of a range, YYYY-MM-DD")],
     to: Annotated[str | None, typer.Option(help="Last day of the range; default: the same day")] = None,
-    period: Annotated[str, typer.Option(help="1m, 5m, 30m, 1d, or another one of QMT_ROLLUP_PERIODS")] = "1m",
-    adjust: Annotated[str | None, typer.Option(help="front or back: adjusted daily bars")] = None,
+    period: Annotated[str, typer.Option(help="1m, any Nm up to 240m, 1d, 1w, 1mo")] = "1m",
+    adjust: Annotated[str | None, typer.Option(help="Adjusted prices: front, back, front_ratio or back_ratio")] = None,
     output: Annotated[Path | None, typer.Option(help="Write there instead: .csv or .parquet")] = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook. Exit code 1: there are
     none."""
-    from qmt_orchestration.warehouse import analyst
+    from qmt_orchestration.client import api
+    from qmt_orchestration.client.errors import NoDataInRange, UnknownSymbol, WarehouseAway
 
     if output is not None and output.suffix not in (".csv", ".parquet"):
         fail(f"expected an --output that ends in .csv or .parquet, found {output.name!r}", MISUSE)
-    if adjust not in (None, "front", "back"):
-        fail(f"expected --adjust front or back, found {adjust!r}", MISUSE)
     first, last = days.span(date, to or date)
     try:
         with warehouse_of(settings_of(data_dir)) as ready:
-            found = analyst.bars(ready, symbols, first, last, period, adjust)  # type: ignore[arg-type]
+            found = api.bars(symbols, first, last, period, adjust, settings=ready)
+    except (NoDataInRange, UnknownSymbol, WarehouseAway) as error:
+        if as_json and not isinstance(error, WarehouseAway):
+            say_json([])
+        fail(str(error))
     except ValueError as error:
         fail(str(error), MISUSE)
     if not len(found):

@@ -1,4 +1,7 @@
-"""What other programs import: consumers of bars and ticks, sinks, queries for analysts. Neither Dagster nor xtquant.
+"""What other programs import: queries, consumers of bars and ticks, sinks. Neither Dagster nor xtquant.
+
+    from qmt_orchestration.client import bars, snapshot
+    bars("600519", "2025-06-05", period="5m")
 
     from qmt_orchestration.client import BarConsumer
     with BarConsumer("client_mac_001") as bars:
@@ -14,6 +17,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qmt_orchestration.client.api import (
+        bars,
+        factors,
+        instruments,
+        is_trading_day,
+        members,
+        quotes,
+        snapshot,
+        ticks,
+        trading_days,
+    )
     from qmt_orchestration.client.bar import Bar, Start
     from qmt_orchestration.client.bar_consumer import BarConsumer
     from qmt_orchestration.client.consumer import ClientInUse, Evicted
@@ -21,7 +35,6 @@ if TYPE_CHECKING:
     from qmt_orchestration.client.outages import RetryLater
     from qmt_orchestration.client.rules import ShardRule, by_board, by_hash, by_list, by_market
     from qmt_orchestration.client.tick_consumer import TickBatch, TickConsumer
-    from qmt_orchestration.warehouse.analyst import bars
 
 _HOME = {
     "Bar": "client.bar",
@@ -34,11 +47,19 @@ _HOME = {
     "Start": "client.bar",
     "TickBatch": "client.tick_consumer",
     "TickConsumer": "client.tick_consumer",
-    "bars": "warehouse.analyst",
+    "bars": "client.api",
     "by_board": "client.rules",
     "by_hash": "client.rules",
     "by_list": "client.rules",
     "by_market": "client.rules",
+    "factors": "client.api",
+    "instruments": "client.api",
+    "is_trading_day": "client.api",
+    "members": "client.api",
+    "quotes": "client.api",
+    "snapshot": "client.api",
+    "ticks": "client.api",
+    "trading_days": "client.api",
 }
 __all__ = [
     "Bar",
@@ -56,6 +77,14 @@ __all__ = [
     "by_hash",
     "by_list",
     "by_market",
+    "factors",
+    "instruments",
+    "is_trading_day",
+    "members",
+    "quotes",
+    "snapshot",
+    "ticks",
+    "trading_days",
 ]
 
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from qmt_orchestration.client.bar import Bar, Origin, Start, frame_of
-from qmt_orchestration.client.quotes import load_sql
+from qmt_orchestration.client.sql import load_sql
 from qmt_orchestration.market.calendar import trading_days
 from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.stream import fields, keys

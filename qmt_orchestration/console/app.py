@@ -23,7 +23,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from qmt_orchestration.client import registry
-from qmt_orchestration.client.quotes import DEFAULT_SYMBOL
+from qmt_orchestration.client.newest import DEFAULT_SYMBOL
 from qmt_orchestration.console.guard import SameOrigin, SecurityHeaders, allowed_hosts, may_change
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.quotes import NoSuchSymbol, Quotes

@@ -7,7 +7,7 @@ import time
 from datetime import date
 from typing import Any, Final
 
-from qmt_orchestration.client.quotes import DEFAULT_SYMBOL, newest_tick
+from qmt_orchestration.client.newest import DEFAULT_SYMBOL, newest_tick
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, frame_label, from_ms
 from qmt_orchestration.market.symbols import is_symbol

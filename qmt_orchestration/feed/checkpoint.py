@@ -1,8 +1,9 @@
-"""What a subscriber leaves for its next life: the memory of the edge on disk, and the tail of the stream after it.
+"""What a subscriber finds after a restart: the memory of the edge on disk, and the tail of the stream after it.
 
 The file ``<data_dir>/feed/checkpoint.arrow`` is written every few seconds; whatever was published after it is read
 back from the streams and from the spool. So the full snapshot of a new subscription does not publish again what is
-there already, and nobody takes a restart for a gap. Recordings use none of this: each replay begins with nothing.
+there already, and no restart is taken for a gap. Ticks that are held (`feed.doubts`) are in the file too. Recordings
+use none of this: each replay begins with nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 
-from qmt_orchestration.feed.memory import Memory, State, number_day
+from qmt_orchestration.feed.doubts import Held
+from qmt_orchestration.feed.memory import COLUMNS, RECENT, Memory, Seen, State, number_day, seen_of
 from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.market import quality
+from qmt_orchestration.market.instruments import LOT_CANDIDATES
 from qmt_orchestration.market.schema import TickFlag
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.settings import Settings
@@ -30,6 +33,7 @@ from qmt_orchestration.stream.batch import PayloadError, decode
 log = logging.getLogger("feed.checkpoint")
 
 _PAGE: Final = 50
+_DEPTH: Final = 8  # accepted ticks per symbol in the file; what is older cannot be withdrawn after a restart
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Known:
     covered_ms: int = 0
     states: dict[str, State] = field(default_factory=dict)
     positions: dict[str, str] = field(default_factory=dict)
+    held: dict[str, list[Held]] = field(default_factory=dict)
 
     def apply(self, table: pa.Table) -> None:
         """Take in published ticks (TICK_SCHEMA); those of other days are passed over."""
@@ -48,18 +53,23 @@ class Known:
         if not len(rows):
             return
         self.covered_ms = max(self.covered_ms, int(times[rows].max()))
-        volume, pvolume = table.column("volume").to_numpy(), table.column("pvolume").to_numpy()
-        shares, _ = quality.shares_of(volume, pvolume)
-        amount, symbols = table.column("amount").to_numpy(), table.column("symbol").to_pylist()
-        flags = table.column("flags").to_numpy()
-        for row in rows:
-            symbol = symbols[row]
-            old = self.states.get(symbol)
+        names = ("volume", "pvolume", "amount", "total_volume", "high", "low", "lastClose", "flags")
+        columns = [table.column(name).to_numpy()[rows].tolist() for name in names]
+        symbols = table.column("symbol").to_pylist()
+        for row, time, *values, flags in zip(rows.tolist(), times[rows].tolist(), *columns, strict=True):
+            state = self.states.setdefault(symbols[row], State())
+            slack = LOT_CANDIDATES[-1] if flags & TickFlag.LOTS_GUARD else 0
+            tick = Seen._make((time, *values, slack, flags & TickFlag.BASELINE))
+            if flags & TickFlag.WITHDRAWN:
+                state.recent = [seen for seen in state.recent if seen[:4] != tick[:4]]
+                continue
+            self.held.pop(symbols[row], None)  # decided since
             # A symbol once seen after the gap needs no other baseline.
-            baseline = bool(old and old[4] and not flags[row] & TickFlag.BASELINE and old[0] >= times[row])
-            new = (int(times[row]), int(pvolume[row]), int(shares[row]), float(amount[row]), baseline)
-            if old is None or (new[0], new[2], new[3]) >= (old[0], old[2], old[3]):
-                self.states[symbol] = new
+            newer = not state.recent or time > state.recent[-1].time
+            state.baseline = state.baseline and not flags & TickFlag.BASELINE and not newer
+            state.recent = sorted(
+                [*state.recent[-_DEPTH:], tick], key=lambda seen: (seen.time, seen.total, seen.amount)
+            )
 
 
 def path_of(settings: Settings) -> Path:
@@ -72,38 +82,55 @@ def save(settings: Settings, memory: Memory, positions: dict[str, str], *, gap: 
 
     *gap*: a gap was just found and nothing after it is published yet: say only that every symbol needs a baseline.
     """
-    rows = np.arange(len(memory.time)) if gap else np.flatnonzero((memory.time != 0) | memory.baseline)
-    known = 0 if gap else 1
+    count = len(memory.kept)
+    rows = np.arange(count) if gap else np.flatnonzero((memory.kept > 0) | memory.baseline)
+    kept = np.zeros(count, np.int64) if gap else np.minimum(memory.kept, _DEPTH)
+    place = np.repeat(memory.accepted[rows] - kept[rows], kept[rows]) + _count_up(kept[rows])
+    ticks = memory.recent[np.repeat(rows, kept[rows]), place % RECENT]
     about = {"feed": settings.feed, "day": number_day(memory.day).isoformat(), "covered_ms": memory.covered_ms}
+    held = {} if gap else {symbol: [one.plain() for one in run] for symbol, run in memory.held.items()}
     table = pa.table(
         {
             "symbol": memory.universe.names.take(pa.array(rows)),
-            "time": memory.time[rows] * known,
-            "pvolume": memory.pvolume[rows] * known,
-            "shares": memory.shares[rows] * known,
-            "amount": memory.amount[rows] * known,
+            "ticks": pa.array(kept[rows]),
             "baseline": memory.baseline[rows] | gap,
+            "lot": np.where(memory.lot[rows] == memory.universe.lot[rows], 0, memory.lot[rows]),
+            "units": memory.units[rows],
         }
-    ).replace_schema_metadata({"about": json.dumps({**about, "positions": positions})})
+    ).replace_schema_metadata({"about": json.dumps({**about, "positions": positions, "held": held})})
     path = path_of(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
-    with pa.OSFile(str(new), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
+    recent = pa.table({name: ticks[:, k] for k, name in enumerate(COLUMNS)})
+    with pa.OSFile(str(new), "wb") as sink:
+        for part in (table, recent):
+            with pa.ipc.new_stream(sink, part.schema) as writer:
+                writer.write_table(part)
     new.replace(path)
+
+
+def _count_up(counts: Any) -> Any:
+    """0 … n-1 for each n of *counts*, one after the other."""
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def load(settings: Settings, today: date) -> Known:
     """What the checkpoint knows of *today*; empty when there is none, or of another day or feed."""
     known = Known(today)
     try:
-        with pa.memory_map(str(path_of(settings))) as source:
-            table = pa.ipc.open_file(source).read_all()
+        with pa.OSFile(str(path_of(settings))) as source:
+            table, recent = (pa.ipc.open_stream(source).read_all() for _ in range(2))
         about = json.loads(table.schema.metadata[b"about"])
         if about["feed"] != settings.feed or about["day"] != today.isoformat():
             return known
-        columns = [table.column(name).to_pylist() for name in ("time", "pvolume", "shares", "amount", "baseline")]
-        known.states = dict(zip(table.column("symbol").to_pylist(), zip(*columns, strict=True), strict=True))
+        ticks = [seen_of(row) for row in np.column_stack([recent.column(name).to_numpy() for name in COLUMNS])]
+        at = 0
+        for row in table.to_pylist():
+            known.states[row["symbol"]] = State(
+                ticks[at : at + row["ticks"]], row["baseline"], row["lot"], row["units"]
+            )
+            at += row["ticks"]
+        known.held = {symbol: [Held.of(one) for one in run] for symbol, run in about["held"].items()}
         known.covered_ms, known.positions = about["covered_ms"], about["positions"]
     except FileNotFoundError:
         return known

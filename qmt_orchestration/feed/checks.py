@@ -2,58 +2,88 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from qmt_orchestration.feed.memory import Memory, number_day
+from qmt_orchestration.feed.doubts import PRICE_EPS, Batch, Doubts, Released, mismatch, units_of
+from qmt_orchestration.feed.memory import COLUMNS, LAST, SETTLED, Seen, number_day
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.quality import CODE, REASONS, Reason
 from qmt_orchestration.market.schema import TickFlag
 
+#: In `Checks.reason`: neither accepted nor rejected yet, `feed.doubts` holds it.
+HELD: Final = 255
+_TIME, _TOTAL, _AMOUNT, _HIGH, _LOW, _CLOSE, _SLACK = (
+    LAST[name] for name in ("time", "total", "amount", "high", "low", "last_close", "slack")
+)
+Bools = npt.NDArray[np.bool_]
+Ids = npt.NDArray[np.int64]
+
 
 class Checks:
     """The readable ticks of one call of `feed.edge.Edge.process`, as columns.
 
-    After `run`: *reason* (code of `Reason`, 0 = accepted) and *flags* of each row, *detail* of some.
+    After `run`: *reason* (code of `Reason`, 0 = accepted, `HELD`) and *flags* of each row, *detail* of some, and
+    *released*: what became of earlier rows. *row*, *record*: a row as columns, and as a row of the rejected.
     """
 
     def __init__(
         self,
-        memory: Memory,
+        doubts: Doubts,
         values: dict[str, Any],
-        ids: npt.NDArray[np.int64],
-        source: npt.NDArray[np.int64],
+        ids: Ids,
+        source: Ids,
         *,
         now_ms: int | None,
         by_first_tick: bool,
+        ahead_ms: int,
+        row: Callable[[int], dict[str, Any]],
+        record: Callable[[int, Reason, str], dict[str, Any]],
         moment_ms: int = 0,
     ) -> None:
-        self.memory, self.values, self.ids, self.source = memory, values, ids, source
-        self.now, self.by_first_tick, self.moment_ms = now_ms, by_first_tick, moment_ms
+        self.doubts, self.memory, self.values, self.ids, self.source = doubts, doubts.memory, values, ids, source
+        self.now, self.by_first_tick, self.ahead_ms, self.moment_ms = now_ms, by_first_tick, ahead_ms, moment_ms
         self.gap = self.new_day = False
         self.reason = np.zeros(len(self.ids), np.uint8)
         self.flags = np.zeros(len(self.ids), np.uint32)
         self.detail: dict[int, str] = {}
+        self.released = Released()
+        self._batch = Batch(self._seen, self._prices, row, record, self._reject, self._hold, self._accept)
 
     def run(self) -> None:
         """Fill `reason` and `flags`, and carry the memory on."""
-        values = self.values
+        values, universe = self.values, self.memory.universe
         quality.value_reasons(values, self.reason)
-        self.shares, self.guarded = quality.shares_of(values["volume"], values["pvolume"])
+        self.priced = universe.priced[self.ids]
+        self.shares, self.guarded = quality.shares_of(values["volume"], values["pvolume"], self.memory.lot[self.ids])
+        self._mark(self.shares >= quality.MAX_VOLUME, Reason.VOLUME_TOO_LARGE)
         self.days = quality.local_day(values["time"])
-        if self.now is not None:
-            self._mark(values["time"] > self.now + quality.FUTURE_LIMIT_MS, Reason.BAD_TIME)
-            self.flags[values["time"] > self.now + quality.SKEW_TOLERANCE_MS] |= np.uint32(TickFlag.CLOCK_SKEW)
-        self._check_days()
-        mismatch = quality.unit_mismatch(values["amount"], self.shares, values["high"], values["low"], self.guarded)
-        self.flags[mismatch] |= np.uint32(TickFlag.UNIT_MISMATCH)
-        self.flags[self.guarded] |= np.uint32(TickFlag.LOTS_GUARD)
         self.flags[quality.outside_session(values["time"])] |= np.uint32(TickFlag.OUTSIDE_SESSION)
+        early = quality.minute_of_day(values["time"]) < quality.FIRST_TRADE_MINUTE
+        if early.any():
+            self._mark(early & (self.shares > 0) & self.priced, Reason.BAD_TIME)
+        if self.now is not None:
+            self._check_clock(self.now)
+        self._check_days()
+        self.flags[self.guarded & self.priced] |= np.uint32(TickFlag.LOTS_GUARD)
 
-    def _mark(self, where: npt.NDArray[np.bool_], reason: Reason) -> None:
+    def _check_clock(self, now: int) -> None:
+        """Nothing comes from the future. A clock of ours that is slow shows in most ticks and is allowed for."""
+        times = self.values["time"]
+        self.memory.leads.append(times - now)
+        newest = int(times.max())
+        if newest <= now:
+            return
+        allowed = now + self.memory.lead_ms()
+        self._mark(times > allowed + self.ahead_ms, Reason.BAD_TIME)
+        self._mark(self.days > int(quality.local_day(np.array([allowed]))[0]), Reason.BAD_TIME)
+        self.flags[times > allowed + quality.SKEW_TOLERANCE_MS] |= np.uint32(TickFlag.CLOCK_SKEW)
+
+    def _mark(self, where: Bools, reason: Reason) -> None:
         self.reason[where & (self.reason == 0)] = CODE[reason]
 
     def _check_days(self) -> None:
@@ -69,12 +99,12 @@ class Checks:
             if stop == total:
                 return
             if is_trading_day(number_day(self.days[stop])):
+                self.doubts.flush(self.released)
                 memory.begin_day(int(self.days[stop]))
                 self.new_day = True
                 start = stop
             else:
-                self.reason[stop] = CODE[Reason.BAD_TIME]
-                self.detail[stop] = f"expected a trading day, found {number_day(self.days[stop])}"
+                self._reject(stop, Reason.BAD_TIME, f"expected a trading day, found {number_day(self.days[stop])}")
                 start = stop
 
     def _check_stretch(self, start: int, stop: int) -> None:
@@ -96,85 +126,117 @@ class Checks:
             self.gap |= memory.assess_gap(moment)
         self._check_sequence(rows)
         memory.covered_ms = max(memory.covered_ms, int(times.max()))
-        memory.learn_limits(self.ids[rows], values["lastClose"][rows])
-        ids = self.ids[rows]
-        outside = quality.outside_limits(values["lastPrice"][rows], memory.up[ids], memory.down[ids])
-        self.flags[rows[outside]] |= np.uint32(TickFlag.OUTSIDE_LIMITS)
 
-    def _check_sequence(self, rows: npt.NDArray[np.int64]) -> None:
-        """Nothing may fall or repeat within a symbol's day.
+    def _check_sequence(self, rows: Ids) -> None:
+        """A symbol's ticks follow each other: nothing falls, repeats, jumps or leaves what the day allows.
 
         First as if all were good, vectorised over the rows sorted by symbol; the few symbols where that fails are
         walked through one tick at a time, so that one bad tick does not condemn those after it.
         """
-        memory, values = self.memory, self.values
+        memory = self.memory
         order = rows[np.argsort(self.ids[rows], kind="stable")]
         ids = self.ids[order]
         first = np.ones(len(ids), np.bool_)
         first[1:] = ids[1:] != ids[:-1]
-        now = {name: values[name][order] for name in ("time", "pvolume", "amount")}
-        now["shares"] = self.shares[order]
-        before = {}
-        for name, column in now.items():
-            shifted = np.empty_like(column)
-            shifted[1:] = column[:-1]
-            shifted[first] = getattr(memory, name)[ids[first]]
-            before[name] = shifted
-        slack = np.where(self.guarded[order], quality.LOTS_TOLERANCE_SHARES, 0)
-        bad = (
-            (now["time"] < before["time"])
-            | (now["shares"] < before["shares"] - slack)
-            | (now["amount"] < before["amount"] - 0.5)
-            | (
-                (now["time"] == before["time"])
-                & (now["pvolume"] == before["pvolume"])
-                & (now["amount"] == before["amount"])
-            )
-        )
+        now = self._columns(order)
+        before = np.empty_like(now)
+        before[1:] = now[:-1]
+        before[first] = memory.last[ids[first]]
+        memory.learn_limits(ids, now[:, _CLOSE])
+        bad = self._contradicts(order, ids, before, now) | memory.doubtful[ids]
         if bad.any():
             doubtful = np.isin(ids, ids[bad])
-            self._walk(order[doubtful])
-            order, ids, first = order[~doubtful], ids[~doubtful], first[~doubtful]
-            now = {name: column[~doubtful] for name, column in now.items()}
+            for row in order[doubtful].tolist():
+                i = int(self.ids[row])
+                memory.learn_limit(i, float(self.values["lastClose"][row]))
+                self.doubts.walk(i, row, self._batch, self.released)
+            order, ids, first, now = order[~doubtful], ids[~doubtful], first[~doubtful], now[~doubtful]
         if not len(order):
             return
-        last = np.ones(len(ids), np.bool_)
-        last[:-1] = first[1:]
-        for name, column in now.items():
-            getattr(memory, name)[ids[last]] = column[last]
         needs = first & memory.baseline[ids]
         if needs.any():
             self.flags[order[needs]] |= np.uint32(TickFlag.BASELINE)
+            now[needs, LAST["flags"]] = int(TickFlag.BASELINE)
             memory.baseline[ids[needs]] = False
+        memory.accept_all(ids, first, now)
+        own = ids[(now[:, _TOTAL] > 0) & ~memory.unit_open[ids]]
+        memory.units[own] = np.minimum(memory.units[own] + 1, SETTLED)
 
-    def _walk(self, rows: npt.NDArray[np.int64]) -> None:
-        """The exact rule, tick by tick, for *rows* sorted by symbol and then by arrival."""
-        memory, values = self.memory, self.values
-        for row in rows:
-            i = self.ids[row]
-            now = (int(values["time"][row]), int(values["pvolume"][row]), float(values["amount"][row]))
-            shares = int(self.shares[row])
-            before = (int(memory.time[i]), int(memory.pvolume[i]), float(memory.amount[i]))
-            slack = quality.LOTS_TOLERANCE_SHARES if self.guarded[row] else 0
-            if now == before:
-                self._set_aside(row, Reason.DUPLICATE, "the same time, shares and amount came before")
-                memory.baseline[i] = False
-            elif now[0] < before[0]:
-                self._set_aside(row, Reason.BACKWARD_TIME, f"expected at least {before[0]} ms, found {now[0]}")
-            elif shares < memory.shares[i] - slack:
-                self._set_aside(row, Reason.BACKWARD_VOLUME, f"expected {memory.shares[i]} shares, found {shares}")
-            elif now[2] < before[2] - 0.5:
-                self._set_aside(row, Reason.BACKWARD_AMOUNT, f"expected at least {before[2]} yuan, found {now[2]}")
-            else:
-                memory.time[i], memory.pvolume[i], memory.amount[i] = now
-                memory.shares[i] = shares
-                if memory.baseline[i]:
-                    self.flags[row] |= np.uint32(TickFlag.BASELINE)
-                    memory.baseline[i] = False
+    def _columns(self, order: Ids) -> npt.NDArray[np.float64]:
+        """The rows as `Memory.last` keeps them."""
+        values = self.values
+        lots = self.guarded[order] * self.memory.lot[self.ids[order]]
+        mine = {"total": self.shares[order], "last_close": values["lastClose"][order], "slack": lots, "flags": 0}
+        out = np.empty((len(order), len(COLUMNS)))
+        for k, name in enumerate(COLUMNS):
+            out[:, k] = mine[name] if name in mine else values[name][order]
+        return out
 
-    def _set_aside(self, row: int, reason: Reason, detail: str) -> None:
+    def _contradicts(self, order: Ids, ids: Ids, before: Any, now: Any) -> Bools:
+        """Where a tick needs the walk; the same conditions as in `feed.doubts`, one array operation each."""
+        memory, universe = self.memory, self.memory.universe
+        price, opened = self.values["lastPrice"][order], self.values["open"][order]
+        time, total, amount, high, low = (now[:, k] for k in (_TIME, _TOTAL, _AMOUNT, _HIGH, _LOW))
+        low_before, traded = before[:, _LOW], before[:, _TOTAL] > 0
+        bad = time < before[:, _TIME]
+        bad |= total < before[:, _TOTAL] - np.maximum(now[:, _SLACK], before[:, _SLACK])
+        bad |= amount < before[:, _AMOUNT] - 0.5
+        bad |= (now[:, :4] == before[:, :4]).all(axis=1)  # a duplicate
+        bad |= high < before[:, _HIGH] - PRICE_EPS
+        bad |= (low_before > 0) & ((low > low_before + PRICE_EPS) | (low == 0))
+        close, close_before = now[:, _CLOSE], before[:, _CLOSE]
+        bad |= traded & (np.abs(close - close_before) > PRICE_EPS) & (np.minimum(close, close_before) > 0)
+        smallest = np.minimum(price, np.where(opened > 0, opened, price))
+        largest = np.maximum(price, opened)
+        bad |= (high > 0) & (total > 0) & ((largest > high + PRICE_EPS) | (smallest < low - PRICE_EPS) | (low == 0))
+        up, down = memory.up[ids], memory.down[ids]
+        bottom = np.where(low > 0, low, np.where(price > 0, price, down))
+        bottom = np.minimum(bottom, np.where(price > 0, price, bottom))
+        excluded = (np.maximum(price, high) > up + PRICE_EPS) | (bottom < down - PRICE_EPS)
+        bad |= excluded
+        if universe.has_par:
+            par = universe.par[ids]
+            low, high = np.where(par > 0, par, low), np.where(par > 0, par, high)
+        unit = quality.unit_mismatch(amount, total, high, low, now[:, _SLACK])
+        if unit.any():
+            self.flags[order[unit & universe.priced[ids]]] |= np.uint32(TickFlag.UNIT_MISMATCH)
+            unit &= quality.unit_mismatch(amount, total, high, low, now[:, _SLACK], share=quality.UNIT_SHARE)
+        units, paid = total - before[:, _TOTAL], amount - before[:, _AMOUNT]
+        slack = (
+            quality.AMOUNT_SLACK_YUAN + (before[:, _SLACK] + now[:, _SLACK] + 1) * high + quality.JUMP_SHARE * amount
+        )
+        jump = traded & (high > 0) & ((paid < low * units - slack) | (paid > high * units + slack))
+        contradicts = unit | jump
+        if memory.unit_open.any():
+            contradicts = np.where(memory.unit_open[ids], ~unit & (total > 0), contradicts)
+        bad |= contradicts & universe.priced[ids]
+        return np.asarray(bad, np.bool_)
+
+    # -- what the walk asks and decides ----------------------------------------------------------------------
+
+    def _seen(self, row: int, lot: int) -> Seen:
+        names = ("time", "volume", "pvolume", "amount", "high", "low", "lastClose")
+        time, volume, pvolume, amount, high, low, close = (self.values[name][row].item() for name in names)
+        total, guarded = units_of(volume, pvolume, lot)
+        return Seen(time, volume, pvolume, amount, total, high, low, close, lot if guarded else 0, 0)
+
+    def _prices(self, row: int) -> tuple[float, float]:
+        return float(self.values["lastPrice"][row]), float(self.values["open"][row])
+
+    def _reject(self, row: int, reason: Reason, detail: str) -> None:
         self.reason[row] = CODE[reason]
-        self.detail[int(row)] = detail
+        self.detail[row] = detail
+
+    def _hold(self, row: int) -> None:
+        self.reason[row] = HELD
+
+    def _accept(self, row: int, seen: Seen, flags: TickFlag) -> None:
+        self.flags[row] |= np.uint32(flags)
+        self.shares[row], self.guarded[row] = seen.total, seen.slack > 0
+        if not self.memory.unit_open[self.ids[row]]:
+            return
+        if mismatch(seen, float(self.memory.universe.par[self.ids[row]]), 0.0):
+            self.flags[row] |= np.uint32(TickFlag.UNIT_MISMATCH)
 
     def why(self, row: int) -> str:
         """What was expected and found of the rejected row *row*."""
@@ -188,6 +250,8 @@ class Checks:
             Reason.NOT_FINITE: "expected finite numbers",
             Reason.NEGATIVE: "expected nothing below 0",
             Reason.ZERO_PRICE: "expected a last price above 0 with volume traded",
-            Reason.BAD_TIME: "expected a time of today, not ahead of the market's clock",
+            Reason.VOLUME_TOO_LARGE: f"expected fewer than {quality.MAX_VOLUME} units",
+            Reason.BAD_TIME: "expected a time of today, not ahead of the market's clock (QMT_FEED_AHEAD_SECONDS), and "
+            "no volume before 09:25",
         }
         return f"{wanted.get(reason, reason.value)}, found {found}"

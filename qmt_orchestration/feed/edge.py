@@ -1,12 +1,17 @@
 """The edge: from callbacks to checked ticks.
 
-Every tick that comes in is in exactly one of three places when it leaves: in the accepted table, among the rejected
-with a reason, or counted as outside the universe.
+Every tick that comes in ends in exactly one of three places: among the accepted, among the rejected with a reason, or
+counted as outside the universe. A tick that contradicts what is known is held until later ones of its symbol decide
+(`feed.doubts`); `Edge.flush` decides without them. An accepted tick that proves wrong is **withdrawn**: published again
+with `TickFlag.WITHDRAWN`, and among the rejected from then on. So at the end
+
+    received = accepted - withdrawn + rejected (withdrawn among them) + filtered
 """
 
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,15 +21,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from qmt_orchestration.feed.checks import Checks
+from qmt_orchestration.feed.checks import HELD, Checks
+from qmt_orchestration.feed.doubts import Doubts, Released
 from qmt_orchestration.feed.memory import Memory
 from qmt_orchestration.feed.payload import BOOKS, FIELDS, rows_of, to_columns
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.quality import REASONS, Reason
-from qmt_orchestration.market.schema import REJECTED_SCHEMA, TICK_SCHEMA, TZ, TickFlag
+from qmt_orchestration.market.schema import BOOK_LEVELS, REJECTED_SCHEMA, TICK_SCHEMA, TZ, TickFlag
 
 PAYLOAD_BYTES: Final = 4096  # of a rejected tick's JSON
 _STAMP: Final = pa.timestamp("ms", TZ)
+#: A withdrawn tick keeps its key; nothing reads the rest.
+_NOTHING: Final[dict[str, Any]] = {
+    **dict.fromkeys(("lastPrice", "open", "high", "low", "lastClose"), 0.0),
+    **dict.fromkeys(("stockStatus", "openInt", "transactionNum"), 0),
+    **{name: [0] * BOOK_LEVELS for name in BOOKS},
+}
 #: TICK_SCHEMA without what only publishing can fill.
 EDGE_SCHEMA: Final = pa.schema([field for field in TICK_SCHEMA if field.name not in ("session", "seq")])
 
@@ -44,25 +56,36 @@ class Received:
 
 @dataclass
 class Outcome:
-    """What became of some callbacks. *table*: EDGE_SCHEMA; *ids*: symbol id of each row."""
+    """What became of some callbacks. *table*: EDGE_SCHEMA; *ids*: symbol id of each row.
+
+    *withdrawn*: rows at the end of the table that withdraw a tick published before. *settled*: something held was
+    decided, or something new is held.
+    """
 
     table: pa.Table | None = None
     ids: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    withdrawn: int = 0
     rejected: list[dict[str, Any]] = field(default_factory=list)
     received: int = 0
     filtered: Counter[str] = field(default_factory=Counter)  # by first three digits and market
     gap: bool = False  # a coverage gap was found: baselines begin with this outcome
     new_day: bool = False  # a new trading day began within
+    settled: bool = False
 
 
 class Edge:
     """Checks ticks against *memory* and its universe.
 
     *by_first_tick*: a recording: there is no clock, and each day's first tick decides whether it began in time.
+    *confirmations*: snapshots in a row that prove the memory wrong. *ahead_ms*: how far a tick's time may lie ahead of
+    the market's clock.
     """
 
-    def __init__(self, memory: Memory, *, by_first_tick: bool = False) -> None:
-        self.memory, self.by_first_tick = memory, by_first_tick
+    def __init__(
+        self, memory: Memory, *, by_first_tick: bool = False, confirmations: int = 3, ahead_ms: int = 5000
+    ) -> None:
+        self.memory, self.by_first_tick, self.ahead_ms = memory, by_first_tick, ahead_ms
+        self.doubts = Doubts(memory, confirmations)
 
     def process(self, items: Sequence[Received], market_now_ms: int | None) -> Outcome:
         """Check everything in *items*, in order. *market_now_ms* None = no clock (a recording).
@@ -80,26 +103,48 @@ class Edge:
         symbols = self.memory.universe.symbols
         for position, error in failed:
             item = items[source[position]]
-            self._reject(outcome, symbols[ids[position]], ticks[position], item, error.reason, error.detail)
+            outcome.rejected.append(_record(symbols[ids[position]], ticks[position], item, error.reason, error.detail))
         if not kept:
             return outcome
         whole = len(kept) == len(ids)
+
+        def record(row: int, reason: Reason, detail: str) -> dict[str, Any]:
+            time_ms = int(checks.values["time"][row])
+            item = items[checks.source[row]]
+            return _record(symbols[checks.ids[row]], ticks[kept[row]], item, reason, detail, time_ms)
+
+        def plain(row: int) -> dict[str, Any]:
+            item = items[checks.source[row]]
+            out = {name: array[row].as_py() for name, array in columns.items()}
+            flags = int(checks.flags[row]) | (TickFlag.SNAPSHOT if item.moment_ms else 0)
+            return {**out, "symbol": symbols[checks.ids[row]], "received_at": item.received_ms, "flags": flags}
+
         checks = Checks(
-            self.memory,
+            self.doubts,
             {name: columns[name].to_numpy() for name in FIELDS if name not in BOOKS},
             np.array(ids if whole else [ids[k] for k in kept], np.int64),
             np.array(source if whole else [source[k] for k in kept], np.int64),
             now_ms=market_now_ms,
             by_first_tick=self.by_first_tick,
+            ahead_ms=self.ahead_ms,
             moment_ms=items[0].moment_ms,
+            row=plain,
+            record=record,
         )
         checks.run()
         outcome.gap, outcome.new_day = checks.gap, checks.new_day
-        for row in np.flatnonzero(checks.reason):
-            item, reason = items[checks.source[row]], REASONS[checks.reason[row] - 1]
-            symbol, time_ms = symbols[checks.ids[row]], int(checks.values["time"][row])
-            self._reject(outcome, symbol, ticks[kept[row]], item, reason, checks.why(int(row)), time_ms)
+        for row in np.flatnonzero((checks.reason > 0) & (checks.reason != HELD)).tolist():
+            outcome.rejected.append(record(row, REASONS[checks.reason[row] - 1], checks.why(row)))
+        outcome.settled = bool((checks.reason == HELD).any())
         self._accept(outcome, items, columns, checks)
+        self._release(outcome, checks.released)
+        return outcome
+
+    def flush(self) -> Outcome:
+        """Decide about everything that is held: at the end of a recording or a day, and when the feed stops."""
+        outcome, released = Outcome(), Released()
+        self.doubts.flush(released)
+        self._release(outcome, released)
         return outcome
 
     def _accept(
@@ -125,6 +170,40 @@ class Edge:
         outcome.table = table if whole else table.filter(pa.array(ok))
         outcome.ids = checks.ids if whole else checks.ids[ok]
 
+    def _release(self, outcome: Outcome, released: Released) -> None:
+        """Add what was decided about earlier ticks."""
+        outcome.rejected += released.records
+        outcome.settled |= bool(released.records or released.rows or released.withdrawn)
+        if not released.rows and not released.withdrawn:
+            return
+        universe, now = self.memory.universe, int(time.time() * 1000)
+        rows = list(released.rows)
+        for i, seen in released.withdrawn:
+            key = {name: getattr(seen, name) for name in ("time", "volume", "pvolume", "amount")}
+            shown = {"high": seen.high, "low": seen.low, "lastClose": seen.last_close, "total_volume": seen.total}
+            ours = {"symbol": universe.symbols[i], "received_at": now, "flags": int(TickFlag.WITHDRAWN)}
+            rows.append({**_NOTHING, **key, **shown, **ours})
+            again = Received(now, None)
+            detail = "accepted, then contradicted by later snapshots that agree with each other"
+            what = (universe.symbols[i], {**key, **shown}, again)
+            outcome.rejected.append(_record(*what, Reason.WITHDRAWN, detail, seen.time))
+        outcome.withdrawn = len(released.withdrawn)
+        flags = np.array([row["flags"] for row in rows], np.uint32)
+        columns = {name: [row[name] for row in rows] for name in EDGE_SCHEMA.names if name != "quality_score"}
+        arrays = {
+            f.name: pa.array(columns[f.name], pa.int64()).cast(_STAMP)
+            if f.type == _STAMP
+            else pa.array(columns[f.name], f.type)
+            for f in EDGE_SCHEMA
+            if f.name != "quality_score"
+        }
+        score = np.where(flags & TickFlag.WITHDRAWN, np.float32(0), quality.quality_score(flags))
+        arrays["quality_score"] = pa.array(score, pa.float32())
+        table = pa.table([arrays[name] for name in EDGE_SCHEMA.names], schema=EDGE_SCHEMA)
+        outcome.table = table if outcome.table is None else pa.concat_tables([outcome.table, table])
+        ids = np.array([universe.ids[row["symbol"]] for row in rows], np.int64)
+        outcome.ids = np.concatenate([outcome.ids, ids])
+
     def _collect(self, items: Sequence[Received], outcome: Outcome) -> tuple[list[int], list[Any], list[int]]:
         """Ids, ticks and item numbers of the universe's ticks; everything else is counted or rejected."""
         known = self.memory.universe.ids
@@ -135,7 +214,8 @@ class Edge:
             if not isinstance(item.payload, Mapping):
                 outcome.received += 1
                 found = type(item.payload).__name__
-                self._reject(outcome, "", item.payload, item, Reason.BAD_PAYLOAD, f"expected a mapping, found {found}")
+                detail = f"expected a mapping, found {found}"
+                outcome.rejected.append(_record("", item.payload, item, Reason.BAD_PAYLOAD, detail))
                 continue
             before = len(ids)
             members: list[Any] = list(map(known.get, item.payload))
@@ -153,7 +233,7 @@ class Edge:
                     count = sum(1 for _ in rows_of(value))
                     outcome.received += count
                     code, _, market = str(symbol).partition(".")
-                    outcome.filtered[f"{code[:3]}.{market}"] += count
+                    outcome.filtered[f"{code[:3]}.{market[:8]}"] += count
                 else:
                     rows = list(rows_of(value))
                     ids.extend([i] * len(rows))
@@ -162,21 +242,31 @@ class Edge:
         outcome.received += len(ids)
         return ids, ticks, source
 
-    def _reject(
-        self, outcome: Outcome, symbol: str, tick: Any, item: Received, reason: Reason, detail: str, time_ms: int = 0
-    ) -> None:
-        sane = quality.EARLIEST_MS <= time_ms < quality.LATEST_MS
-        payload = json.dumps(tick, ensure_ascii=False, default=str)
-        outcome.rejected.append(
-            {
-                "symbol": symbol,
-                "time": time_ms if sane else item.received_ms,
-                "received_at": item.received_ms,
-                "reason": reason.value,
-                "detail": detail,
-                "payload": payload.encode()[:PAYLOAD_BYTES].decode(errors="ignore"),
-            }
-        )
+
+def _record(symbol: str, tick: Any, item: Received, reason: Reason, detail: str, time_ms: int = 0) -> dict[str, Any]:
+    """A row of the rejected."""
+    sane = quality.EARLIEST_MS <= time_ms < quality.LATEST_MS
+    return {
+        "symbol": symbol,
+        "time": time_ms if sane else item.received_ms,
+        "received_at": item.received_ms,
+        "reason": reason.value,
+        "detail": _clean(detail),
+        "payload": _clean(_json(tick))[:PAYLOAD_BYTES],
+    }
+
+
+def _json(tick: Any) -> str:
+    """A payload as text, whatever it holds."""
+    try:
+        return json.dumps(tick, ensure_ascii=False, default=repr, skipkeys=True)
+    except (ValueError, TypeError, RecursionError) as error:  # circular, or an integer of thousands of digits
+        return f"{type(tick).__name__} that cannot be written as JSON: {error}"
+
+
+def _clean(text: str) -> str:
+    """*text* in at most PAYLOAD_BYTES of UTF-8, without lone surrogates."""
+    return text.encode(errors="replace")[:PAYLOAD_BYTES].decode(errors="ignore")
 
 
 def rejected_table(rejected: Sequence[Mapping[str, Any]], session: str) -> pa.Table:

@@ -5,8 +5,8 @@ under way when the gateway died is served again from its start.
 
 | method | params | columns |
 | --- | --- | --- |
-| history | symbols, period, start, end (YYYYMMDD) | `history.BAR_SCHEMA`; padding rows left out and counted |
-| instruments | day (optional) | day, symbol, name, board, pre_close, up_stop, down_stop, suspended, listed |
+| history | symbols, period, start, end (YYYYMMDD) | `history.BAR_SCHEMA`; rows that are no bars left out and counted |
+| instruments | day (optional) | `INSTRUMENT_SCHEMA`, the symbols of the feed |
 | calendar | start, end | day |
 | full_tick | symbols | symbol and xtdata's tick fields, time as timestamp(ms) |
 | adjust_factors | symbols, start, end (optional) | symbol, ex_date, interest, stock_bonus, … allot_price, dr |
@@ -17,9 +17,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import date
+from decimal import Decimal
 from typing import Any, Final
 
 import pyarrow as pa
@@ -28,9 +30,9 @@ import redis
 from qmt_orchestration.feed import universe, xt
 from qmt_orchestration.feed.history import BAR_SCHEMA, History, Progress
 from qmt_orchestration.feed.payload import to_columns
+from qmt_orchestration.market.instruments import instrument_of
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.market.symbols import board_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import threads
 from qmt_orchestration.stream.connection import connect
@@ -40,6 +42,17 @@ from qmt_orchestration.stream.rpc_server import Server
 
 log = logging.getLogger("feed.gateway")
 
+_NUMBERS: Final = (
+    "PriceTick",
+    "InstrumentStatus",
+    "PreClose",
+    "UpStopPrice",
+    "DownStopPrice",
+    "FloatVolume",
+    "FloatVolumn",
+    "TotalVolume",
+    "TotalVolumn",
+)
 _FACTORS: Final = {
     "interest": "interest",
     "stockBonus": "stock_bonus",
@@ -52,13 +65,24 @@ INSTRUMENT_SCHEMA: Final = pa.schema(
     [
         ("day", pa.date32()),
         ("symbol", pa.string()),
+        ("kind", pa.string()),  # `market.instruments.Kind`
+        ("exchange", pa.string()),
+        ("board", pa.string()),
         ("name", pa.string()),
-        ("board", pa.string()),  # `market.symbols.Board`, "" for anything but A-shares
-        ("pre_close", pa.float64()),
-        ("up_stop", pa.float64()),  # yuan, 0 = unknown
-        ("down_stop", pa.float64()),
-        ("suspended", pa.uint8()),
+        ("lot_size", pa.uint32()),  # units per 手
+        ("price_tick", pa.float64()),
+        ("decimals", pa.uint8()),
         ("listed", pa.uint8()),
+        ("open_date", pa.date32()),  # null = unknown
+        ("expire_date", pa.date32()),  # null = none, or unknown
+        ("pre_close", pa.float64()),
+        ("up_stop", pa.float64()),  # 0 = unknown, or no limit
+        ("down_stop", pa.float64()),
+        ("float_volume", pa.float64()),  # units; null = unknown
+        ("issued_volume", pa.float64()),
+        ("suspended", pa.uint8()),
+        ("suspended_days", pa.uint32()),  # null = unknown
+        ("source", pa.string()),  # QMT_FEED
     ]
 )
 FACTOR_SCHEMA: Final = pa.schema(
@@ -96,6 +120,8 @@ def _beat(settings: Settings, server: Server, gateway: Gateway, stop: threading.
                     "busy": server.busy,
                     "given_up": gateway.history.given_up,
                     "padding": gateway.padding,
+                    "rejected": sum(gateway.rejected.values()),
+                    **{f"rejected_{reason}": count for reason, count in gateway.rejected.items()},
                 }
             )
         except redis.RedisError as error:
@@ -112,6 +138,7 @@ class Gateway:
         self.settings, self.terminal, self.xtdata = settings, terminal, terminal.xtdata
         self.history = History(terminal.xtdata)
         self.padding = 0  #: padding rows left out so far
+        self.rejected: Counter[str] = Counter()  #: rows of history that are no bars, by reason
 
     def handlers(self) -> dict[str, Any]:
         """Method name → handler."""
@@ -124,17 +151,18 @@ class Gateway:
         }
 
     def get_history(self, call: Call) -> Iterable[pa.Table]:
-        """QMT's own bars; progress ``{symbols, total, rows, padding}`` after each chunk of symbols."""
+        """QMT's own bars; progress ``{symbols, total, rows, padding, rejected}`` after each chunk of symbols."""
         symbols, period = _symbols(call), _text(call, "period")
         if not symbols:
             yield BAR_SCHEMA.empty_table()
             return
-        padded = 0
+        padded, before = 0, Counter[str]()
 
         def report(progress: Progress) -> None:
-            nonlocal padded
+            nonlocal padded, before
             self.padding += progress.padding - padded
-            padded = progress.padding
+            self.rejected.update(Counter(progress.rejected) - before)
+            padded, before = progress.padding, Counter(progress.rejected)
             call.progress(**asdict(progress))
 
         yield from self.history.fetch(
@@ -156,7 +184,7 @@ class Gateway:
             from qmt_orchestration.simulator.reference import instrument
 
             details = {symbol: instrument(self.settings.sim_seed, day, symbol, None) for symbol in details}
-        rows = [_instrument(day, symbol, detail) for symbol, detail in details.items()]
+        rows = [_instrument(day, symbol, detail, self.settings.feed) for symbol, detail in details.items()]
         return pa.Table.from_pylist(rows, schema=INSTRUMENT_SCHEMA)
 
     def get_calendar(self, call: Call) -> pa.Table:
@@ -183,7 +211,7 @@ class Gateway:
             rows = []
             for symbol in symbols[at : at + 500]:
                 frame = self.xtdata.get_divid_factors(symbol, start, end)
-                for label, values in frame.iterrows():
+                for label, values in frame.to_dict("index").items():
                     ex_date = date(int(label[:4]), int(label[4:6]), int(label[6:8]))
                     factors = {ours: float(values.get(theirs) or 0.0) for theirs, ours in _FACTORS.items()}
                     rows.append({"symbol": symbol, "ex_date": ex_date, **factors})
@@ -194,21 +222,36 @@ class Gateway:
         return self.terminal.now_ms() if self.terminal.now_ms else int(time.time() * 1000)
 
 
-def _instrument(day: date, symbol: str, detail: dict[str, Any]) -> dict[str, Any]:
-    board = board_of(symbol)
-    today = f"{day:%Y%m%d}"
-    opened, expires = str(detail.get("OpenDate") or ""), str(detail.get("ExpireDate") or "")
+def _instrument(day: date, symbol: str, detail: dict[str, Any], source: str) -> dict[str, Any]:
+    """A row of INSTRUMENT_SCHEMA. ``IsTrading`` is not read: it is False for symbols that trade."""
+    about, known = instrument_of(symbol), {name: universe.number(detail.get(name)) for name in _NUMBERS}
+    opened, expires = universe.date_of(detail.get("OpenDate")), universe.date_of(detail.get("ExpireDate"))
+    tick = known["PriceTick"] or 0.0
+    given = 0 < tick < 10
+    # xtdata.md: InstrumentStatus <= 0 trades, 1 and above is the number of days suspended
+    days = known["InstrumentStatus"]
     return {
         "day": day,
         "symbol": symbol,
+        "kind": about.kind.value,
+        "exchange": about.exchange,
+        "board": about.board,
         "name": str(detail.get("InstrumentName") or ""),
-        "board": board.value if board else "",
-        "pre_close": float(detail.get("PreClose") or 0.0),
-        "up_stop": float(detail.get("UpStopPrice") or 0.0),
-        "down_stop": float(detail.get("DownStopPrice") or 0.0),
-        # xtdata.md: InstrumentStatus <= 0 trades, 1 and above is the number of days suspended
-        "suspended": int(int(detail.get("InstrumentStatus") or 0) > 0),
-        "listed": int(not (len(opened) == 8 and opened > today) and not (len(expires) == 8 and "0" < expires < today)),
+        "lot_size": about.lot_size,
+        "price_tick": tick if given else about.price_tick,
+        "decimals": -int(Decimal(str(tick)).normalize().as_tuple().exponent) if given and tick < 1 else about.decimals,
+        "listed": int((opened is None or opened <= day) and (expires is None or expires >= day)),
+        "open_date": opened,
+        "expire_date": expires,
+        "pre_close": known["PreClose"] or 0.0,
+        "up_stop": known["UpStopPrice"] or 0.0,
+        "down_stop": known["DownStopPrice"] or 0.0,
+        # old builds spell the names without their last letter
+        "float_volume": known["FloatVolume"] if known["FloatVolume"] is not None else known["FloatVolumn"],
+        "issued_volume": known["TotalVolume"] if known["TotalVolume"] is not None else known["TotalVolumn"],
+        "suspended": int((days or 0) > 0),
+        "suspended_days": None if days is None else max(int(days), 0),
+        "source": source,
     }
 
 

@@ -1,23 +1,31 @@
-"""QMT's history over xtdata, made safe: with a deadline, without padding rows, in shares.
+"""QMT's history over xtdata, made safe: with a deadline, checked row by row, in the instrument's own unit.
 
 ``download_history_data2`` waits without limit, so it runs in a thread of its own that can be given up. Ranges that were
 not downloaded come back as padding rows (volume 0 with suspendFlag 1, price 0 or the previous close): they are left out
-and counted. Volume comes in lots and leaves in shares. Prices are never adjusted (``dividend_type="none"``).
+and counted; so are rows that are no bars (`LEFT_OUT`). Volume comes in lots and leaves in shares, fund units or bonds.
+Prices are never adjusted (``dividend_type="none"``).
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from qmt_orchestration.market.quality import SHARES_PER_LOT
+from qmt_orchestration.feed.doubts import PRICE_EPS
+from qmt_orchestration.market.calendar import is_trading_day
+from qmt_orchestration.market.instruments import LOT_CANDIDATES, instrument_of
+from qmt_orchestration.market.quality import DAY_MS, LATEST_MS, MAX_VOLUME, SHANGHAI_OFFSET_MS, local_day
 from qmt_orchestration.market.schema import TZ
+from qmt_orchestration.market.sessions import MINUTE_LABELS
 
 log = logging.getLogger("feed.history")
 
@@ -29,12 +37,26 @@ BAR_SCHEMA: Final = pa.schema(
         pa.field("high", pa.float64(), nullable=False),
         pa.field("low", pa.float64(), nullable=False),
         pa.field("close", pa.float64(), nullable=False),
-        pa.field("vol", pa.int64(), nullable=False),  # shares
+        pa.field("vol", pa.int64(), nullable=False),  # the instrument's own unit
         pa.field("amount", pa.float64(), nullable=False),  # yuan
     ]
 )
 CHUNK_SYMBOLS: Final = 200
 _CLOSE_MS: Final = 15 * 3_600_000
+_VALUES: Final = ("open", "high", "low", "close", "volume", "amount")
+PADDING: Final = "padding"
+#: Why a row of QMT's history is left out; "bad_time" = outside the session table, or no midnight of a trading day.
+LEFT_OUT: Final = (
+    "",
+    "not_finite",
+    PADDING,
+    "negative",
+    "volume_too_large",
+    "zero_price",
+    "price_outside_range",
+    "bad_time",
+    "duplicate",
+)
 
 
 class HistoryError(RuntimeError):
@@ -43,12 +65,13 @@ class HistoryError(RuntimeError):
 
 @dataclass
 class Progress:
-    """How far a request is: symbols done of all, rows given, padding rows left out."""
+    """How far a request is: symbols done of all, rows given, padding rows left out, rows rejected by reason."""
 
     symbols: int = 0
     total: int = 0
     rows: int = 0
     padding: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
 
 
 class History:
@@ -84,14 +107,18 @@ class History:
                 frames = self.xtdata.get_market_data_ex(
                     [], chunk, period, start, end, dividend_type="none", fill_data=False
                 )
-            table, padding = to_bars(frames, period)
+            table, left_out = to_bars(frames, period)
             progress.symbols += len(chunk)
             progress.rows += table.num_rows
-            progress.padding += padding
+            progress.padding += left_out.pop(PADDING, 0)
+            progress.rejected = dict(Counter(progress.rejected) + left_out)
             report(progress)
             yield table
         if progress.padding:
             log.info("%s %s…%s: %d padding rows left out", period, start, end, progress.padding)
+        if progress.rejected:
+            found = ", ".join(f"{count} {reason}" for reason, count in sorted(progress.rejected.items()))
+            log.warning("%s %s…%s: rows of QMT's history that are no bars: %s", period, start, end, found)
 
     def _download(self, symbols: list[str], period: str, start: str, end: str, remaining: Callable[[], float]) -> None:
         """Let QMT fetch what it does not have, for as long as the request may take."""
@@ -124,7 +151,7 @@ class History:
     def _end_former(self) -> None:
         """A download that was given up still waits inside xtdata, until its connection ends."""
         if self._running is not None and self._running.is_alive():
-            log.warning("an earlier download still waits: connecting to QMT anew to end it")
+            log.warning("an earlier download still waits: connecting to QMT again to end it")
             self.xtdata.reconnect()
             self._running.join(10)
         self._running = None
@@ -134,27 +161,95 @@ def _with_time(text: str, time: str) -> str:
     return text + time if len(text) == 8 else text
 
 
-def to_bars(frames: dict[str, Any], period: str) -> tuple[pa.Table, int]:
-    """BAR_SCHEMA of what ``get_market_data_ex`` gave ({symbol: DataFrame}), and the number of padding rows left out."""
-    tables, padding = [], 0
+def to_bars(frames: dict[str, Any], period: str) -> tuple[pa.Table, Counter[str]]:
+    """BAR_SCHEMA of what ``get_market_data_ex`` gave ({symbol: DataFrame}), and the rows left out by `LEFT_OUT`."""
+    tables, left_out = [], Counter[str]()
     for symbol, frame in frames.items():
         if len(frame) == 0:
             continue
-        volume = frame["volume"].to_numpy(np.int64)
-        suspended = frame["suspendFlag"].to_numpy(np.int64) == 1 if "suspendFlag" in frame else volume < 0
-        prices = {name: frame[name].to_numpy(np.float64) for name in ("open", "high", "low", "close")}
-        keep = ~((volume == 0) & (suspended | (prices["close"] <= 0)))
-        padding += int((~keep).sum())
+        missing = [name for name in ("time", *_VALUES) if name not in frame]
+        if missing:
+            raise HistoryError(f"{symbol}: expected columns {', '.join(missing)}; found {', '.join(map(str, frame))}")
+        values = {name: _numbers(frame[name]) for name in ("time", *_VALUES)}
+        flags = _numbers(frame["suspendFlag"]) if "suspendFlag" in frame else np.zeros(len(frame))
+        reason = _reasons(values, flags, period)
+        left_out.update(LEFT_OUT[code] for code in reason[reason > 0].tolist())
+        keep = reason == 0
         if not keep.any():
             continue
-        time_ms = frame["time"].to_numpy(np.int64)[keep]
-        seconds = (time_ms + (_CLOSE_MS if period == "1d" else 0)) // 1000
+        kept = {name: array[keep] for name, array in values.items()}
+        seconds = (kept["time"].astype(np.int64) + (_CLOSE_MS if period == "1d" else 0)) // 1000
         columns = {
             "symbol": pa.repeat(symbol, len(seconds)),
             "frame": pa.array(seconds).cast(BAR_SCHEMA.field("frame").type),
-            **{name: pa.array(values[keep]) for name, values in prices.items()},
-            "vol": pa.array(volume[keep] * SHARES_PER_LOT),
-            "amount": pa.array(frame["amount"].to_numpy(np.float64)[keep]),
+            **{name: pa.array(kept[name]) for name in ("open", "high", "low", "close", "amount")},
+            "vol": pa.array(kept["volume"].astype(np.int64) * _lot(symbol, kept)),
         }
         tables.append(pa.table([columns[name] for name in BAR_SCHEMA.names], schema=BAR_SCHEMA))
-    return (pa.concat_tables(tables) if tables else BAR_SCHEMA.empty_table()), padding
+    return (pa.concat_tables(tables) if tables else BAR_SCHEMA.empty_table()), left_out
+
+
+def _numbers(column: Any) -> npt.NDArray[np.float64]:
+    """A column as floats; what is no number is NaN."""
+    try:
+        return np.asarray(column.to_numpy(), np.float64)
+    except (TypeError, ValueError):
+        return np.array([float(v) if isinstance(v, (int, float)) else np.nan for v in column.tolist()], np.float64)
+
+
+def _reasons(values: dict[str, Any], flags: Any, period: str) -> npt.NDArray[np.int64]:
+    """Why each row is no bar: index into `LEFT_OUT`, 0 = it is one."""
+    time, volume, amount = values["time"], values["volume"], values["amount"]
+    prices = [values[name] for name in ("open", "high", "low", "close")]
+    finite = np.logical_and.reduce([np.isfinite(array) for array in values.values()])
+    bounded = [np.nan_to_num(array, nan=0.0, posinf=0.0, neginf=0.0) for array in prices]
+    low, high = values["low"], values["high"]
+    inside = np.logical_and.reduce(
+        [(p >= low - PRICE_EPS) & (p <= high + PRICE_EPS) for p in (values["open"], values["close"])]
+    )
+    tests = {
+        "not_finite": ~finite,
+        PADDING: (volume == 0) & ((flags == 1) | (values["close"] <= 0)),
+        "negative": np.logical_or.reduce([array < 0 for array in (*prices, volume, amount)]),
+        "volume_too_large": volume >= MAX_VOLUME,
+        "zero_price": np.minimum.reduce(bounded) == 0,
+        "price_outside_range": ~inside,
+        "bad_time": ~_stamped(np.where(finite, time, 0), period),
+    }
+    out = np.zeros(len(time), np.int64)
+    for reason, where in tests.items():
+        out[where & (out == 0)] = LEFT_OUT.index(reason)
+    kept = np.flatnonzero(out == 0)
+    _, first = np.unique(time[kept], return_index=True)
+    again = np.ones(len(kept), np.bool_)
+    again[first] = False
+    out[kept[again]] = LEFT_OUT.index("duplicate")
+    return out
+
+
+def _stamped(time_ms: Any, period: str) -> Any:
+    """Where a time is one that a bar of *period* can have: a frame of the table, a midnight (1d)."""
+    stamps = np.clip(time_ms, 0, LATEST_MS).astype(np.int64)
+    numbers, row = np.unique(local_day(stamps), return_inverse=True)
+    trading = np.array([is_trading_day(date(1970, 1, 1) + timedelta(days=int(n))) for n in numbers], np.bool_)[row]
+    of_day = (stamps + SHANGHAI_OFFSET_MS) % DAY_MS
+    if period == "1d":
+        return trading & (of_day == 0)
+    return trading & (of_day % 60_000 == 0) & np.isin(of_day // 60_000, MINUTE_LABELS)
+
+
+def _lot(symbol: str, values: dict[str, Any]) -> int:
+    """Units per 手: that of its kind, unless the amounts prove another one."""
+    about = instrument_of(symbol)
+    volume, amount = values["volume"], values["amount"]
+    traded = (volume > 0) & (amount > 0)
+    if not about.priced or not traded.any():
+        return about.lot_size
+    low, high = (about.par, about.par) if about.par else (values["low"][traded], values["high"][traded])
+
+    def fits(lot: int) -> int:
+        average = amount[traded] / volume[traded] / lot
+        return int(((average >= low * 0.98) & (average <= high * 1.02)).sum())
+
+    best = max(LOT_CANDIDATES, key=fits)
+    return best if fits(best) > max(fits(about.lot_size), traded.sum() // 2) else about.lot_size

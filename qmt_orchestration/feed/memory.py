@@ -1,4 +1,4 @@
-"""What the edge remembers: per symbol the last accepted tick of the day, and how far the market was covered.
+"""What the edge remembers: per symbol the last accepted ticks of the day, and how far the market was covered.
 
 Numpy arrays indexed by the universe's ids. A day begins with a tick of it, never with the clock; cumulatives then
 start from 0.
@@ -10,9 +10,11 @@ before it, unseen, belongs to no minute. A symbol whose snapshot only repeats wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +27,49 @@ log = logging.getLogger("feed.memory")
 EPOCH: Final = date(1970, 1, 1)
 FIRST_START_MINUTE: Final = 571  # a first start of the day up to 09:31:00 has missed no minute
 
-#: State of a symbol: time (epoch ms), pvolume, shares, amount (yuan), whether its next tick is a baseline.
-State = tuple[int, int, int, float, bool]
+#: Accepted ticks kept per symbol, so that they can be withdrawn when they prove wrong.
+RECENT: Final = 64
+#: Accepted ticks whose amount and volume agree, after which a symbol's unit is settled for the day.
+SETTLED: Final = 3
+#: Ticks from which it is judged whether this machine's clock is slow.
+LEAD_TICKS: Final = 512
+
+
+class Seen(NamedTuple):
+    """What a snapshot claims: the key of a tick, and what the next one is compared with. *slack*: units of rounding."""
+
+    time: int
+    volume: int
+    pvolume: int
+    amount: float
+    total: int
+    high: float
+    low: float
+    last_close: float
+    slack: int
+    flags: int
+
+
+#: Columns of `Memory.last` and `Memory.recent`; float64 holds all of them exactly (integers below 2^53).
+COLUMNS: Final = Seen._fields
+_INTEGERS: Final = frozenset({"time", "volume", "pvolume", "total", "slack", "flags"})
+LAST: Final = {name: k for k, name in enumerate(COLUMNS)}
+
+
+def seen_of(row: npt.NDArray[np.float64]) -> Seen:
+    """A row of `Memory.last` or `Memory.recent`."""
+    values = row.tolist()
+    return Seen(*(int(v) if name in _INTEGERS else v for name, v in zip(COLUMNS, values, strict=True)))
+
+
+@dataclass
+class State:
+    """What is known of one symbol's day: accepted ticks (newest last), and whether its next tick is a baseline."""
+
+    recent: list[Seen] = field(default_factory=list)
+    baseline: bool = False
+    lot: int = 0  # proved lot size, 0 = that of its kind
+    units: int = 0
 
 
 def day_number(day: date) -> int:
@@ -57,47 +100,92 @@ class Memory:
         self.covered_ms = 0  #: latest market time of the day up to which everything was received
         self.assess = True  #: the next ticks decide whether there was a gap
         self.exempt: npt.NDArray[np.bool_] | None = None  #: symbols that the next gap does not concern
+        self.held: dict[str, list[Any]] = {}  #: ticks that wait for the next one (`feed.doubts.Held`), by symbol
+        self.leads: deque[npt.NDArray[np.int64]] = deque(maxlen=16)  #: times of new ticks less our clock, by batch
+        self._lead_told = 0
         self._allocate(universe)
 
     def _allocate(self, universe: Universe) -> None:
         count = len(universe.symbols)
         self.universe = universe
-        self.time = np.zeros(count, np.int64)
-        self.pvolume = np.zeros(count, np.int64)
-        self.shares = np.zeros(count, np.int64)
-        self.amount = np.zeros(count, np.float64)
+        self.last = np.zeros((count, len(COLUMNS)))  #: the last accepted tick, columns COLUMNS; time 0 = none yet
+        self.recent = np.zeros((count, RECENT, len(COLUMNS)))  #: the last accepted ticks, a ring
+        self.accepted = np.zeros(count, np.int64)  #: how many ticks the ring has taken today
+        self.kept = np.zeros(count, np.int64)  #: how many of them are still in the ring
         self.baseline = np.zeros(count, np.bool_)
+        self.lot = universe.lot.copy()
+        self.units = np.zeros(count, np.int64)  #: accepted ticks whose amount agreed with the unit, up to SETTLED
+        self.unit_open = np.zeros(count, np.bool_)  #: no unit fits this symbol today: mismatches are only flagged
         self.up = np.full(count, np.nan)
         self.down = np.full(count, np.nan)
         self.limits_day = np.zeros(count, np.int64)
+        self.limits_close = np.zeros(count)  #: previous close from which the limits were taken
+        self.doubtful = np.array([symbol in self.held for symbol in universe.symbols], np.bool_)
+        self.certain = np.zeros(count, np.bool_)  #: the limits are the terminal's own, of this day
 
     def set_universe(self, universe: Universe) -> None:
-        """Use *universe* from now on; what is known of symbols that stay is kept, limits are looked up anew."""
-        before = {s: self.state_of(i) for s, i in self.universe.ids.items() if self.time[i] or self.baseline[i]}
+        """Use *universe* from now on; what is known of symbols that stay is kept, limits are looked up again."""
+        before = {s: self.state_of(i) for s, i in self.universe.ids.items() if self.accepted[i] or self.baseline[i]}
         self._allocate(universe)
         self._take(before)
 
-    def state_of(self, i: int) -> State:
-        """State of the symbol with id *i*."""
-        numbers = (int(self.time[i]), int(self.pvolume[i]), int(self.shares[i]), float(self.amount[i]))
-        return (*numbers, bool(self.baseline[i]))
+    def state_of(self, i: int, depth: int = RECENT) -> State:
+        """State of the symbol with id *i*, with its newest *depth* ticks."""
+        proved = int(self.lot[i]) if self.lot[i] != self.universe.lot[i] else 0
+        return State(self.recent_of(i, depth), bool(self.baseline[i]), proved, int(self.units[i]))
+
+    def recent_of(self, i: int, depth: int = RECENT) -> list[Seen]:
+        """Accepted ticks of symbol *i*, newest last."""
+        count, newest = min(int(self.kept[i]), depth), int(self.accepted[i])
+        return [seen_of(self.recent[i, k % RECENT]) for k in range(newest - count, newest)]
+
+    def put_recent(self, i: int, ticks: Sequence[Seen]) -> None:
+        """Make *ticks* (newest last) all that is known of symbol *i*'s day."""
+        self.accepted[i] = self.kept[i] = 0
+        self.last[i] = 0
+        for tick in ticks[-RECENT:]:
+            self.accept(i, tick)
+
+    def accept(self, i: int, tick: Seen) -> None:
+        """Remember one accepted tick of symbol *i*."""
+        self.last[i] = tick
+        self.recent[i, self.accepted[i] % RECENT] = tick
+        self.accepted[i] += 1
+        self.kept[i] = min(self.kept[i] + 1, RECENT)
+
+    def accept_all(self, ids: npt.NDArray[np.int64], first: npt.NDArray[np.bool_], rows: Any) -> None:
+        """Remember accepted ticks (*rows*: one per tick, COLUMNS), sorted by symbol; *first*: a symbol's first one."""
+        starts = np.flatnonzero(first)
+        counts = np.diff(starts, append=len(ids))
+        own = ids[starts]
+        self.last[own] = rows[starts + counts - 1]
+        place = np.arange(len(ids)) - np.repeat(starts, counts) + self.accepted[ids]
+        self.recent[ids, place % RECENT] = rows
+        self.accepted[own] += counts
+        self.kept[own] = np.minimum(self.kept[own] + counts, RECENT)
 
     def _take(self, states: Mapping[str, State]) -> None:
         for symbol, state in states.items():
             i = self.universe.ids.get(symbol)
             if i is not None:
-                self.time[i], self.pvolume[i], self.shares[i], self.amount[i], self.baseline[i] = state
+                self.put_recent(i, state.recent)
+                self.baseline[i], self.units[i] = state.baseline, state.units
+                self.lot[i] = state.lot or self.universe.lot[i]
 
-    def restore(self, day: date, covered_ms: int, states: Mapping[str, State]) -> None:
-        """Take over what an earlier life knew of *day*."""
+    def restore(
+        self, day: date, covered_ms: int, states: Mapping[str, State], held: Mapping[str, list[Any]] | None = None
+    ) -> None:
+        """Take over what an earlier process knew of *day*."""
         self.day, self.covered_ms = day_number(day), covered_ms
+        self.held = {symbol: run for symbol, run in (held or {}).items() if symbol in self.universe.ids}
+        self.doubtful[[self.universe.ids[symbol] for symbol in self.held]] = True
         self._take(states)
 
     def begin_day(self, day: int) -> None:
-        """A new trading day (days since 1970-01-01): cumulatives start from 0 and coverage is judged anew."""
-        for array in (self.time, self.pvolume, self.shares, self.amount):
+        """A new trading day (days since 1970-01-01): cumulatives start from 0, coverage and units are judged again."""
+        for array in (self.last, self.accepted, self.kept, self.baseline, self.units, self.unit_open):
             array.fill(0)
-        self.baseline.fill(False)
+        self.lot[:] = self.universe.lot
         self.day, self.covered_ms, self.assess, self.exempt = day, 0, True, None
 
     def assess_gap(self, moment_ms: int) -> bool:
@@ -117,14 +205,36 @@ class Memory:
         self.exempt = None
         return gap
 
+    def lead_ms(self) -> int:
+        """How far this machine's clock is behind the market's, ms, from the newest ticks (`leads`).
+
+        Their median: one symbol with a wrong time does not move it, a slow clock moves all.
+        """
+        leads = np.concatenate(self.leads)[-LEAD_TICKS:]
+        if len(leads) < LEAD_TICKS // 8:
+            return 0
+        lead = max(0, int(np.median(leads)))
+        if lead > self._lead_told + 5000:
+            log.warning("ticks are %.1f s ahead of this machine's clock, which is slow: set it right", lead / 1000)
+            self._lead_told = lead
+        return lead
+
     def learn_limits(self, ids: npt.NDArray[np.int64], last_close: npt.NDArray[np.float64]) -> None:
-        """Make sure that the day's price limits of these symbols are known (looked up once per symbol and day)."""
-        for row in np.flatnonzero(self.limits_day[ids] != self.day):
-            i = ids[row]
-            if self.limits_day[i] != self.day:
-                symbol, day = self.universe.symbols[i], number_day(self.day)
-                self.up[i], self.down[i] = self.universe.day_limits(symbol, day, float(last_close[row]))
-                self.limits_day[i] = self.day
+        """Make sure that the day's price limits of these symbols are known, from this previous close."""
+        unknown = (self.limits_day[ids] != self.day) | ((self.limits_close[ids] != last_close) & (last_close > 0))
+        for row in np.flatnonzero(unknown):
+            self.learn_limit(int(ids[row]), float(last_close[row]))
+
+    def forget_limits(self, i: int) -> None:
+        """The limits of symbol *i* proved wrong: none is known for the rest of the day."""
+        self.up[i] = self.down[i] = np.nan
+
+    def learn_limit(self, i: int, last_close: float) -> None:
+        """The day's limits of symbol *i* from this previous close."""
+        if self.limits_day[i] != self.day or (self.limits_close[i] != last_close and last_close > 0):
+            symbol, day = self.universe.symbols[i], number_day(self.day)
+            self.up[i], self.down[i], self.certain[i] = self.universe.day_limits(symbol, day, last_close)
+            self.limits_day[i], self.limits_close[i] = self.day, last_close
 
 
 def clock_text(ms: int) -> str:

@@ -47,6 +47,7 @@ class Statistics:
         self.session = session
         self.started = time.monotonic()
         self.received = self.published = self.batches = 0
+        self.withdrawn = 0
         self.rejected: Counter[str] = Counter()
         self.filtered: Counter[str] = Counter()
         self.seen = np.zeros(symbols, np.bool_)
@@ -67,7 +68,9 @@ class Statistics:
         self.batches += batches
         if outcome.table is None:
             return
-        self.published += outcome.table.num_rows
+        # a withdrawn tick leaves the published ones, and its second row is no tick
+        self.published += outcome.table.num_rows - 2 * outcome.withdrawn
+        self.withdrawn += outcome.withdrawn
         self.seen[outcome.ids] = True
         times = outcome.table.column("time").to_numpy().astype("datetime64[ms]").astype(np.int64)
         self.first_ms = min(self.first_ms or int(times.min()), int(times.min()))
@@ -79,7 +82,7 @@ class Statistics:
             self.ahead_ms = max(self.ahead_ms, int(times.max()) - market_now_ms)
 
     def set_symbols(self, count: int) -> None:
-        """A new universe: symbols are counted anew."""
+        """A new universe: symbols are counted from 0."""
         self.seen = np.zeros(count, np.bool_)
 
     def numbers(self, **more: float | int | str) -> dict[str, float | int | str]:
@@ -93,6 +96,7 @@ class Statistics:
             "published": self.published,
             "rejected": sum(self.rejected.values()),
             "filtered": sum(self.filtered.values()),
+            "withdrawn": self.withdrawn,
             "batches": self.batches,
             "rate": round((self.published - published) / seconds, 1),
             "received_rate": round(arrived / seconds, 1),
@@ -114,7 +118,7 @@ class Statistics:
         return self.published / wanted if wanted else 1.0
 
     def new_window(self) -> None:
-        """Rates and delays begin anew."""
+        """Rates and delays begin again."""
         self._window = (time.monotonic(), self.published, self.received)
         self.publish_delay.reset()
         self.market_delay.reset()
@@ -135,7 +139,10 @@ class Statistics:
         return ""
 
     def report(self) -> str:
-        """The FeedReport of docs/architecture.md, one line of JSON."""
+        """The FeedReport of docs/architecture.md, one line of JSON.
+
+        received = published + rejected + filtered. A tick that was withdrawn is among the rejected, not the published.
+        """
         return json.dumps(
             {
                 "session": self.session,

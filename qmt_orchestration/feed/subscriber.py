@@ -15,24 +15,25 @@ import threading
 import time
 from typing import Any, Final
 
-import pyarrow as pa
+import numpy as np
 import redis
 
 from qmt_orchestration.feed import checkpoint, universe, xt
-from qmt_orchestration.feed.edge import Edge, Outcome, rejected_table
+from qmt_orchestration.feed.edge import Edge, Outcome
+from qmt_orchestration.feed.entries import Entries
 from qmt_orchestration.feed.intake import Intake
 from qmt_orchestration.feed.memory import Memory, number_day
+from qmt_orchestration.feed.news import News
 from qmt_orchestration.feed.outbox import Outbox
 from qmt_orchestration.feed.spool import Spool, SpoolFull
 from qmt_orchestration.feed.statistics import Statistics
 from qmt_orchestration.feed.subscription import Subscription
-from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.quality import minute_of_day
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.registry import EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.batch import Batch, cut_book
 from qmt_orchestration.stream.clock import clear_clock, publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
@@ -45,7 +46,7 @@ LEASE_TTL_MS: Final = 5000
 _CHECKPOINT_SECONDS: Final = 5.0
 _IDLE_SECONDS: Final = 2.0  # a feed that forms batches by rows alone pauses: what is there goes out
 _REWIND_MS: Final = 60_000
-_REJECTED_ROWS: Final = 2000  # per entry: they carry their payload as text
+_DAY_ENDS: Final = 931  # 15:31: no tick of the day comes any more that could decide
 
 
 def run(settings: Settings, stop: threading.Event) -> int:
@@ -106,7 +107,8 @@ def _load_universe(
     while not stop.is_set():
         try:
             members = universe.load(terminal.xtdata, settings)
-            log.info("universe: %d instruments of %s", len(members.symbols), settings.feed_sector)
+            kinds = zip(members.groups, np.bincount(members.group).tolist(), strict=True)
+            log.info("universe: %d instruments (%s)", len(members.symbols), ", ".join(f"{n} {g}" for g, n in kinds))
             return members
         except Exception as error:  # xtquant raises bare Exception while QMT is not there
             log.error("no universe from QMT (%s): next attempt in %.0f s", error, pause)
@@ -143,13 +145,18 @@ class Subscriber:
         )
         self.gather_rows = min(settings.feed_gather_rows, settings.feed_queue_rows)
         self.memory = Memory(members, settings.feed_gap_seconds)
-        self.edge = Edge(self.memory, by_first_tick=self.replay)
+        self.edge = Edge(
+            self.memory,
+            by_first_tick=self.replay,
+            confirmations=settings.feed_confirmations,
+            ahead_ms=int(settings.feed_ahead_seconds * 1000),
+        )
         self.intake = Intake(settings.feed_queue_rows)
-        self.subscription = Subscription(terminal, settings, self.intake, self.memory)
+        self.news = News(members, settings.sim_speed if settings.feed == "simulator" else 1.0)
+        self.subscription = Subscription(terminal, settings, self.intake, self.memory, self.news)
         self.stats = Statistics(self.session, len(members.symbols))
         self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
-        self.seq = dict.fromkeys(range(settings.stream_shards), 0)
-        self.rejected_seq = 0
+        self.entries = Entries(self.session, settings, outbox.producer)
         self._stopping = False
         self._held: tuple[list[Entry], Outcome] | None = None  # made, but neither Redis nor the disk takes it
         self._due = {"check": 0.0, "beat": 0.0, "log": time.monotonic() + settings.feed_stats_seconds, "save": 0.0}
@@ -209,10 +216,10 @@ class Subscriber:
             log.warning("the tail of the stream cannot be read (%s): going on from the checkpoint", error)
         checkpoint.read_spool(self.outbox.spool, self.settings, known)
         if known.covered_ms > now_ms + _REWIND_MS and self.settings.feed == "simulator":
-            log.warning("the simulated market starts before what it published of %s: beginning anew", known.day)
+            log.warning("the simulated market starts before what it published of %s: beginning from scratch", known.day)
             return
         if known.covered_ms:
-            self.memory.restore(known.day, known.covered_ms, known.states)
+            self.memory.restore(known.day, known.covered_ms, known.states, known.held)
             log.info(
                 "%s: %d symbols known up to %s, %d entries read after the checkpoint",
                 known.day,
@@ -239,14 +246,26 @@ class Subscriber:
         items = self.intake.take(self.gather_rows, wait_seconds=wait, flush=flush)
         if not items:
             return self.intake.rows == 0
-        outcome = self.edge.process(items, self.subscription.market_now_ms())
+        now_ms = self.subscription.market_now_ms()
+        outcome = self.edge.process(items, now_ms)
         self.stats.take(outcome)
+        self.news.take(outcome.table, outcome.ids, now_ms)
         if outcome.gap:
             self._save(gap=True)  # before anything is published: a crash must not forget who needs a baseline
-        self._hand_over(self._entries(outcome), outcome)
+        self._hand_over(self.entries.of(outcome, self.memory.universe), outcome)
+        if outcome.settled:
+            self._due["save"] = min(self._due["save"], time.monotonic() + 1.0)  # it must survive a crash
         if outcome.new_day and not self.replay:
             self._new_day()
         return False
+
+    def _settle(self) -> None:
+        """Decide about ticks that are held, without waiting for others of their symbols."""
+        if self.memory.held and self._held is None:
+            outcome = self.edge.flush()
+            self.stats.take(outcome)
+            self._hand_over(self.entries.of(outcome, self.memory.universe), outcome)
+            self._save()
 
     def _idle_for(self) -> float:
         return time.monotonic() - self.intake.last_monotonic
@@ -265,37 +284,6 @@ class Subscriber:
         ticks = sum(1 for entry in entries if entry.stream != keys.REJECTED)
         self.stats.sent(outcome, ticks, int(time.time() * 1000), self.subscription.market_now_ms())
 
-    def _entries(self, outcome: Outcome) -> list[Entry]:
-        """The stream entries of *outcome*: one per shard, and the rejected ticks."""
-        sent_ms = int(time.time() * 1000)
-        entries = []
-        if outcome.table is not None:
-            shard = self.memory.universe.shard[outcome.ids]
-            for number in self.seq:
-                part = outcome.table if len(self.seq) == 1 else outcome.table.filter(pa.array(shard == number))
-                if part.num_rows:
-                    entries.append(
-                        self._entry(keys.ticks(number), self._stamp(part, self.seq[number]), number, sent_ms)
-                    )
-                    self.seq[number] += 1
-        for start in range(0, len(outcome.rejected), _REJECTED_ROWS):
-            table = rejected_table(outcome.rejected[start : start + _REJECTED_ROWS], self.session)
-            entries.append(self._entry(keys.REJECTED, table, None, sent_ms))
-            self.rejected_seq += 1
-        return entries
-
-    def _entry(self, stream: str, table: pa.Table, shard: int | None, sent_ms: int) -> Entry:
-        seq = self.rejected_seq if shard is None else self.seq[shard]
-        batch = Batch(self.session, seq, cut_book(table, self.settings.book_levels), sent_ms)
-        return Entry(stream, self.outbox.producer.next_id(stream, sent_ms), batch.fields())
-
-    def _stamp(self, table: pa.Table, seq: int) -> pa.Table:
-        """*table* with the columns session and seq, as TICK_SCHEMA."""
-        rows = table.num_rows
-        ours = {"session": pa.repeat(self.session, rows), "seq": pa.repeat(pa.scalar(seq, pa.uint64()), rows)}
-        columns = [ours[name] if name in ours else table.column(name) for name in TICK_SCHEMA.names]
-        return pa.table(columns, schema=TICK_SCHEMA).combine_chunks()
-
     def _new_day(self) -> None:
         """A trading day has begun: listings and limits of the new day."""
         log.info("trading day %s begins", number_day(self.memory.day))
@@ -305,6 +293,7 @@ class Subscriber:
             log.error("the universe stays that of the day before: %s", error)
             return
         self.memory.set_universe(members)
+        self.news.set_universe(members)
         self.stats.set_symbols(len(members.symbols))
 
     # -- beside it --------------------------------------------------------------------------------------------
@@ -325,6 +314,9 @@ class Subscriber:
         if now >= self._due["save"]:
             self._due["save"] = now + _CHECKPOINT_SECONDS
             self._save()
+            now_ms = self.subscription.market_now_ms()
+            if self.memory.held and now_ms and minute_of_day(np.array([now_ms]))[0] >= _DAY_ENDS:
+                self._settle()
         if now >= self._due["log"]:
             self._due["log"] = now + self.settings.feed_stats_seconds
             self._log()
@@ -344,6 +336,9 @@ class Subscriber:
             subscriptions=self.subscription.subscriptions,
             repeats=self.outbox.producer.repeats,
             universe=len(self.memory.universe.symbols),
+            held=sum(map(len, self.memory.held.values())),
+            overturned=self.edge.doubts.overturned,
+            news=self.news.text(now_ms) if (now_ms := self.subscription.market_now_ms()) else "",
         )
 
     def _beat(self) -> None:
@@ -359,7 +354,8 @@ class Subscriber:
 
     def _log(self) -> None:
         numbers = self._numbers()
-        log.info("statistics: %s", " ".join(f"{name}={value}" for name, value in numbers.items() if name != "session"))
+        shown = {name: value for name, value in numbers.items() if name not in ("session", "news")}
+        log.info("statistics: %s", " ".join(f"{name}={value}" for name, value in shown.items()))
         if self.stats.filtered:
             top = ", ".join(f"{prefix} {count}" for prefix, count in self.stats.filtered.most_common(5))
             log.info("outside the universe, by prefix: %s", top)
@@ -380,7 +376,7 @@ class Subscriber:
         state = {
             "trading_day": number_day(self.memory.day).isoformat(),
             "session": self.session,
-            "seq": max(self.seq.values()),
+            "seq": max(self.entries.seq.values()),
             "last_ms": self.memory.covered_ms,
             "saved_at": int(time.time() * 1000),
         }
@@ -402,6 +398,7 @@ class Subscriber:
 
     def _finish(self, stop: threading.Event) -> bool:
         """The last tick was pushed and processed: wait until all is in Redis, then report."""
+        self._settle()
         while (self.outbox.spool or self._held is not None) and not stop.is_set():
             self._look_after()
             self._step()

@@ -1,8 +1,8 @@
 """Keeping a subscription alive: whole quote, else a bounded number of single ones, and back as soon as it works.
 
-xtdata's client reconnects silently but subscribes nothing again; a subscription can be alive and say nothing. So
-`check` looks a few times a second: is the connection up, does the market speak when it should, does whole quote work
-again.
+xtdata's client reconnects silently but subscribes nothing again; a subscription can be alive and bring nothing new. So
+`check` looks a few times a second: is the connection up, is there news of every market and kind (`feed.news`), does
+whole quote work again.
 """
 
 from __future__ import annotations
@@ -14,16 +14,13 @@ from typing import Any, Final
 import numpy as np
 
 from qmt_orchestration.feed.intake import Intake
-from qmt_orchestration.feed.memory import Memory
+from qmt_orchestration.feed.memory import LAST, Memory
+from qmt_orchestration.feed.news import News
 from qmt_orchestration.feed.xt import Terminal
-from qmt_orchestration.market.calendar import is_trading_day
-from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.settings import Settings
 
 log = logging.getLogger("feed.subscription")
 
-#: Minutes of the day in which a whole market is never silent. Not 09:25–09:30 and the closing call from 14:57.
-LOUD: Final[tuple[tuple[int, int], ...]] = ((555, 565), (570, 690), (780, 897))
 _FIRST_RETRY: Final = 1.0
 _LAST_RETRY: Final = 5.0
 
@@ -31,19 +28,21 @@ _LAST_RETRY: Final = 5.0
 class Subscription:
     """One subscription to the markets of the settings, for one thread. Payloads arrive in *intake*."""
 
-    def __init__(self, terminal: Terminal, settings: Settings, intake: Intake, memory: Memory) -> None:
+    def __init__(self, terminal: Terminal, settings: Settings, intake: Intake, memory: Memory, news: News) -> None:
+        self.news = news
         self.terminal, self.settings, self.intake, self.memory = terminal, settings, intake, memory
         self.mode = "none"  #: none | whole | fallback
         self.subscriptions = 0  #: how often whole quote was subscribed
         self.left_out = 0  #: symbols without a subscription in the fall-back
         self._ids: list[int] = []
+        self._symbols: list[str] = []
         self._client: Any = None
         self._covered: set[int] = set()
         self._retry_seconds = _FIRST_RETRY
         self._next_try = 0.0
-        self._heard_ms = 0  # market time at which the market was last known to speak, or was subscribed
-        self._heard_at = time.monotonic()
-        self._patience = 1.0  # grows while re-subscribing does not help
+        self._subscribed_ms = 0  # market time of the last subscription
+        self._subscribed_at = time.monotonic()
+        self._patience = 1.0  # doubles while subscribing again does not help
 
     def market_now_ms(self) -> int | None:
         """The market's clock, epoch ms; None in a recording, or before a simulated market has begun."""
@@ -59,8 +58,10 @@ class Subscription:
         """Subscribe, re-subscribe or return to whole quote if it is time to. Never raises for xtdata's errors."""
         now = time.monotonic()
         if self.mode != "none" and not self._connected():
-            log.error("the connection to QMT is broken: subscribing anew")
+            log.error("the connection to QMT is broken: subscribing again")
             self.mode, self._ids = "none", []
+        if self.mode == "whole" and self._symbols is not self.memory.universe.symbols:
+            self._follow_universe()
         if self.mode == "whole" and self._silent(now):
             self._break_silence()
         elif self.mode != "whole" and now >= self._next_try:
@@ -80,7 +81,7 @@ class Subscription:
             self._client = xtdata.get_client()
             generation = self.intake.new_generation()
             callback = self.intake.callback(generation, None if settings.feed == "replay" else self._clock)
-            number = xtdata.subscribe_whole_quote(list(settings.feed_markets), callback)
+            number = xtdata.subscribe_whole_quote(list(self.memory.universe.symbols), callback)
         except Exception as error:
             log.error("QMT does not answer (%s): next attempt in %.0f s", error, self._retry_seconds)
             number = 0
@@ -91,9 +92,10 @@ class Subscription:
             old, self._ids = self._ids, [number]
             self._forget(old)
             self.mode, self.left_out, self._retry_seconds = "whole", 0, _FIRST_RETRY
+            self._symbols = self.memory.universe.symbols
             self.subscriptions += 1
-            self._heard_ms, self._heard_at = self._clock(), time.monotonic()
-            log.info("whole quote of %s subscribed, id %d", ", ".join(settings.feed_markets), number)
+            self._subscribed_ms, self._subscribed_at = self._clock(), time.monotonic()
+            log.info("whole quote of %d symbols subscribed, id %d", len(self.memory.universe.symbols), number)
             return
         self._next_try = time.monotonic() + self._retry_seconds
         self._retry_seconds = min(self._retry_seconds * 2, _LAST_RETRY)
@@ -102,13 +104,19 @@ class Subscription:
         if self.mode != "fallback" and self._connected():
             self._fall_back()
 
+    def _follow_universe(self) -> None:
+        """A new trading day may have other symbols: subscribe those."""
+        before, self._symbols = self._symbols, self.memory.universe.symbols
+        if before != self._symbols:
+            self._subscribe()
+
     def _fall_back(self) -> None:
         """Single subscriptions of the most traded symbols, at most QMT_FEED_FALLBACK_SYMBOLS."""
         generation = self.intake.new_generation()
         callback = self.intake.callback(generation, self._clock)
         self.intake.only(generation)
         universe = self.memory.universe
-        order = np.argsort(-self.memory.amount, kind="stable")[: self.settings.feed_fallback_symbols]
+        order = np.argsort(-self.memory.last[:, LAST["amount"]], kind="stable")[: self.settings.feed_fallback_symbols]
         ids: dict[int, int] = {}
         for i in order:
             try:
@@ -137,24 +145,28 @@ class Subscription:
                 log.warning("subscription %d cannot be ended: %s", number, error)
 
     def _silent(self, now: float) -> bool:
-        """Whether the whole market has said nothing for too long, in market time and in wall time."""
+        """Whether a market or kind has had no news for too long, in market time and in wall time."""
         if self.settings.feed == "replay":
             return False
         market_ms = self._clock()
-        if self.intake.last_monotonic > self._heard_at or not _loud(market_ms):
-            if self.intake.last_monotonic > self._heard_at:
-                self._patience = 1.0
-            self._heard_ms, self._heard_at = market_ms, max(now, self.intake.last_monotonic)
+        self.news.judge(market_ms)
+        silent, wall = self.news.silent(market_ms)
+        limit = self.settings.feed_silence_seconds
+        if silent <= limit:
+            self._patience = 1.0
             return False
-        limit = self.settings.feed_silence_seconds * self._patience
+        limit *= self._patience
+        silent = min(silent, (market_ms - self._subscribed_ms) / 1000)
         # A fast simulated market must not be called silent because this machine paused for a moment.
         wall_limit = limit if self.settings.feed == "xtquant" else min(limit, 3.0 * self._patience)
-        return market_ms - self._heard_ms > limit * 1000 and now - self._heard_at > wall_limit
+        return silent > limit and min(wall, now - self._subscribed_at) > wall_limit
 
     def _break_silence(self) -> None:
-        """Subscribe anew and ask for every symbol's last tick. Patience doubles until the market speaks."""
-        seconds = (self._clock() - self._heard_ms) / 1000
-        log.error("no tick of the whole market for %.0f s of its time: subscribing anew", seconds)
+        """Subscribe again and ask for every symbol's last tick. Patience doubles until there is news."""
+        seconds, groups = self.settings.feed_silence_seconds, self.news.silent_groups
+        silent = groups(self._clock(), seconds)
+        what = "the whole market" if len(silent) == len(self.news.universe.groups) else ", ".join(silent)
+        log.error("no news of %s for %.0f s of its time: subscribing again", what, self.news.silent(self._clock())[0])
         old, self._ids, self.mode = self._ids, [], "none"
         self._forget(old)
         self._next_try = 0.0
@@ -166,17 +178,9 @@ class Subscription:
             log.error("QMT gives no full tick: %s", error)
             return
         if ticks:
-            heard = self.intake.last_monotonic
             self.intake.put(ticks, moment_ms=self._clock(), wait=False)
-            self.intake.last_monotonic = heard  # asked for is not heard
 
     def end(self) -> None:
         """End all subscriptions."""
         self._forget(self._ids)
         self._ids, self.mode = [], "none"
-
-
-def _loud(market_ms: int) -> bool:
-    moment = from_ms(market_ms)
-    minute = moment.hour * 60 + moment.minute
-    return any(begin <= minute < end for begin, end in LOUD) and is_trading_day(moment.date())

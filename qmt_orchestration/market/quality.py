@@ -1,13 +1,13 @@
-"""Quality rules of a tick: why one is set aside, what is only flagged, and the score in [0, 1].
+"""Quality rules of a tick: why one is rejected, what is only flagged, and the score in [0, 1].
 
-**Set aside** (`Reason`): never published as a tick, kept with reason and payload in ``ticks_rejected``. **Flagged**
+**Rejected** (`Reason`): never published as a tick, kept with reason and payload in ``ticks_rejected``. **Flagged**
 (`TickFlag`): published, with a lower score. The formula is::
 
     quality_score = max(0, 1 − Σ penalty of each flag set)
 
 with `PENALTIES` below; a clean tick scores 1. BASELINE and SNAPSHOT say how a tick came, not how good it is, and cost
 nothing. All functions are vectorised over numpy arrays and keep no state; what needs memory (falling cumulatives,
-duplicates) is in ``feed.edge``.
+duplicates, jumps) is in ``feed.checks`` and ``feed.doubts``.
 """
 
 from __future__ import annotations
@@ -30,13 +30,16 @@ EARLIEST_MS: Final = 631_123_200_000  # 1990-01-01: before it no exchange existe
 LATEST_MS: Final = 4_102_416_000_000  # 2100-01-01: seconds or microseconds instead of milliseconds show here
 
 SHARES_PER_LOT: Final = 100
-LOTS_TOLERANCE_SHARES: Final = 100  # volume is rounded to lots
 SKEW_TOLERANCE_MS: Final = 3_000  # one snapshot interval
-FUTURE_LIMIT_MS: Final = 600_000  # further ahead than any honest clock error: it would block the symbol's day
+AMOUNT_SLACK_YUAN: Final = 200.0  # amounts come rounded to 100 yuan, from either end of a difference
+UNIT_SHARE: Final = 0.02  # further outside the day's range a tick is rejected: a wrong factor or unit, no rounding
+JUMP_SHARE: Final = 1e-3  # of the cumulative amount: a smaller jump shows when the next snapshot falls behind it
+MAX_VOLUME: Final = 1 << 37  # no instrument trades so many units a day; more is a fault of the feed
+FIRST_TRADE_MINUTE: Final = 565  # 09:25: the opening call has matched; nothing trades before it
 
 
 class Reason(str, Enum):
-    """Why a tick was set aside. Codes outside the universe are no ticks of ours: they are only counted ("filtered")."""
+    """Why a tick was rejected. Codes outside the universe are no ticks of ours: they are only counted ("filtered")."""
 
     BAD_PAYLOAD = "bad_payload"  # neither a mapping of fields nor a row of seven numbers
     MISSING_FIELD = "missing_field"
@@ -49,7 +52,15 @@ class Reason(str, Enum):
     BACKWARD_TIME = "backward_time"
     BACKWARD_VOLUME = "backward_volume"
     BACKWARD_AMOUNT = "backward_amount"
-    DUPLICATE = "duplicate"  # same time, cumulative shares and amount as the one before
+    DUPLICATE = "duplicate"  # same time and cumulative values as one before
+    VOLUME_TOO_LARGE = "volume_too_large"  # MAX_VOLUME units or more
+    PRICE_OUTSIDE_DAY = "price_outside_day"  # lastPrice or open outside the snapshot's own [low, high]
+    BEYOND_LIMITS = "beyond_limits"  # a price, day high or day low that the day's limits exclude
+    AMOUNT_CONTRADICTS = "amount_contradicts"  # amount / volume outside the day's [low, high]
+    JUMP = "jump"  # since the snapshot before: an amount that no price of the day explains
+    BACKWARD_RANGE = "backward_range"  # the day's high fell, or its low rose
+    PRE_CLOSE_CHANGED = "pre_close_changed"  # another previous close than before
+    WITHDRAWN = "withdrawn"  # was accepted; later snapshots proved it wrong
 
 
 #: Codes of `Reason` in arrays; 0 = accepted.
@@ -73,6 +84,8 @@ def _score_table() -> npt.NDArray[np.float32]:
 
 
 _SCORES: Final = _score_table()
+_MINUTES: Final = np.arange(1440)
+_OUTSIDE_SESSION: Final[Bools] = ~(((_MINUTES >= 555) & (_MINUTES <= 690)) | ((_MINUTES >= 779) & (_MINUTES <= 930)))
 
 
 def quality_score(flags: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
@@ -102,6 +115,7 @@ def value_reasons(columns: dict[str, Any], out: npt.NDArray[np.uint8]) -> None:
         finite = np.logical_and.reduce([np.isfinite(column) for column in floats])
         _mark(out, ~finite, Reason.NOT_FINITE)
     integers = (columns["volume"], columns["pvolume"])
+    _mark(out, np.maximum(*integers) >= MAX_VOLUME, Reason.VOLUME_TOO_LARGE)
     negative = np.logical_or.reduce([column < 0 for column in (*floats, *integers)])
     _mark(out, negative, Reason.NEGATIVE)
     _mark(out, (columns["lastPrice"] == 0) & ((columns["volume"] > 0) | (columns["pvolume"] > 0)), Reason.ZERO_PRICE)
@@ -113,27 +127,32 @@ def _mark(out: npt.NDArray[np.uint8], where: Bools, reason: Reason) -> None:
         out[where & (out == 0)] = CODE[reason]
 
 
-def shares_of(volume_lots: Ints, pvolume: Ints) -> tuple[Ints, Bools]:
-    """Cumulative shares, and where the lots guard replaced ``pvolume`` (0 in old builds, lots for some products)."""
-    from_lots = volume_lots * SHARES_PER_LOT
-    guarded = np.abs(from_lots - pvolume) > LOTS_TOLERANCE_SHARES
+def shares_of(volume_lots: Ints, pvolume: Ints, lot: Ints | int = SHARES_PER_LOT) -> tuple[Ints, Bools]:
+    """Cumulative volume in units (*lot*: units per 手), and where the lots guard replaced ``pvolume``.
+
+    ``pvolume`` is used only where it agrees: it is 0 in old builds and lots for some products.
+    """
+    from_lots = volume_lots * lot
+    guarded = np.abs(from_lots - pvolume) > lot
     return np.where(guarded, from_lots, pvolume), guarded
 
 
-def unit_mismatch(amount: Floats, shares: Ints, high: Floats, low: Floats, guarded: Bools) -> Bools:
-    """Where the average price (yuan per share) leaves the day's [low, high].
+def unit_mismatch(
+    amount: Floats, units: Ints, high: Floats, low: Floats, slack_units: Ints, *, share: float = 0.0
+) -> Bools:
+    """Where the average price (yuan per unit) leaves the day's [low, high].
 
-    Allowed for: amounts rounded to 100 yuan, half a tick, and one lot where the shares come from lots.
+    Allowed for: amounts rounded to 100 yuan, half a tick, *slack_units* (one lot where units come from lots), and
+    *share* of the amount.
     """
-    slack = 100.0 + 0.005 * shares + np.where(guarded, SHARES_PER_LOT * high, 0.0)
-    outside = (amount < low * shares - slack) | (amount > high * shares + slack)
-    return outside & (shares > 0) & (low > 0)
+    slack = 100.0 + 0.005 * units + slack_units * high + share * high * units
+    outside = (amount < low * units - slack) | (amount > high * units + slack)
+    return outside & (low > 0)
 
 
 def outside_session(time_ms: Ints) -> Bools:
     """Where the time lies outside 09:15–11:30, 13:00–15:30 (a minute of tolerance at the ends)."""
-    minute = minute_of_day(time_ms)
-    return ~(((minute >= 555) & (minute <= 690)) | ((minute >= 779) & (minute <= 930)))
+    return _OUTSIDE_SESSION[minute_of_day(time_ms)]
 
 
 def outside_limits(price: Floats, up: Floats, down: Floats) -> Bools:

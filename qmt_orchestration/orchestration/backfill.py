@@ -39,7 +39,7 @@ class Outcome:
 @contextmanager
 def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of ``data_dir``, with the project's dagster.yaml."""
-    from qmt_orchestration.services.up import dagster_home
+    from qmt_orchestration.services.dagster_processes import dagster_home
 
     with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
         yield instance

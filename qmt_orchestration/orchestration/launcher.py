@@ -101,15 +101,26 @@ class _Server:
             self._process.wait(wait_seconds)
 
 
+class _Servers:
+    """The servers of this process for one DAGSTER_HOME."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.by_code: dict[str, _Server] = {}
+        self.retired: list[_Server] = []
+
+
+#: Two threads of the daemon that need the launcher first may each make one (Dagster does not lock): they share these,
+#: and the servers do not end, with their runs, when one of the two is discarded.
+_OF_HOME: Final[dict[Path, _Servers]] = {}
+
+
 class ForkedRunLauncher(DefaultRunLauncher):
     """Configured in dagster.yaml. *preload_modules*: what the bodies of assets import, so that a run need not."""
 
     def __init__(self, inst_data: ConfigurableClassData | None = None, preload_modules: Sequence[str] = ()) -> None:
         super().__init__(inst_data)
         self._preload = list(preload_modules)
-        self._lock = threading.Lock()
-        self._servers: dict[str, _Server] = {}
-        self._retired: list[_Server] = []
 
     @classmethod
     def config_type(cls) -> dict[str, Any]:
@@ -128,6 +139,10 @@ class ForkedRunLauncher(DefaultRunLauncher):
             folder.mkdir(mode=0o700, exist_ok=True)
         return root
 
+    @property
+    def _servers(self) -> _Servers:
+        return _OF_HOME.setdefault(self._root, _Servers())
+
     def launch_run(self, context: LaunchRunContext) -> None:
         """Fork the run's process; by Dagster's default launcher where that is not possible."""
         if not forks_here():
@@ -135,7 +150,7 @@ class ForkedRunLauncher(DefaultRunLauncher):
             return
         run = context.dagster_run
         try:
-            with self._lock:
+            with self._servers.lock:
                 self._fork(context)
         except CannotFork as error:
             log.warning("run %s is started by Dagster's default launcher: %s", run.run_id, error)
@@ -163,14 +178,15 @@ class ForkedRunLauncher(DefaultRunLauncher):
     def _server(self, origin: Any, version: str) -> _Server:
         """The server of this code, started when there is none or its code has changed."""
         key = f"{origin.executable_path} {origin.get_repo_pointer().describe()}"
-        server = self._servers.get(key)
+        servers = self._servers
+        server = servers.by_code.get(key)
         if server is not None and not server.has_ended() and server.version == version:
             return server
-        self._retired = [old for old in self._retired if not old.has_ended()]
+        servers.retired = [old for old in servers.retired if not old.has_ended()]
         if server is not None and not server.has_ended():
             with suppress(ConnectionError, TimeoutError):
                 server.ask({"retire": True})  # ends after its runs in flight
-                self._retired.append(server)
+                servers.retired.append(server)
         started = _Server(origin.executable_path, self._root, version)
         try:
             answer = started.ask({"origin": serialize_value(origin), "preload": self._preload}, IMPORT_SECONDS)
@@ -179,7 +195,7 @@ class ForkedRunLauncher(DefaultRunLauncher):
         if "error" in answer:
             started.close()
             raise CannotFork(answer["error"])
-        self._servers[key] = started
+        servers.by_code[key] = started
         return started
 
     def terminate(self, run_id: str) -> bool:
@@ -242,10 +258,10 @@ class ForkedRunLauncher(DefaultRunLauncher):
 
     def dispose(self) -> None:
         """End the servers with their runs."""
-        with self._lock:
-            for server in [*self._servers.values(), *self._retired]:
+        servers = _OF_HOME.pop(self._root, _Servers())
+        with servers.lock:
+            for server in [*servers.by_code.values(), *servers.retired]:
                 server.close(wait_seconds=END_SECONDS)
-            self._servers, self._retired = {}, []
 
 
 def _version(context: LaunchRunContext) -> str:

@@ -16,11 +16,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import redis
 
 from qmt_orchestration.services.lease import Lease, owner_is_dead, process_owner
+from qmt_orchestration.services.lock import only_one
+from qmt_orchestration.services.logs import set_up_logging
 from qmt_orchestration.services.registry import (
     EXIT_ALREADY,
     EXIT_CONFIG,
@@ -32,6 +34,7 @@ from qmt_orchestration.services.registry import (
 )
 from qmt_orchestration.settings import Settings, refusal
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.heartbeat import Heartbeat
 
 LEASE_TTL_MS = 5000
 _STOP_SECONDS = 15.0  # orphaned and still not done: leave for good
@@ -64,8 +67,6 @@ def main(argv: list[str] | None = None) -> int:
             raise
         sys.stderr.write(f"{problem}\n")
         return EXIT_CONFIG
-    from qmt_orchestration.services.logs import set_up_logging
-
     set_up_logging(settings, service.name, args.log_dir)
     return run_service(settings, service, supervised=args.supervised)
 
@@ -138,8 +139,6 @@ def _run_leased(settings: Settings, service: Service, run: Any, stop: threading.
 
 def _wait_for_lease(settings: Settings, service: Service, lease: Lease, stop: threading.Event) -> bool:
     """Stand by until the lease is ours (True) or *stop* is set (False); beats meanwhile, so that it counts as alive."""
-    from qmt_orchestration.stream.heartbeat import Heartbeat
-
     heartbeat = Heartbeat(lease.client, settings, service.name)
     announced = False
     while not stop.is_set():
@@ -178,30 +177,6 @@ def _watch_parent(stop: threading.Event) -> None:
         time.sleep(0.2)
     log.critical("not done %d s after the parent ended: leaving", _STOP_SECONDS)
     os._exit(EXIT_UNEXPECTED)
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[bool]:
-    """An operating-system lock on *path*, gone with the process however it ends. Yields whether it is ours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        yield try_lock(file)
-
-
-def try_lock(file: IO[str]) -> bool:
-    """Lock the open *file* for this process without waiting; False when another process has it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The agent of a host: makes what runs equal to what is desired, and says so.
+"""The agent: the one supervisor. It makes what runs on a host equal to what is desired, and reports it.
 
-One loop for processes; a second thread (`Link`) talks to Redis, so that an absent Redis never delays a restart: the
-agent then goes on with the last desired state it knew. A service is a child with a pipe as its standard input:
-the pipe's end tells it to stop, on every platform, also when this agent dies by SIGKILL. What an agent killed in that
-moment leaves behind is ended by its next life, known by pid files with the start time of the process.
+`qmt up`, systemd and the Windows task run the same agent over services of ours, Dagster's processes and the embedded
+engines. One loop for processes; a second thread (`Link`) talks to Redis, so that an absent Redis never delays a
+restart: the agent then goes on with the last desired state it knew. A service of ours is a child with a pipe as its
+standard input: the pipe's end tells it to stop, on every platform, also when this agent is killed. What a killed
+agent leaves behind is ended by the next one before it starts anything: each child's process group is on record.
 """
 
 from __future__ import annotations
@@ -12,94 +13,84 @@ import logging
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 import psutil
 
+from qmt_orchestration.local.process import end_group, record_group
+from qmt_orchestration.services.child import Child, State
 from qmt_orchestration.services.desired import Desired
 from qmt_orchestration.services.link import Link
-from qmt_orchestration.services.processes import (
-    end_orphans,
-    kill_group,
-    own_group,
-    tell_systemd,
-    write_pid_file,
-)
-from qmt_orchestration.services.registry import EXIT_ALREADY, Service, get_service
+from qmt_orchestration.services.lock import only_one
+from qmt_orchestration.services.metrics import start_metrics_server
+from qmt_orchestration.services.processes import kill_group, spawn, tell_systemd
+from qmt_orchestration.services.registry import EXIT_ALREADY, Service
+from qmt_orchestration.services.watch import Watcher
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import threads
 
 TICK_SECONDS: Final = 0.2
 _MEMORY_SECONDS: Final = 5.0
 _OUTPUT_BYTES: Final = 5_000_000
 _SLEPT_SECONDS: Final = 3.0  # a loop that took this long was itself stopped: its measurements of others mean nothing
 
+_WAITS: Final = "waits for "
+
 log = logging.getLogger("agent")
-
-
-class State(str, Enum):
-    """What a service of this host is doing, as shown by `qmt status`."""
-
-    RUNNING = "running"
-    STOPPING = "stopping"
-    STOPPED = "stopped"
-    WAITING = "waiting"  # ended by itself, pauses before its next start
-    FINISHED = "finished"  # a service with an end (a replay) has reached it
-
-
-@dataclass
-class Child:
-    """One service: its process, what is known of it, and when it may start again."""
-
-    service: Service
-    state: State = State.STOPPED
-    process: subprocess.Popen[bytes] | None = None
-    generation: int = 0
-    restarts: int = 0
-    failures: int = 0
-    last_exit: int | None = None
-    reason: str = ""
-    started: float = 0.0  # monotonic seconds, as all below
-    not_before: float = 0.0
-    kill_at: float = 0.0
-    beat_ms: str = ""
-    beat_seen: float = 0.0
-    memory_mb: float = 0.0
 
 
 class Agent:
     """Keeps *services* of this host in their desired state. `step` once per tick; `close` stops everything."""
 
-    def __init__(self, settings: Settings, services: Sequence[Service]) -> None:
+    def __init__(self, settings: Settings, services: Sequence[Service] = ()) -> None:
         self.settings = settings
-        self.children = {service.name: Child(service) for service in services}
+        self.children: dict[str, Child] = {}
         self.log_dir = settings.data_dir / "logs"
-        self.pid_dir = settings.run_dir / "services"
-        self.link = Link(settings, list(self.children))
+        self.record_dir = settings.run_dir / "services"
+        self.link = Link(settings)
+        self._launcher = ThreadPoolExecutor(4, thread_name_prefix="launch")
         self._random = random.Random()
         self._last_step = time.monotonic()
         self._next_memory = 0.0
         self._was_up = False
+        self.add(services)
+
+    def add(self, services: Sequence[Service], settings: Settings | None = None) -> None:
+        """Keep these too; they start with the next `step`. *settings*: what they get, instead of the agent's."""
+        self.settings = settings or self.settings
+        desired = self.link.desired
+        added = {s.name: Child(s, generation=desired.get(s.name, Desired()).generation) for s in services}
+        self.children = {**self.children, **added}
+        self.link.services = tuple(c.service.name for c in self.children.values() if c.service.beats)
 
     def open(self) -> None:
-        """End what an earlier life left behind, then begin to listen to Redis."""
-        self.pid_dir.mkdir(parents=True, exist_ok=True)
+        """End what an earlier agent left behind."""
+        self.record_dir.mkdir(parents=True, exist_ok=True)
         self.log_dir.mkdir(parents=True, exist_ok=True)
-        end_orphans(self.pid_dir, self.settings.service_stop_seconds / 2)
+        grace = self.settings.service_stop_seconds / 2
+        list(self._launcher.map(lambda record: end_group(record, grace), list(self.record_dir.glob("*.json"))))
+
+    def listen(self) -> None:
+        """Begin to read desired states and heartbeats from Redis, and to report."""
         self.link.start()
-        # A service stopped by a person must not flash up at the agent's start; without Redis we do not wait for ever.
+        # A service stopped by a person must not run for a moment at the agent's start; without Redis it starts.
         self.link.first_answer.wait(3.0)
         for name, wanted in self.link.desired.items():
             if name in self.children:
                 self.children[name].generation = wanted.generation
+
+    def ready(self, names: Sequence[str]) -> bool:
+        """Whether all of *names* work."""
+        return all(self.children[name].ready for name in names)
 
     def step(self) -> None:
         """One look at every service."""
@@ -116,21 +107,27 @@ class Agent:
             self._bound_outputs()
             tell_systemd("WATCHDOG=1")  # WatchdogSec of the unit: an agent that hangs is killed and started again
         for child in self.children.values():
+            self._take_launched(child, now)
             self._reap(child, now)
             self._steer(child, self.link.desired.get(child.service.name, Desired()), now)
         self.link.report = self.report()
 
     def close(self) -> None:
-        """Stop every service gracefully, then kill what is left; mark the agent's heartbeat as stopped."""
-        for child in self.children.values():
-            if child.process is not None:
-                self._ask_to_stop(child, "the agent stops", time.monotonic())
-        while any(child.process is not None for child in self.children.values()):
+        """Stop every service gracefully, those that others need after them; mark the agent's heartbeat as stopped."""
+        while any(child.active for child in self.children.values()):
             now = time.monotonic()
+            needed = {need for child in self.children.values() if child.active for need in child.service.needs}
             for child in self.children.values():
+                self._take_launched(child, now)
+                if child.service.name not in needed:
+                    self._ask_to_stop(child, "the agent stops", now)
                 self._reap(child, now)
                 self._kill_if_due(child, now)
             time.sleep(TICK_SECONDS / 4)
+        self._launcher.shutdown()
+        for child in self.children.values():
+            if child.service.clean_up is not None:
+                child.service.clean_up()
         self.link.report = self.report()
         self.link.close()
 
@@ -157,11 +154,13 @@ class Agent:
                 child.state = State.STOPPED
             if child.process is not None:
                 self._ask_to_stop(child, "restart asked for", now)
+        if child.launching is not None:
+            return
         if child.process is None:
             if wanted.state == "stopped":
                 child.state, child.failures, child.not_before = State.STOPPED, 0, now
             elif child.state is not State.FINISHED and now >= child.not_before:
-                self._start(child, now)
+                self._start_if_possible(child, now)
         elif child.state is State.STOPPING:
             self._kill_if_due(child, now)
         elif wanted.state == "stopped":
@@ -169,46 +168,80 @@ class Agent:
         else:
             self._judge(child, now)
 
-    def _start(self, child: Child, now: float) -> None:
-        name = child.service.name
-        try:
-            with self._output_of(child).open("ab") as out:
-                child.process = subprocess.Popen(
-                    child.service.argv(str(self.log_dir)),
-                    env={**os.environ, **self.settings.environment()},
-                    stdin=subprocess.PIPE,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    **own_group(),
-                )
-        except OSError as error:
-            log.error("%s cannot be started: %s", name, error)
-            child.reason = f"cannot be started: {error}"
-            self._pause(child, now)
+    def _start_if_possible(self, child: Child, now: float) -> None:
+        needs = [n for n in child.service.needs if n in self.children and not self.children[n].ready]
+        if needs:
+            child.state, child.reason = State.WAITING, _WAITS + ", ".join(needs)
             return
-        child.state, child.started, child.beat_seen, child.memory_mb = State.RUNNING, now, now, 0.0
-        child.beat_ms = ""
-        write_pid_file(self.pid_dir / f"{name}.json", child.process.pid)
-        log.info("%s started, pid %d", name, child.process.pid)
+        try:
+            if child.service.launch is not None:
+                child.state = State.STARTING
+                child.launching = self._launcher.submit(child.service.launch)
+                return
+            self._started(child, self._spawn(child.service), now)
+        except OSError as error:
+            self._not_started(child, error, now)
+
+    def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
+        stdin = subprocess.DEVNULL if service.command else subprocess.PIPE
+        argv, output = service.argv(str(self.log_dir)), f"{service.name}.out"
+        return spawn(argv, self.settings, output, dict(service.environment), stdin=stdin)
+
+    def _take_launched(self, child: Child, now: float) -> None:
+        """The process of a launch that has ended."""
+        if child.launching is None or not child.launching.done():
+            return
+        launched, child.launching = child.launching, None
+        error = launched.exception()
+        if error is None:
+            self._started(child, launched.result(), now)
+        else:
+            self._not_started(child, error, now)
+
+    def _started(self, child: Child, process: subprocess.Popen[bytes], now: float) -> None:
+        child.process, child.state, child.verdict = process, State.RUNNING, ""
+        if child.reason.startswith(_WAITS):
+            child.reason = ""
+        child.started, child.beat_seen, child.memory_mb, child.beat_ms = now, now, 0.0, ""
+        if child.service.probe is not None:
+            child.watcher = Watcher(process.pid, child.service.probe, self.settings.service_stale_seconds)
+        log.info("%s started, pid %d", child.service.name, process.pid)
+        try:
+            record_group(self._record_of(child), process.pid)
+        except OSError as error:  # a full disk is no reason to run nothing
+            log.error("%s cannot be written (%s): the next agent would not know it", self._record_of(child), error)
+
+    def _not_started(self, child: Child, error: BaseException, now: float) -> None:
+        log.error("%s cannot be started: %s", child.service.name, error)
+        child.reason = f"cannot be started: {error}"
+        child.started = now
+        self._pause(child, now)
 
     def _judge(self, child: Child, now: float) -> None:
         """Kill a child that is silent; restart one that has grown too large."""
         limit = self.settings.service_memory_mb
-        if limit and child.memory_mb > limit:
+        if limit and child.memory_mb > limit and child.service.launch is None:  # engines have limits of their own
             child.memory_mb, child.restarts = 0.0, child.restarts + 1
             self._ask_to_stop(child, f"memory above {limit} MB (QMT_SERVICE_MEMORY_MB)", now)
             return
+        if reason := self._hangs(child, now):
+            child.verdict = reason
+            log.error("%s: %s, killed", child.service.name, reason)
+            self._kill(child)
+
+    def _hangs(self, child: Child, now: float) -> str:
+        """Why a child must be killed, by its heartbeat or its watcher."""
+        if child.watcher is not None:
+            late = now - child.started - self.settings.service_start_seconds
+            return "never answered" if late > 0 and not child.watcher.ready else child.watcher.reason
         if not child.service.beats or not self.link.up or child.process is None:
-            return
+            return ""
         pid, beat_ms = self.link.beats.get(child.service.name, ("", ""))
         if pid == str(child.process.pid) and beat_ms != child.beat_ms:
             child.beat_ms, child.beat_seen = beat_ms, now
         silent = now - child.beat_seen
         allowed = self.settings.service_stale_seconds if child.beat_ms else self.settings.service_start_seconds
-        if silent > allowed:
-            child.reason = f"no heartbeat for {silent:.0f} s"
-            log.error("%s: %s, killed", child.service.name, child.reason)
-            self._kill(child)
+        return f"no heartbeat for {silent:.0f} s" if silent > allowed else ""
 
     def _reap(self, child: Child, now: float) -> None:
         """Take note of an ended process and decide when its successor may start."""
@@ -217,7 +250,10 @@ class Agent:
         code, asked = child.process.returncode, child.state is State.STOPPING
         self._kill(child)  # what it may have left in its group
         child.process = None
-        (self.pid_dir / f"{child.service.name}.json").unlink(missing_ok=True)
+        if child.watcher is not None:
+            child.watcher.close()
+            child.watcher = None
+        self._record_of(child).unlink(missing_ok=True)
         child.last_exit = code
         log.log(logging.INFO if asked else logging.ERROR, "%s ended with code %d", child.service.name, code)
         if asked:
@@ -225,8 +261,7 @@ class Agent:
         elif child.service.once and code == 0:
             child.state = State.FINISHED
         else:
-            if not child.reason.startswith("no heartbeat"):
-                child.reason = f"ended with code {code}"
+            child.reason = child.verdict or f"ended with code {code}"
             if now - child.started >= self.settings.service_stable_seconds:
                 child.failures = 0
             self._pause(child, now)
@@ -251,6 +286,7 @@ class Agent:
         if child.process.stdin:
             child.process.stdin.close()
         if sys.platform != "win32":  # there, terminate() would be a kill; the pipe's end is the request
+            child.process.send_signal(signal.SIGCONT)  # a stopped process cannot hear SIGTERM
             child.process.terminate()
 
     def _kill_if_due(self, child: Child, now: float) -> None:
@@ -273,34 +309,44 @@ class Agent:
                 with suppress(psutil.Error):
                     child.memory_mb = psutil.Process(child.process.pid).memory_info().rss / 1e6
 
-    def _output_of(self, child: Child) -> Path:
-        """What a library prints goes there; the log proper is rotated by the service itself."""
-        return self.log_dir / f"{child.service.name}.out"
+    def _record_of(self, child: Child) -> Path:
+        return self.record_dir / f"{child.service.name}.json"
 
     def _bound_outputs(self) -> None:
-        """Keep the last `_OUTPUT_BYTES` beside the file and empty it: a service holds it open for months."""
+        """What libraries print: keep the last `_OUTPUT_BYTES` beside the file and empty it (held open for months)."""
         for child in self.children.values():
-            output = self._output_of(child)
+            output = self.log_dir / f"{child.service.name}.out"
             with suppress(OSError):
                 if output.stat().st_size > _OUTPUT_BYTES:
                     shutil.copyfile(output, output.with_suffix(".out.1"))
                     os.truncate(output, 0)
 
 
-def run_agent(settings: Settings, services: Sequence[str | Service], stop: threading.Event) -> int:
-    """Keep *services* (names of the registry, or `Service` objects) in their desired state until *stop* is set.
+@contextmanager
+def running(settings: Settings) -> Iterator[Agent]:
+    """An agent without services at first (`Agent.add`), stepping in a thread of its own; closed at the end."""
+    agent, stop = Agent(settings), threading.Event()
+    agent.open()
+    thread = threads.start("agent", agent.step, stop, TICK_SECONDS)
+    try:
+        yield agent
+    finally:
+        stop.set()
+        thread.join()
+        agent.close()
 
-    Returns 0, or 73 when another agent works on the same data_dir. `UnknownService` for a name that is none.
-    """
-    from qmt_orchestration.services.__main__ import only_one
 
-    wanted = [get_service(s) if isinstance(s, str) else s for s in services]
+def run_agent(settings: Settings, services: Sequence[Service], stop: threading.Event) -> int:
+    """Keep *services* in their desired state until *stop* is set. 0, or 73 when another agent works on the same
+    data_dir."""
     with only_one(settings.run_dir / "agent.lock") as alone:
         if not alone:
             log.error("an agent already works on data_dir %s: stop it first, or choose another", settings.data_dir)
             return EXIT_ALREADY
-        agent = Agent(settings, wanted)
+        agent = Agent(settings, services)
         agent.open()
+        agent.listen()
+        stop_metrics = start_metrics_server(settings)
         tell_systemd("READY=1")
         log.info("agent of %s starts: %s", settings.host, ", ".join(agent.children))
         try:
@@ -308,5 +354,6 @@ def run_agent(settings: Settings, services: Sequence[str | Service], stop: threa
                 agent.step()
         finally:
             agent.close()
+            stop_metrics()
         log.info("agent ends")
         return 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from qmt_orchestration.services.registry import get_service
+from qmt_orchestration.services.registry import require_service
 from qmt_orchestration.stream import fields, keys
 
 State = Literal["running", "stopped"]
@@ -27,7 +27,7 @@ class Desired:
 
 def set_desired(client: Any, service: str, state: State) -> None:
     """Say that *service* should be running or stopped. `UnknownService` if there is no such service."""
-    get_service(service)
+    require_service(service)
     if state not in ("running", "stopped"):
         raise ValueError(f"expected running or stopped, found {state!r}")
     client.hset(keys.DESIRED, service, state)
@@ -35,7 +35,7 @@ def set_desired(client: Any, service: str, state: State) -> None:
 
 def ask_restart(client: Any, service: str) -> int:
     """Ask for one restart of *service*, which should run from then on. Returns the number of this request."""
-    get_service(service)
+    require_service(service)
     with client.pipeline() as pipe:
         pipe.hset(keys.DESIRED, service, "running")
         pipe.hincrby(keys.DESIRED, service + _RESTART, 1)

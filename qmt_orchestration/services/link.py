@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, Final
 
 import redis
@@ -28,13 +29,14 @@ log = logging.getLogger("agent")
 class Link:
     """Reads and writes once per `PERIOD_SECONDS`. Attributes are replaced whole, so readers need no lock."""
 
-    def __init__(self, settings: Settings, services: list[str]) -> None:
+    def __init__(self, settings: Settings, services: Sequence[str] = ()) -> None:
         self.desired: dict[str, Desired] = {}  #: by service, the last that was readable
         self.beats: dict[str, tuple[str, str]] = {}  #: service → (pid, beat_ms), as text
         self.report: dict[str, str | int | float] = {}  #: set by the agent, sent as its heartbeat
         self.skew_ms = 0  #: this host's clock minus that of the host of Redis
         self.first_answer = threading.Event()
-        self._settings, self._services = settings, services
+        self.services = tuple(services)  #: whose heartbeats are read
+        self._settings = settings
         self._answered = 0.0
         self._apart = False
         self._stop = threading.Event()
@@ -52,7 +54,8 @@ class Link:
     def close(self) -> None:
         """Send the last report, mark the heartbeat as stopped, and end (at most 3 s, Redis may be away)."""
         self._stop.set()
-        self._thread.join(3.0)
+        if self._thread.is_alive():
+            self._thread.join(3.0)
 
     def _work(self) -> None:
         client: Any = None
@@ -62,7 +65,7 @@ class Link:
             last = self._stop.is_set()
             try:
                 if client is None or heartbeat is None:
-                    # the embedded server may come back on another port: its address is read anew each time
+                    # the embedded server may come back on another port: its address is read again each time
                     client = connect(self._settings, retries=0)
                     heartbeat = Heartbeat(client, self._settings, "agent")
                 self._exchange(client, heartbeat)
@@ -71,10 +74,15 @@ class Link:
                 complained = False
                 if last:
                     heartbeat.stop()
-            except redis.RedisError as error:
+            except Exception as error:  # the agent must not become blind, whatever somebody wrote into Redis
                 client = None
                 if not complained:
-                    log.warning("Redis is away (%s): going on with the last known desired state", error)
+                    away = isinstance(error, redis.RedisError)
+                    log.warning(
+                        "Redis is away (%s): going on with the last known desired state",
+                        error,
+                        exc_info=None if away else error,
+                    )
                 complained = True
             if last:
                 return
@@ -82,13 +90,13 @@ class Link:
 
     def _exchange(self, client: Any, heartbeat: Heartbeat) -> None:
         self.desired = read_desired(client)
-        pipe = client.pipeline(transaction=False)
-        for name in self._services:
+        pipe, services = client.pipeline(transaction=False), self.services
+        for name in services:
             pipe.hmget(keys.HEARTBEAT.format(host=self._settings.host, service=name), "pid", "beat_ms")
         found = pipe.execute()
         self.beats = {
             name: ((pid or b"").decode(), (beat or b"").decode())
-            for name, (pid, beat) in zip(self._services, found, strict=True)
+            for name, (pid, beat) in zip(services, found, strict=True)
         }
         self._compare_clocks(client)
         heartbeat.beat({**self.report, "clock_skew_ms": self.skew_ms})

@@ -1,28 +1,60 @@
-"""Process groups and pid files: what is needed to end services and to recognize those of an earlier life."""
+"""Starting and ending processes in groups of their own, and what systemd wants to hear."""
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-import psutil
+from qmt_orchestration.local.process import die_with_parent
+from qmt_orchestration.local.process import spawn as spawn_from_lasting_thread
+from qmt_orchestration.settings import Settings
 
-log = logging.getLogger("agent")
 
+def spawn(
+    argv: list[str],
+    settings: Settings,
+    output: str,
+    environment: Mapping[str, str] | None = None,
+    *,
+    stdin: int = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start *argv* with these settings as the leader of a process group, so that Ctrl-C in a terminal reaches only us.
 
-def own_group() -> dict[str, Any]:
-    """A group of its own: Ctrl-C in a terminal reaches the agent alone, which then stops its services in order."""
+    What it prints is appended to ``data_dir/logs/<output>``. On Linux it gets SIGTERM when this process ends, SIGKILL
+    included.
+    """
+    options: dict[str, Any] = {"start_new_session": True, "preexec_fn": die_with_parent}
     if sys.platform == "win32":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-    return {"start_new_session": True}
+        options = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+    folder = settings.data_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / output).open("ab") as out:
+        return spawn_from_lasting_thread(
+            argv,
+            env={**os.environ, **settings.environment(), **(environment or {})},
+            stdin=stdin,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            **options,
+        )
+
+
+def stop_group(process: subprocess.Popen[bytes], grace_seconds: float) -> None:
+    """End a process in order, then what is left of its group by force."""
+    if process.poll() is None:
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace_seconds)
+    kill_group(process.pid)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
 
 
 def kill_group(pid: int) -> None:
@@ -32,22 +64,6 @@ def kill_group(pid: int) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-def write_pid_file(path: Path, pid: int) -> None:
-    """Record a process by its pid and start time: a pid alone may be somebody else's tomorrow.
-
-    A disk that is full is no reason to run nothing: then the file is missing, and the log says so.
-    """
-    try:
-        content = {"pid": pid, "create_time": psutil.Process(pid).create_time()}
-        draft = path.with_suffix(".new")
-        draft.write_text(json.dumps(content))
-        os.replace(draft, path)
-    except psutil.NoSuchProcess:
-        return
-    except OSError as error:
-        log.error("%s cannot be written (%s): an agent that follows would not know process %d", path, error, pid)
-
-
 def tell_systemd(state: str) -> None:
     """Send *state* (``READY=1``, ``WATCHDOG=1``) to the systemd that started us, as sd_notify(3); else nothing."""
     address = os.environ.get("NOTIFY_SOCKET", "")
@@ -55,29 +71,3 @@ def tell_systemd(state: str) -> None:
         return
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-
-
-def end_orphans(pid_dir: Path, grace_seconds: float) -> int:
-    """End the services that an earlier life of the agent left running. Returns how many there were."""
-    orphans: list[psutil.Process] = []
-    for path in pid_dir.glob("*.json"):
-        try:
-            record = json.loads(path.read_text())
-            process = psutil.Process(int(record["pid"]))
-            if abs(process.create_time() - float(record["create_time"])) < 1.0:
-                process.terminate()
-                orphans.append(process)
-                log.warning("%s of an earlier agent still runs (pid %d): ending it", path.stem, process.pid)
-        except psutil.NoSuchProcess:
-            pass
-        except (ValueError, KeyError, OSError) as error:
-            log.warning("pid file %s is unreadable (%s): ignored", path, error)
-        path.unlink(missing_ok=True)
-    _, alive = psutil.wait_procs(orphans, timeout=grace_seconds)
-    for process in alive:
-        log.error("pid %d of an earlier agent did not stop, killed", process.pid)
-        kill_group(process.pid)
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
-    return len(orphans)

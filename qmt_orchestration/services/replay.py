@@ -149,7 +149,7 @@ def _partitions(settings: Settings, dates: Sequence[date]) -> tuple[list[date], 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """One replay at a time into a data directory."""
-    from qmt_orchestration.services.__main__ import only_one
+    from qmt_orchestration.services.lock import only_one
 
     with only_one(settings.run_dir / "replay.lock") as alone:
         if not alone:
@@ -160,7 +160,7 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 
 def _require_no_feed(settings: Settings) -> None:
-    """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait for ever."""
+    """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait permanently."""
     from qmt_orchestration.services.lease import Lease, owner_is_dead
     from qmt_orchestration.stream.connection import connect
 

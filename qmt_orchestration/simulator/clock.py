@@ -1,92 +1,123 @@
-"""The time of a simulated market, the same in every process that has the same settings; nothing is shared.
+"""The time of a simulated market, the same in every process.
 
-Market time follows the wall clock from an anchor: at wall time ``sim_anchor_ms`` it is ``sim_start_time`` of
-``sim_date``, and it runs ``sim_speed`` times as fast. At any speed but 1 the lunch break and the night are skipped: a
-day runs 09:14-11:31 and 12:59-15:31, then the next trading day begins. At speed 1 it runs like a clock; if besides
-``sim_date`` is today (Shanghai), market time is the wall clock itself.
+From the settings alone: at wall time ``sim_anchor_ms`` it is ``sim_start_time`` of ``sim_date``, and market time runs
+``sim_speed`` times as fast. At any speed but 1 the lunch break and the night are skipped (`market.running_time`). At
+speed 1 it runs like a clock; if besides ``sim_date`` is today (Shanghai), market time is the wall clock itself.
+
+Under `qmt up` the supervisor sets the speed: the clock follows the schedule in Redis (`SimClock.follow`).
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
-from datetime import datetime
+from datetime import date
 from datetime import time as time_of_day
 from typing import Final
 
+import redis
+
 from qmt_orchestration.market.calendar import is_trading_day, require_trading_day, trading_days
+from qmt_orchestration.market.running_time import DAY_MS, PARTS, running_ms
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import threads
+from qmt_orchestration.stream.clock import Schedule, Segment, read_clock
+from qmt_orchestration.stream.connection import connect
 
-#: The parts of a day that run when breaks are skipped, minutes since midnight.
-SEGMENTS: Final[tuple[tuple[int, int], ...]] = ((554, 691), (779, 931))
-DAY_MS: Final = sum(end - begin for begin, end in SEGMENTS) * 60_000
+_FOLLOW_SECONDS: Final = 0.5
+_FIRST_READ_SECONDS: Final = 20.0
+
+log = logging.getLogger(__name__)
 
 
 class SimClock:
     """Reads market time (epoch ms) off the wall clock. At speed 0 there is no such relation: see `now_ms`."""
 
     def __init__(self, settings: Settings) -> None:
-        self.speed = settings.sim_speed
         self.first_day = require_trading_day(settings.sim_date)
-        try:
-            start = time_of_day.fromisoformat(settings.sim_start_time)
-        except ValueError as error:
-            raise ValueError(f"QMT_SIM_START_TIME: expected HH:MM:SS, found {settings.sim_start_time!r}") from error
+        self.start_ms = start_ms(self.first_day, settings.sim_start_time)
+        self.fast = settings.sim_speed == 0
+        self.followed = settings.sim_clock_in_redis
         wall = time.time() * 1000
-        self.anchor_ms = settings.sim_anchor_ms or int(wall)
-        self.start_ms = to_ms(at(self.first_day, 0)) + (start.hour * 3600 + start.minute * 60 + start.second) * 1000
-        self.is_wall = self.speed == 1 and from_ms(int(wall)).date() == self.first_day
-        self._offset = 0 if self.speed == 1 else _running_ms(self.start_ms)
-        if self.speed != 1:
-            last = datetime(self.first_day.year + 30, 1, 1, tzinfo=from_ms(0).tzinfo).date()
-            self._days = trading_days(self.first_day, last)
+        first = Segment(settings.sim_anchor_ms or int(wall), self.start_ms, settings.sim_speed)
+        if settings.sim_speed == 1 and from_ms(int(wall)).date() == self.first_day:
+            first = Segment(int(wall), int(wall), 1.0)
+        self.schedule = Schedule((first,), skips_breaks=settings.sim_speed != 1)
+        self._newest_ms = 0
+        if self.followed:
+            self._follow(settings)
+
+    @property
+    def speed(self) -> float:
+        """Market seconds per wall second now; 0 = as fast as it goes, or a followed clock that stands still."""
+        return self.schedule.at(time.time() * 1000).speed
 
     def now_ms(self) -> int:
-        """Market time now, epoch ms; at speed 0 always the end of the first day (all of it may be asked for)."""
-        return self.market_ms_of(time.time() * 1000)
+        """Market time now, epoch ms, never earlier than before; at speed 0 the end of the first day (all of it may be
+        asked for)."""
+        self._newest_ms = max(self._newest_ms, self.market_ms_of(time.time() * 1000))
+        return self._newest_ms
 
     def market_ms_of(self, wall_ms: float) -> int:
         """Market time at a wall time, both epoch ms."""
-        if self.is_wall:
-            return int(wall_ms)
-        elapsed = max(0.0, (wall_ms - self.anchor_ms) * self.speed)
-        if self.speed == 0:
-            return to_ms(at(self.first_day, SEGMENTS[-1][1]))
-        if self.speed == 1:
-            return self.start_ms + int(elapsed)
-        days, rest = divmod(self._offset + int(elapsed), DAY_MS)
-        if days >= len(self._days):
-            raise ValueError(
-                f"the simulated market ran past {self._days[-1]}, the last day of the calendar; set QMT_SIM_DATE back"
-            )
-        midnight = to_ms(at(self._days[days], 0))
-        for begin, end in SEGMENTS:
-            length = (end - begin) * 60_000
-            if rest < length:
-                return midnight + begin * 60_000 + rest
-            rest -= length
-        raise AssertionError("rest is smaller than the day")
+        if self.fast:
+            return to_ms(at(self.first_day, PARTS[-1][1]))
+        try:
+            return self.schedule.market_ms(wall_ms)
+        except ValueError as error:
+            raise ValueError(f"the simulated market ran past the calendar ({error}); set QMT_SIM_DATE back") from error
 
     def wall_ms_of(self, market_ms: int) -> float:
-        """The wall time (epoch ms) at which market time reaches *market_ms*; skipped times map to their break's end.
+        """The wall time (epoch ms) at which market time reaches *market_ms* if the speed stays; skipped times map to
+        their break's end.
 
         Raises ValueError at speed 0, where market time has no place on the wall clock.
         """
-        if self.is_wall:
-            return float(market_ms)
-        if self.speed == 0:
+        if self.fast:
             raise ValueError("at QMT_SIM_SPEED=0 market time does not follow the wall clock")
-        if self.speed == 1:
-            return self.anchor_ms + market_ms - self.start_ms
-        day = from_ms(market_ms).date()
-        days = len(trading_days(self.first_day, day))
-        whole = days - 1 if is_trading_day(day) else days
-        running = whole * DAY_MS + (_running_ms(market_ms) if is_trading_day(day) else 0)
-        return self.anchor_ms + (running - self._offset) / self.speed
+        last = self.schedule.segments[-1]
+        if not self.schedule.skips_breaks:
+            return last.wall_ms + (market_ms - last.market_ms) / last.speed
+        passed = _running_since(self.first_day, market_ms) - _running_since(self.first_day, last.market_ms)
+        return last.wall_ms + passed / last.speed
+
+    def _follow(self, settings: Settings) -> None:
+        """Read the schedule in Redis, then again twice a second in a thread. RuntimeError when there is none."""
+        client = connect(settings, retries=0)
+        first = threading.Event()
+
+        def read() -> None:
+            try:
+                clock = read_clock(client)
+            except redis.RedisError as error:  # nobody can change the speed meanwhile either
+                log.debug("no clock while Redis is away: %s", error)
+                return
+            if clock.schedule is not None:
+                self.schedule = clock.schedule
+                first.set()
+
+        threads.start("clock", read, threading.Event(), _FOLLOW_SECONDS)
+        if not first.wait(_FIRST_READ_SECONDS):
+            raise RuntimeError(
+                "QMT_SIM_CLOCK_IN_REDIS is set, and no clock is in Redis: `qmt up` sets both; start the market with it"
+            )
 
 
-def _running_ms(market_ms: int) -> int:
-    """How much of its day's running time has passed at a market time."""
-    moment = from_ms(market_ms)
-    of_day = market_ms - to_ms(at(moment.date(), 0))
-    return sum(min(max(of_day - begin * 60_000, 0), (end - begin) * 60_000) for begin, end in SEGMENTS)
+def start_ms(day: date, text: str) -> int:
+    """Epoch ms of the time of day *text* (HH:MM:SS, Shanghai) on *day*."""
+    try:
+        start = time_of_day.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"QMT_SIM_START_TIME: expected HH:MM:SS, found {text!r}") from error
+    return to_ms(at(day, 0)) + (start.hour * 3600 + start.minute * 60 + start.second) * 1000
+
+
+def _running_since(first_day: date, market_ms: int) -> int:
+    """Running time from the beginning of *first_day* to a market time, ms."""
+    day = from_ms(market_ms).date()
+    days = len(trading_days(first_day, day))
+    if is_trading_day(day):
+        return (days - 1) * DAY_MS + running_ms(market_ms)
+    return days * DAY_MS

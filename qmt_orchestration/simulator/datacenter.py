@@ -15,14 +15,19 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final
 
+import numpy as np
+
 from qmt_orchestration.market.calendar import horizon, is_trading_day, trading_days
+from qmt_orchestration.market.instruments import Kind, instrument_of
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
+from qmt_orchestration.simulator import market_data
 from qmt_orchestration.simulator.engine import Callback, Simulation
 from qmt_orchestration.simulator.history import FIELDS, PERIODS
 from qmt_orchestration.simulator.reference import dividends, instrument
 from qmt_orchestration.simulator.replay import ReplaySource
 from qmt_orchestration.simulator.universe import sectors
 
+_TYPES: Final = {"fund": Kind.FUND, "index": Kind.INDEX, "bond": Kind.CONVERTIBLE}
 PORT: Final = 58609  # only a name: nothing listens, connections stay inside the process
 
 
@@ -86,7 +91,7 @@ class Client:
         self._addr = addr
 
     def registerCommonControlCallback(self, name: str, callback: Callback) -> None:
-        """``watchxtquantstatus``: told when the connection comes and goes."""
+        """``watchxtquantstatus``: called when the connection comes and goes."""
         self._watchers[name] = callback
 
     def connect(self) -> tuple[int, str]:
@@ -136,7 +141,7 @@ class Client:
         return _encode({"tag": "replay" if self._sim.replay else "simulator", "version": "1.0"})
 
     def commonControl(self, function: str, request: bytes) -> bytes:
-        """The named requests that go through one door; unknown ones get an empty document."""
+        """Requests by name; unknown ones get an empty document."""
         handlers: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "getapiversion": lambda _: {"downloadversion": 1},
             "getfullkline": self._full_kline,
@@ -199,8 +204,9 @@ class Client:
 
     def get_stock_type(self, symbol: str) -> dict[str, bool]:
         """Which kind of instrument it is."""
-        share = symbol in set(self._sim.source.members.shares)
-        return {"stock": share, "fund": symbol[:2] in ("51", "15"), "index": False}
+        kind = instrument_of(symbol).kind
+        known = {name: kind is wanted for name, wanted in _TYPES.items()}
+        return {**known, "stock": symbol in set(self._sim.source.members.shares)}
 
     def get_divid_factors(self, symbol: str, start: str = "", end: str = "") -> dict[str, dict[str, float]]:
         """``{"20250605": {time, interest, stockBonus, …, dr}}``, one entry per ex-date."""
@@ -279,20 +285,27 @@ class Client:
         version: str,
         *local: Any,
     ) -> Any:
-        """Bars as ``[(symbol, labels, [(field, dtype, bytes), …]), …]`` (version "v4"); raw prices only."""
-        if version != "v4" or dividend_type not in ("none", "", None):
-            raise NotImplementedError(
-                f"the stand-in gives bars in format v4 without adjustment, asked for {version} and {dividend_type!r}"
-            )
-        wanted = [name for name in FIELDS if not fields or name in fields]
+        """What the Python half of xtdata asks for, in the format of its *version*.
+
+        v4: bars as ``[(symbol, labels, [(field, dtype, bytes), …]), …]``; v2: ``((symbols, labels), {field: table})``;
+        v2 and v3 of period tick: ``{symbol: record array}``.
+        """
         known = [] if self._sim.replay else [s for s in symbols if s in self._sim.known]
-        out = [
-            (symbol, labels, [(name, FIELDS[name], columns[name].tobytes()) for name in wanted])
-            for symbol, labels, columns in self._sim.history.bars(
-                known, period, start, end, count, now_ms=self._sim.now_ms(), fill=fill
-            )
+        now = self._sim.now_ms()
+        if period == "tick":
+            return market_data.ticks(self._sim.settings, self._sim.history, known, start, end, count, now)
+        if version not in ("v2", "v4"):
+            raise NotImplementedError(f"the stand-in gives bars in the formats v2 and v4, asked for {version}")
+        wanted = list(dict.fromkeys(name for name in fields if name in FIELDS)) or list(FIELDS)
+        raw = self._sim.history.bars(known, period, start, end, count, now_ms=now, fill=fill)
+        bars = list(market_data.adjusted(raw, dividend_type, self._sim.settings.sim_seed, self._today()))
+        bars += [(s, [], {name: np.zeros(0, FIELDS[name]) for name in FIELDS}) for s in symbols if s not in known]
+        if version == "v2":
+            return market_data.aligned(bars, wanted, fill)
+        return [
+            (symbol, labels, [(name, FIELDS[name], columns[name].astype(FIELDS[name]).tobytes()) for name in wanted])
+            for symbol, labels, columns in bars
         ]
-        return out + [(s, [], [(name, FIELDS[name], b"") for name in wanted]) for s in symbols if s not in known]
 
     def _full_kline(self, request: dict[str, Any]) -> dict[str, Any]:
         """Today's bars of all asked symbols on one time axis: ``{result: {field: rows}, stock, stime}``."""

@@ -17,9 +17,10 @@ from typing import Any, Final
 import numpy as np
 
 from qmt_orchestration.market.calendar import is_trading_day
+from qmt_orchestration.market.running_time import PARTS
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.simulator.clock import SEGMENTS, SimClock
+from qmt_orchestration.simulator.clock import SimClock
 from qmt_orchestration.simulator.faults import FaultPlan
 from qmt_orchestration.simulator.history import History
 from qmt_orchestration.simulator.replay import ReplaySource, load_recording
@@ -66,7 +67,7 @@ class Simulation:
         else:
             self.source = MarketSource(settings)
             self.speed, self.clock = settings.sim_speed, SimClock(settings)
-        self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.shares)
+        self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.listed)
         self.history = History(settings.sim_seed)
         self.finished = threading.Event()
         self.pushes = 0
@@ -93,8 +94,9 @@ class Simulation:
         return self.clock.now_ms()
 
     def market_clock(self) -> tuple[int, float] | None:
-        """(market time up to which everything was pushed, speed); None in a replay or before the first subscription."""
-        if self.replay or self._thread is None:
+        """(market time up to which everything was pushed, speed); None in a replay, before the first subscription, and
+        when the clock in Redis is followed, which is the supervisor's."""
+        if self.replay or self._thread is None or (self.clock is not None and self.clock.followed):
             return None
         return self.source.position_ms, self.speed
 
@@ -191,7 +193,7 @@ class Simulation:
 
     def _day_end(self) -> int:
         assert self.clock is not None
-        return to_ms(at(self.clock.first_day, SEGMENTS[-1][1]))
+        return to_ms(at(self.clock.first_day, PARTS[-1][1]))
 
     def _cycle(self) -> None:
         """Give new subscriptions their snapshot, then push what has fallen due."""
@@ -244,7 +246,7 @@ class Simulation:
             wanted: Any = listener.wants(push)
         else:
             wanted = {s: [t] for s, t in listener.wants(push).items()}
-        if not wanted:
+        if not wanted and push:
             return
         try:
             listener.callback(wanted)

@@ -20,7 +20,9 @@ Push = dict[str, dict[str, Any]]
 KINDS: Final[dict[str, tuple[float, str]]] = {
     "drop-symbols": (20, "N symbols are left out of every push"),
     "price-spike": (5, "N symbols show ten times their price, once each"),
-    "silent-feed": (0, "nothing is pushed; the subscription stays alive"),
+    "silent-feed": (0, "nothing is pushed; the subscription stays alive, and a new one gets its full snapshot"),
+    "silent-market": (3, "one market is left out of every push: 1 = SH, 2 = SZ, 3 = BJ"),
+    "frozen-feed": (0, "every push is empty, or repeats the one before the fault"),
     "duplicate-batches": (1, "every push is delivered N more times"),
     "clock-back": (5, "time stamps of N seconds earlier"),
     "volume-back": (5, "N symbols show half their cumulative volume, once each"),
@@ -28,6 +30,7 @@ KINDS: Final[dict[str, tuple[float, str]]] = {
     "drop-connection": (0, "the connection breaks (once) and cannot be restored before the fault's end"),
     "subscribe-fails": (0, "subscribe_whole_quote returns -1"),
 }
+_MARKETS: Final = (".BJ", ".SH", ".SZ")
 _FORM: Final = re.compile(r"^(?P<name>[a-z-]+)(=(?P<arg>\d+(\.\d+)?))?@(?P<begin>\d\d:\d\d)(-(?P<end>\d\d:\d\d))?$")
 
 
@@ -80,6 +83,7 @@ class FaultPlan:
     faults: tuple[Fault, ...]
     symbols: tuple[str, ...] = ()
     _struck: set[tuple[Fault, date, str]] = field(default_factory=set)
+    _last: Push = field(default_factory=dict)
     _held: list[tuple[int, str, dict[str, Any]]] = field(default_factory=list)
 
     @classmethod
@@ -105,6 +109,13 @@ class FaultPlan:
         yield from self._due(market_ms)
         if self.get("silent-feed", minute):
             return
+        if self.get("frozen-feed", minute):
+            yield from ({}, dict(self._last))
+            return
+        self._last = push
+        if fault := self.get("silent-market", minute):
+            market = _MARKETS[int(fault.argument) % 3]
+            push = {s: t for s, t in push.items() if not s.endswith(market)}
         if fault := self.get("drop-symbols", minute):
             dropped = self.dropped(fault)
             push = {s: t for s, t in push.items() if s not in dropped}

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 from zlib import crc32
 
@@ -36,8 +37,9 @@ FIELDS: Final[dict[str, str]] = {
     "preClose": "<f8",
     "suspendFlag": "<i4",
 }
-PERIODS: Final = ("1m", "5m", "1d")
-FIVE_MINUTE_LABELS: Final = (*range(575, 691, 5), *range(785, 901, 5))
+#: Minutes of the windows that a day's minutes are gathered into.
+WINDOWS: Final = {"5m": 5, "15m": 15, "30m": 30, "60m": 60, "1h": 60}
+PERIODS: Final = ("1m", *WINDOWS, "1d")
 #: A request without a start reaches back this far.
 DEFAULT_DAYS: Final = 250
 
@@ -71,17 +73,21 @@ def qmt_bars(day: MarketDay, period: str) -> Columns:
     """A whole day's bars of all its symbols: arrays (symbols, rows) by field name, price 0 before the first trade."""
     bars: Columns = dict(day.bars())
     rows = len(day.symbols)
-    lots = np.diff((day_cumulative(bars["vol"]) + 50) // 100, axis=1)
-    yuan = np.diff((day_cumulative(bars["amount"]) + 50) // 100, axis=1)
+    traits = day.traits
+    lot, scale = traits.lot[:, None], traits.scale[:, None]
+    lots = np.diff((day_cumulative(bars["vol"]) + lot // 2) // lot, axis=1)
+    paid = traits.yuan(day_cumulative(bars["amount"]), day_cumulative(bars["vol"]))
+    yuan = np.diff(np.floor(paid + 0.5), axis=1)
     prices: Columns = {name: bars[name] for name in ("open", "high", "low", "close")}
     labels: tuple[int, ...] = MINUTE_LABELS
-    if period == "5m":
-        prices, lots, yuan = _five_minutes(prices, lots, yuan)
-        labels = FIVE_MINUTE_LABELS
+    if period in WINDOWS:
+        minutes = WINDOWS[period]
+        prices, lots, yuan = _windows(minutes, prices, lots, yuan)
+        labels = (*range(570 + minutes, 691, minutes), *range(780 + minutes, 901, minutes))
     elif period == "1d":
         after = day.after_hours.sum(axis=1)
         volume = day.cumulative[:, -1] + after
-        amount = bars["amount"].sum(axis=1) + after * day.final
+        amount = traits.yuan(bars["amount"].sum(axis=1) + after * day.final, volume)
         final = np.where(day.suspended, day.last_close, day.close[:, -1])
         traded = day.day_high[:, -1] > 0
         values = (day.opening(), day.day_high[:, -1], day.day_low[:, -1], final)
@@ -89,12 +95,12 @@ def qmt_bars(day: MarketDay, period: str) -> Columns:
             name: np.where(traded, value, final)[:, None]
             for name, value in zip(("open", "high", "low", "close"), values, strict=True)
         }
-        lots, yuan, labels = ((volume + 50) // 100)[:, None], ((amount + 50) // 100)[:, None], (0,)
+        lots, yuan, labels = ((volume[:, None] + lot // 2) // lot), np.floor(amount + 0.5)[:, None], (0,)
     times = np.array([to_ms(at(day.day, label)) for label in labels])
     shape = (rows, len(labels))
-    close: npt.NDArray[Any] = prices["close"] / 100
-    last = np.broadcast_to(day.last_close[:, None] / 100, (rows, 1))
-    out: Columns = {name: value / 100 for name, value in prices.items()}
+    close: npt.NDArray[Any] = prices["close"] / scale
+    last = np.broadcast_to(day.last_close[:, None] / scale, (rows, 1))
+    out: Columns = {name: value / scale for name, value in prices.items()}
     out |= {
         "time": np.broadcast_to(times, shape),
         "volume": lots,
@@ -114,9 +120,9 @@ def day_cumulative(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return out
 
 
-def _five_minutes(prices: Columns, lots: Any, yuan: Any) -> tuple[Columns, Any, Any]:
-    """1m rows to 48 five-minute rows; the 09:30 row joins the first."""
-    starts = np.array([0, *range(6, 121, 5), *range(121, 241, 5)])
+def _windows(minutes: int, prices: Columns, lots: Any, yuan: Any) -> tuple[Columns, Any, Any]:
+    """1m rows to rows of so many minutes (a divisor of 120); the 09:30 row joins the first."""
+    starts = np.array([0, *range(minutes + 1, 241, minutes)])
     quoted = np.where(prices["open"] > 0, np.arange(241)[None, :], 241)
     first = np.minimum.reduceat(quoted, starts, axis=1)
     padded = np.concatenate([prices["open"], np.zeros((len(lots), 1), np.int64)], axis=1)
@@ -164,11 +170,13 @@ class History:
         """
         if period not in PERIODS:
             raise ValueError(f"expected one of {', '.join(PERIODS)}, found {period!r}")
+        if not symbols:
+            return
         end_ms = min(now_ms, _or(parse_moment(end, end=True), now_ms))
         begin_ms = _or(parse_moment(start, end=False), end_ms - DEFAULT_DAYS * 86_400_000)
         parts: dict[str, list[Columns]] = {s: [] for s in symbols}
         for day in self._days(period, begin_ms, end_ms, now_ms, count):
-            values = qmt_bars(MarketDay(self._seed, day, tuple(symbols)), period)
+            values = qmt_bars(_day(self._seed, day, tuple(symbols)), period)
             for row, symbol in enumerate(symbols):
                 bars = {name: values[name][row].astype(dtype) for name, dtype in FIELDS.items()}
                 times = bars["time"]
@@ -193,6 +201,10 @@ class History:
             form = "%Y%m%d" if period == "1d" else "%Y%m%d%H%M%S"
             yield symbol, [from_ms(ms).strftime(form) for ms in joined["time"].tolist()], joined
 
+    def holds(self, symbol: str, period: str, time_ms: int) -> bool:
+        """Whether the row at this time was downloaded."""
+        return bool(self._have(symbol, period, np.array([time_ms]))[0])
+
     def _have(self, symbol: str, period: str, times: I64) -> Bool:
         """Which of the rows at these times were downloaded."""
         with self._lock:
@@ -207,9 +219,22 @@ class History:
         if period == "1d" and days and now_ms < to_ms(at(days[-1], _minutes(AFTER_HOURS_END))):
             days.pop()  # the day is not over
         if count >= 0:
-            per_day = {"1m": 241, "5m": 48, "1d": 1}[period]
+            per_day = 1 if period == "1d" else 240 // WINDOWS.get(period, 1)
             days = days[-(count // per_day + 3) :]
         return days
+
+
+def _day(seed: int, day: date, symbols: tuple[str, ...]) -> MarketDay:
+    """The day's plan; those of a few symbols are remembered, as programs ask for them again and again."""
+    return _few(seed, day, symbols) if len(symbols) <= _FEW else MarketDay(seed, day, symbols)
+
+
+_FEW: Final = 20
+
+
+@lru_cache(maxsize=64)
+def _few(seed: int, day: date, symbols: tuple[str, ...]) -> MarketDay:
+    return MarketDay(seed, day, symbols)
 
 
 def _minutes(moment: Any) -> int:

@@ -4,12 +4,14 @@ A day is a row of 241 **cells** per symbol: the opening auction, 120 morning min
 afternoon minutes, the snapshot after 14:57 and the closing auction. Each cell has its true open, high, low, close and
 volume; `ticks.py` makes the snapshots that lead through them, so the true bars are known without aggregating a tick.
 
-Prices are integer cents, volumes shares. (seed, date, symbol) fixes every number. Closing prices hang together from
-day to day (limit-up days, suspensions and dividends included) without simulating the days between: see `_Chain`.
+Prices are integer points (cents of a share: `kinds`), volumes units. (seed, date, symbol) fixes every number. Closing
+prices hang together from day to day (limit-up days, suspensions and dividends included) without simulating the days
+between: see `_Chain`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 from functools import lru_cache
@@ -21,6 +23,7 @@ from qmt_orchestration.market import sessions
 from qmt_orchestration.market.calendar import previous_trading_day, require_trading_day, trading_days
 from qmt_orchestration.simulator.cells import AUCTION, CELLS, CLOSING, NO_LOW, NOON, RESIDUAL, minute_amounts
 from qmt_orchestration.simulator.hashing import F64, I64, U64, Bool, draw, draws, field, symbol_keys, unit
+from qmt_orchestration.simulator.kinds import traits
 from qmt_orchestration.simulator.universe import limit_percent, trades_after_hours
 
 NORMAL, SUSPENDED, LIMIT_UP, LOCKED_UP, LIMIT_DOWN, HALTED = range(6)
@@ -54,7 +57,10 @@ class _Chain:
         self.symbols = symbols
         self.keys = symbol_keys(seed, symbols)
         trait = draw(self.keys, _TRAIT)
-        self.base = np.where(unit(trait) < 0.02, 120.0, 4.0) * np.exp(2.4 * unit(draw(self.keys, _TRAIT, 1)))
+        self.traits = traits(symbols)
+        spread = unit(draw(self.keys, _TRAIT, 1))
+        share = np.where(unit(trait) < 0.02, 120.0, 4.0) * np.exp(2.4 * spread)
+        self.base = np.where(self.traits.base > 0, self.traits.base * np.exp(0.4 * spread), share)
         self.offset = field(trait, 0, 3)
         # How far targets move. It must not depend on the day's rules, or the change of a rule would move prices; the
         # largest step (3.4 sigma and 1/64 of the drift) stays inside the narrowest limit the share ever had.
@@ -63,13 +69,13 @@ class _Chain:
         self.drift = np.where(percent == 5, 0.1, 0.4)
 
     def target(self, index: int) -> I64:
-        """The close in cents that the day tends to."""
+        """The close in points that the day tends to."""
         knot, part = index // 64, (index % 64) / 64
         ends = [unit(draw(self.keys, _TREND, knot + i)) - 0.5 for i in (0, 1)]
         trend = self.drift * (ends[0] * (1 - part) + ends[1] * part)
         noise = self.sigma * 3.4 * (unit(draw(self.keys, _DAILY, index)) - 0.5)
-        cents: I64 = np.rint(100 * self.base * np.exp(trend + noise)).astype(np.int64)
-        return cents
+        points: I64 = np.rint(self.traits.scale * self.base * np.exp(trend + noise)).astype(np.int64)
+        return points
 
     def kind(self, index: int) -> I64:
         """What is special about the day, per symbol."""
@@ -77,7 +83,8 @@ class _Chain:
         bits = draw(self.keys, _SPECIAL, block)
         u = field(bits, 8, 20) / 2**20 / 0.16  # sixteen in a hundred blocks hold a special day
         kinds = np.select([u < 0.3, u < 0.55, u < 0.65, u < 0.8, u < 1], range(1, 6), NORMAL)
-        return np.where(position == 1 + field(bits, 0, 8) % 3, kinds, NORMAL)
+        special = (position == 1 + field(bits, 0, 8) % 3) & ~self.traits.plain
+        return np.where(special, kinds, NORMAL)
 
     def dividend(self, index: int, close: I64) -> I64:
         """Cash dividend in cents a share whose ex-date is the day: about once in 256 days, 0.1–1 % of the price."""
@@ -101,7 +108,7 @@ class _Chain:
         """Whether the day of this number is the ex-date of a dividend."""
         position, block = (index + self.offset) % _BLOCK, (index + self.offset) // _BLOCK
         due: Bool = (position == 5) & (block % 32 == field(draw(self.keys, _DIVIDEND), 0, 5))
-        return due
+        return due & self.traits.pays
 
     def step(self, index: int, day: date, close: I64) -> tuple[I64, I64, I64, I64]:
         """From the close of the day before: (last close less dividend, up limit, down limit, close of *day*)."""
@@ -157,6 +164,7 @@ class MarketDay:
     def __init__(self, seed: int, day: date, symbols: tuple[str, ...], *, reference_only: bool = False) -> None:
         self.seed, self.day, self.symbols = seed, require_trading_day(day), symbols
         chain = _Chain(seed, symbols)
+        self.traits = chain.traits
         self.index = day_index(day)
         before, self.dividend = chain.close_before(day)
         self.previous_close = before
@@ -170,7 +178,8 @@ class MarketDay:
         u = unit(style)
         self.dense, self.rare = u < 0.93, u >= 0.985
         self.empty_morning: Bool = self.rare & (field(style, 0, 2) < 2)
-        daily = np.exp(14.5 + 3.5 * unit(draw(chain.keys, _TRAIT, 3)))  # 2 to 65 million shares a day
+        # 2 to 65 million shares a day
+        daily = self.traits.size * np.exp(14.5 + 3.5 * unit(draw(chain.keys, _TRAIT, 3)))
         self._per_minute = np.where(self.dense, daily / 240, np.where(self.rare, 300.0, 900.0))
         self._amounts: I64 | None = None
         self._price_path()
@@ -309,25 +318,29 @@ class MarketDay:
         return np.where(self.traded.any(axis=1), self.open[np.arange(len(self.symbols)), first], 0)
 
 
-def ex_dates(seed: int, symbol: str, days: list[date]) -> list[date]:
-    """Those of the trading *days* (without gaps) on which a dividend of *symbol* is paid."""
+def ex_dates(seed: int, symbols: tuple[str, ...], days: list[date]) -> Iterator[tuple[date, tuple[str, ...]]]:
+    """Those of the trading *days* (without gaps) on which some of the *symbols* pay a dividend, and which they are."""
     if not days:
-        return []
-    first = day_index(days[0])
-    due = _Chain(seed, (symbol,)).dividend_due(np.arange(first, first + len(days)))
-    return [day for day, hit in zip(days, due.tolist(), strict=True) if hit]
+        return
+    chain, first = _Chain(seed, symbols), day_index(days[0])
+    for number, day in enumerate(days):
+        due = np.flatnonzero(chain.dividend_due(first + number)).tolist()
+        if due:
+            yield day, tuple(symbols[i] for i in due)
 
 
 def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:
     """The minute bars of *symbol* on *day* by the rule of docs/bars.md: from the first trade on, filled ones marked."""
-    bars = MarketDay(seed, day, (symbol,)).bars()
+    plan = MarketDay(seed, day, (symbol,))
+    bars, scale = plan.bars(), plan.traits.scale[0].item()
+    paid = plan.traits.yuan(bars["amount"], bars["vol"])[0]  # type: ignore[arg-type]
     frames = sessions.minute_frames(day)
     out: list[TrueBar] = []
     for i, frame in enumerate(frames):
         row = {name: array[0, i].item() for name, array in bars.items()}
         if not out and not row["traded"]:
             continue
-        prices = {name: row[name] / 100 for name in ("open", "high", "low", "close")}
-        vol, amount = row["vol"], row["amount"] / 100
+        prices = {name: row[name] / scale for name in ("open", "high", "low", "close")}
+        vol, amount = row["vol"], paid[i].item()
         out.append(TrueBar(symbol, frame, vol=vol, amount=amount, filled=not row["traded"], **prices))
     return out

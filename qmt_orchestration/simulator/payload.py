@@ -25,13 +25,20 @@ def _book_sizes() -> list[list[int]]:
     return [row[:levels] + [0] * (5 - levels) for row in rows for levels in range(6)]
 
 
+#: Points per yuan, by their place in the key of `_Levels`.
+_SCALES: Final = (100, 200, 1000)
+
+
 class _Levels(dict[int, list[float]]):
-    """Five prices of a side by a key that packs best price (cents), side and number of levels; float noise included."""
+    """Five prices of a side by a key that packs best price (points), scale, side and number of levels; float noise
+    included."""
 
     def __missing__(self, key: int) -> list[float]:
-        cents, rest = divmod(key, 12)
-        count, step = rest % 6, 0.01 if rest >= 6 else -0.01
-        prices = [cents / 100 + step * i for i in range(count)] + [0.0] * (5 - count)
+        rest, place = divmod(key, 3)
+        points, rest = divmod(rest, 12)
+        scale = _SCALES[place]
+        count, step = rest % 6, (1 if rest >= 6 else -1) / scale
+        prices = [points / scale + step * i for i in range(count)] + [0.0] * (5 - count)
         self[key] = prices
         return prices
 
@@ -64,6 +71,7 @@ class DictMaker:
     def __init__(self, day: MarketDay) -> None:
         self.day = day
         self.names: npt.NDArray[np.object_] = np.array(day.symbols, dtype=object)
+        self.scale_place = np.searchsorted(_SCALES, day.traits.scale)
         self.trade_size = 300 + field(day.keys, 0, 10)
 
     def dicts(self, block: Block) -> dict[str, dict[str, Any]]:
@@ -71,24 +79,26 @@ class DictMaker:
         day, row, price = self.day, block.row, block.price
         up, down = day.up[row], day.down[row]
         ask = np.minimum(price + 1, up)
-        ask_levels = np.where((price == 0) | (price >= up), 0, np.minimum(5, up - ask + 1))
-        bid_levels = np.where((price == 0) | (price <= down), 0, np.clip(price - down + 1, 0, 5))
-        asks = list(map(_levels.__getitem__, (ask * 12 + 6 + ask_levels).tolist()))
-        bids = list(map(_levels.__getitem__, (price * 12 + bid_levels).tolist()))
+        scale, place, lot = day.traits.scale[row], self.scale_place[row], day.traits.lot[row]
+        index = day.traits.index[row]
+        ask_levels = np.where(index | (price == 0) | (price >= up), 0, np.minimum(5, up - ask + 1))
+        bid_levels = np.where(index | (price == 0) | (price <= down), 0, np.clip(price - down + 1, 0, 5))
+        asks = list(map(_levels.__getitem__, ((ask * 12 + 6 + ask_levels) * 3 + place).tolist()))
+        bids = list(map(_levels.__getitem__, ((price * 12 + bid_levels) * 3 + place).tolist()))
         ask_sizes = list(map(_sizes.__getitem__, ((block.book & 1023) * 6 + ask_levels).tolist()))
         bid_sizes = list(map(_sizes.__getitem__, ((block.book >> 10 & 1023) * 6 + bid_levels).tolist()))
         trades = np.where(block.volume > 0, block.volume // self.trade_size[row] + 1, 0)
         columns = (
             self.names[row].tolist(),
             block.time.tolist(),
-            (price / 100).tolist(),
-            (block.open / 100).tolist(),
-            (block.high / 100).tolist(),
-            (block.low / 100).tolist(),
-            (day.last_close[row] / 100).tolist(),
-            (block.amount / 100).tolist(),
-            ((block.volume + 50) // 100).tolist(),
-            block.volume.tolist(),
+            (price / scale).tolist(),
+            (block.open / scale).tolist(),
+            (block.high / scale).tolist(),
+            (block.low / scale).tolist(),
+            (day.last_close[row] / scale).tolist(),
+            day.traits.yuan(block.amount, block.volume, row).tolist(),
+            ((block.volume + lot // 2) // lot).tolist(),
+            np.where(index, 0, block.volume).tolist(),
             block.phase.tolist(),
             trades.tolist(),
             asks,

@@ -27,7 +27,7 @@ class MarketSource:
     """The snapshots of the simulated market from a position on; days are planned when they are reached."""
 
     def __init__(self, settings: Settings, only: tuple[str, ...] | None = None) -> None:
-        self.members: Universe = universe(settings.sim_symbols)
+        self.members: Universe = universe(settings.sim_symbols, settings.sim_kinds)
         self._symbols = self.members.all if only is None else only
         self._seed = settings.sim_seed
         self._planned: tuple[date, MarketDay, TickMaker, DictMaker] | None = None

@@ -48,7 +48,9 @@ SHARD_RULE: Final = "qmt:client:rule:{group}"  # string: the rule all members of
 PROGRESS: Final = "qmt:client:progress:{group}"  # hash symbol -> frame (epoch s) acknowledged; client/catch_up.py
 
 # -- the clock of a simulated or replayed market; absent = the wall clock is the market's clock
-CLOCK: Final = "qmt:clock"  # hash: market_ms, wall_ms, speed
+CLOCK: Final = (
+    "qmt:clock"  # hash: segments, skips_breaks, until_ms, reason; or market_ms, wall_ms, speed (stream/clock.py)
+)
 # -- what the checks of the running system compare with
 LOST_BEFORE: Final = "qmt:lost"  # hash: day (the market's), before (batches lost up to its first look)
 # -- coverage of the feed: what a restarted subscriber must know

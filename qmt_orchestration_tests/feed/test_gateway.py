@@ -7,17 +7,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import date
 from typing import Any
 
 import pandas as pd
 import pytest
 import redis
 
+from qmt_orchestration.feed.gateway import _instrument
 from qmt_orchestration.feed.history import BAR_SCHEMA, History, HistoryError, Progress, to_bars
 from qmt_orchestration.market.schema import check_schema
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import heartbeat, rpc
 from qmt_orchestration_tests.helpers import wait_until
+
+#: Units per 手.
+LOTS = {"600000.SH": 100, "510300.SH": 100, "113050.SH": 10, "000300.SH": 1, "600001.SH": 1}
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +138,74 @@ def test_padding_rows_of_both_kinds_are_left_out_and_counted() -> None:
         "600001.SH": frame(volume=[0, 0], price=[0.0, 0.0]),  # padding with price 0
         "600002.SH": pd.DataFrame(),
     }
-    table, padding = to_bars(frames, "1m")
-    assert (table.num_rows, padding) == (2, 3)
+    table, left_out = to_bars(frames, "1m")
+    assert (table.num_rows, dict(left_out)) == (2, {"padding": 3})
     assert table.column("vol").to_pylist() == [500, 0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"close": float("nan")}, "not_finite"),
+        ({"volume": float("inf")}, "not_finite"),
+        ({"open": None}, "not_finite"),
+        ({"volume": -3}, "negative"),
+        ({"amount": -1.0}, "negative"),
+        ({"low": 0.0}, "zero_price"),
+        ({"high": 9.0}, "price_outside_range"),
+        ({"volume": 2**40}, "volume_too_large"),
+        ({"time": 1_749_000_600_000 + 12_600_000}, "bad_time"),  # 13:00, which no bar has
+        ({"time": 1_749_000_660_001}, "bad_time"),
+        ({"time": 1_748_741_460_000}, "bad_time"),  # a Sunday
+        ({"time": 1_749_000_720_000}, "duplicate"),
+    ],
+)
+def test_rows_that_are_no_bars_are_rejected_with_their_reason(change: dict[str, Any], reason: str) -> None:
+    rows = frame(volume=[5.0, 5.0]).astype(object)
+    for name, value in change.items():
+        rows.loc[0, name] = value
+    table, left_out = to_bars({"600000.SH": rows}, "1m")
+    assert (table.num_rows, dict(left_out)) == (1, {reason: 1})
+
+
+def test_a_daily_row_is_stamped_with_the_midnight_of_a_trading_day() -> None:
+    rows = frame(volume=[5, 5, 5])
+    rows["time"] = [1_748_966_400_000, 1_749_052_800_000 + 3_600_000, 1_749_225_600_000]  # Wednesday, 01:00, Saturday
+    table, left_out = to_bars({"600000.SH": rows}, "1d")
+    assert [str(frame)[:16] for frame in table.column("frame").to_pylist()] == ["2025-06-04 15:00"]
+    assert dict(left_out) == {"bad_time": 2}
+
+
+def test_history_comes_in_the_instrument_s_own_unit() -> None:
+    rows = {s: frame(volume=[50], amount=[50 * lot * 10.0]) for s, lot in LOTS.items()}
+    table, _ = to_bars(rows, "1m")
+    found = dict(zip(table.column("symbol").to_pylist(), table.column("vol").to_pylist(), strict=True))
+    assert found == {s: 50 * lot for s, lot in LOTS.items()}
+
+
+def test_sentinels_of_an_instrument_become_null_and_is_trading_is_not_read() -> None:
+    row = _instrument(
+        date(2025, 6, 5),
+        "123219.SZ",
+        {
+            "InstrumentName": "宇瞳转债",
+            "IsTrading": False,
+            "InstrumentStatus": 2_147_483_647,
+            "UpStopPrice": 1.797e308,
+            "OpenDate": "19700101",
+            "ExpireDate": "99999999",
+            "FloatVolumn": 6_000_000,
+            "TotalVolume": float("nan"),
+            "PriceTick": 0.001,
+            "PreClose": 131.2,
+        },
+        "xtquant",
+    )
+    assert (row["kind"], row["lot_size"], row["decimals"], row["listed"]) == ("convertible", 10, 3, 1)
+    assert (row["float_volume"], row["issued_volume"], row["suspended"]) == (6_000_000, None, 0)
+    assert row["suspended_days"] is row["open_date"] is row["expire_date"] is None
+    assert (row["up_stop"], row["pre_close"]) == (0.0, 131.2)
+    assert _instrument(date(2025, 6, 5), "000001.SZ", {"InstrumentStatus": 3}, "x")["suspended_days"] == 3
 
 
 class Stuck:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from qmt_orchestration.feed.subscriber import LEASE, _load_universe
 from qmt_orchestration.local import engines
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag
 from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.orchestration.checks.live import feed_fresh, newest_tick_ms
 from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.registry import EXIT_LEASE_LOST
 from qmt_orchestration.settings import Settings
@@ -276,9 +278,30 @@ def test_whole_quote_refused_falls_back_bounded_and_returns(feed: Feed) -> None:
 
 def test_a_silent_feed_is_subscribed_anew(feed: Feed) -> None:
     feed.start(sim_faults=("silent-feed@09:31-09:34",))
-    wait_until(lambda: "no tick of the whole market" in feed.log(), 60, "the silence is noticed")
+    wait_until(lambda: "no news of the whole market" in feed.log(), 60, "the silence is noticed")
     wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 90, "it subscribes again")
     feed.check()
+
+
+def test_a_dead_feed_fails_its_check_within_a_minute_although_each_subscription_brings_a_snapshot(feed: Feed) -> None:
+    """Planted: nothing from 09:50 to 10:05, each new subscription answered by a full snapshot."""
+    feed.start(sim_start_time="09:49:30", sim_symbols=200, sim_faults=("silent-feed@09:50-10:05",))
+
+    def verdict(passed: bool) -> Any:
+        clock, beats = read_clock(feed.client), read_all(feed.client)
+        outcome = feed_fresh(feed.settings, clock, newest_tick_ms(feed.client, 1), trading_day=True, beats=beats)
+        return outcome if clock.speed == 10 and outcome.passed is passed else None
+
+    wait_until(lambda: verdict(True), 90, "ticks flow", every=0.2)
+    found = wait_until(lambda: verdict(False), 60, "feed_fresh fails", every=0.2)
+    assert "none of" in found.found
+    late = from_ms(read_clock(feed.client).market_ms)
+    assert "09:50:20" < f"{late:%H:%M:%S}" < "09:51:10"
+    times = []
+    for count in (2, 3, 4):  # the patience doubles: 3, 6, 12 s of the wall
+        wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= count, 40, f"{count} subscriptions")  # noqa: B023
+        times.append(time.monotonic())
+    assert times[2] - times[1] > 1.4 * (times[1] - times[0])
 
 
 def test_shards_split_the_market_by_symbol(feed: Feed) -> None:

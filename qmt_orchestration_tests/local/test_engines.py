@@ -16,7 +16,7 @@ import psutil
 import pytest
 import redis
 
-from qmt_orchestration.local import engines, redis_server, supervisor
+from qmt_orchestration.local import engines, redis_server
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration_tests.helpers import free_port, wait_until
@@ -132,58 +132,6 @@ def test_the_engines_of_a_killed_program_end_with_it(own: Settings):
         parent.kill()
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids), 15, "both engines ended")
     engines.start_redis(own, 0).stop()
-
-
-def test_supervised_engines_come_back_on_their_port(own: Settings):
-    with supervisor.supervised(own) as ready:
-        assert ready.redis_url == f"redis://127.0.0.1:{own.redis_port}/0"
-        before = {name: engines.find(own, name) for name in engines.NAMES}
-        for engine in before.values():
-            assert engine is not None
-            write(engine)
-            os.kill(engine.pid, signal.SIGKILL)
-        for name, engine in before.items():
-            back = wait_until(lambda name=name: engines.find(own, name), 15, f"{name} is back")
-            assert back.pid != engine.pid
-            assert back.port == engine.port
-            assert kept(back)
-    assert [engines.find(own, name) for name in engines.NAMES] == [None, None]
-
-
-def test_supervised_engines_that_hang_come_back(own: Settings):
-    with supervisor.supervised(own.model_copy(update={"service_stale_seconds": 1.5})):
-        before = {name: engines.find(own, name) for name in engines.NAMES}
-        for engine in before.values():
-            assert engine is not None
-            write(engine)
-            os.kill(engine.pid, signal.SIGSTOP)
-        for name, engine in before.items():
-            back = wait_until(lambda name=name: engines.find(own, name), 60, f"{name} is back")
-            assert back.pid != engine.pid
-            assert back.port == engine.port
-            assert kept(back)
-
-
-def test_an_engine_that_is_silent_because_it_works_is_left_alone(own: Settings):
-    engine = engines.start_redis(own, 0)
-    try:
-        client = asking(engine, socket_timeout=60)
-        with engines.redis_admin(own) as admin:
-            admin.config_set("lua-time-limit", 0)  # not even "busy" is said meanwhile
-        long = "local t = redis.call('time')[1] while redis.call('time')[1] - t < 5 do end return 'done'"
-        answers: list[object] = []
-        thread = threading.Thread(target=lambda: answers.append(client.eval(long, 0)))
-        watch, silent = supervisor.Watch(engine, stale_seconds=0.3), 0
-        thread.start()
-        while thread.is_alive():
-            assert watch.hangs() == ""
-            silent += not watch._answers()
-        assert answers == [b"done"]
-        assert silent > 1, "it was silent, and that for longer than an idle engine may be"
-        os.kill(engine.pid, signal.SIGSTOP)
-        assert "does nothing" in wait_until(watch.hangs, 60, "a stopped engine is found out")
-    finally:
-        engine.stop()
 
 
 def test_ensure_uses_what_runs_and_leaves_it_running(own: Settings):

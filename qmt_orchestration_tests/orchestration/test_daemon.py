@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def daemon(settings: Settings, clickhouse: Any, redis_client: Any) -> Iterator[Path]:
     """`dagster-daemon run` on the project's workspace and dagster.yaml; its log."""
-    from qmt_orchestration.services.up import dagster_home
+    from qmt_orchestration.services.dagster_processes import dagster_home
 
     home = dagster_home(settings)
     log = home / "daemon.log"

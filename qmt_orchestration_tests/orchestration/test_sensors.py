@@ -12,10 +12,12 @@ from time import monotonic
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 from qmt_orchestration.definitions import build_defs
+from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.market.sessions import SHANGHAI, at, to_ms
 from qmt_orchestration.orchestration.partitions import trading_day_partitions
 from qmt_orchestration.orchestration.resources import build_resources
@@ -130,7 +132,9 @@ def test_a_bad_bar_stays_a_finding_after_the_next_minute(
     def go_on(first: int, last: int) -> dict[str, bool]:
         end = at(DAY, last) + timedelta(seconds=5)
         part = pc.and_(pc.greater_equal(table["time"], at(DAY, first)), pc.less(table["time"], end))
-        market.insert_ticks(clickhouse, table.filter(part))
+        ticks = table.filter(part)  # stored a minute ago: no frame is computed again because its ticks have just come
+        stored = pa.array([datetime.now(SHANGHAI) - timedelta(seconds=60)] * ticks.num_rows, pa.timestamp("us", TZ))
+        market.insert_ticks(clickhouse, ticks.append_column("stored_at", stored))
         set_clock(redis_client, end)
         evaluated = bench.run(bench.tick().run_requests[0]).get_asset_check_evaluations()
         return {f"{e.asset_key.to_user_string()}/{e.check_name}": e.passed for e in evaluated}

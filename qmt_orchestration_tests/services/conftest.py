@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,10 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
     out.kill()
 
 
-@pytest.fixture
-def calm(server: RedisServer, tmp_path: Path) -> Settings:
-    """Settings with short times, on the test's own Redis."""
+def calm_settings(server: RedisServer, folder: Path) -> Settings:
+    """Settings with short times, on this Redis."""
     return Settings(
-        data_dir=tmp_path / "data",
+        data_dir=folder / "data",
         host_name="h1",
         redis_url=f"redis://127.0.0.1:{server.port}/0",
         service_stale_seconds=4.0,
@@ -73,6 +73,12 @@ def calm(server: RedisServer, tmp_path: Path) -> Settings:
         service_stop_seconds=8.0,
         service_backoff_max_seconds=2.0,
     )
+
+
+@pytest.fixture
+def calm(server: RedisServer, tmp_path: Path) -> Settings:
+    """Settings with short times, on the test's own Redis."""
+    return calm_settings(server, tmp_path)
 
 
 @pytest.fixture
@@ -127,6 +133,16 @@ class AgentProcess:
         self.processes[-1].terminate()
         return self.processes[-1].wait(90)
 
+    def end(self) -> None:
+        """Kill whatever is left."""
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        for pid in self.events("start"):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGKILL)
+
     def events(self, kind: str) -> list[int]:
         """Pids of this kind of event (start, flush) in the service's log, in order."""
         path = self.settings.data_dir / "tiny.log"
@@ -146,12 +162,4 @@ def agents() -> Iterator[Callable[..., AgentProcess]]:
 
     yield make
     for one in made:
-        for process in one.processes:
-            process.kill()
-            process.wait()
-        for pid in one.events("start"):
-            try:
-                os.kill(pid, signal.SIGCONT)
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        one.end()

@@ -7,7 +7,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from qmt_orchestration.services.desired import ask_restart, read_desired, set_de
 from qmt_orchestration.services.registry import SERVICES, Service, UnknownService
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import read_all
-from qmt_orchestration_tests.helpers import wait_until
-from qmt_orchestration_tests.services.conftest import AgentProcess, RedisServer
+from qmt_orchestration_tests.helpers import free_port, wait_until
+from qmt_orchestration_tests.services.conftest import AgentProcess, RedisServer, calm_settings
 
 WAIT = 90.0  # seconds; what is waited for must come, and a loaded machine may take its time
 
@@ -45,46 +47,133 @@ def _beating(client: Any, pid: int) -> bool:
     return any(beat["service"] == "tiny" and beat["pid"] == str(pid) for beat in read_all(client))
 
 
-def test_a_killed_service_is_started_again(calm: Settings, client: Any, agents: Make) -> None:
-    agent = agents(calm)
-    first = wait_until(lambda: agent.events("start"), WAIT, "the first start")[0]
+@dataclass
+class Shared:
+    """One Redis and one agent with one service, for the tests that leave it running."""
+
+    server: RedisServer
+    settings: Settings
+    client: Any
+    agent: AgentProcess
+
+    @property
+    def pid(self) -> int:
+        """The service's process, once it beats."""
+
+        def beating() -> int:
+            pid = self.agent.events("start")[-1] if self.agent.events("start") else 0
+            return pid if pid and not _gone(pid) and _beating(self.client, pid) else 0
+
+        return wait_until(beating, WAIT, "the service to beat")
+
+    def after(self, pid: int) -> int:
+        """Another process than *pid*, once it beats."""
+        wait_until(lambda: self.agent.events("start")[-1] != pid, WAIT, "another process")
+        return self.pid
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    folder = tmp_path_factory.mktemp("agent")
+    server = RedisServer(folder / "redis", free_port())
+    server.start()
+    settings = calm_settings(server, folder)
+    client = connect(settings, retries=0)
+    client.hset(keys.DESIRED, "tiny", "stopped")
+    agent = AgentProcess(settings)
+    agent.start()
+    yield Shared(server, settings, client, agent)
+    agent.end()
+    client.close()
+    server.kill()
+
+
+def test_a_service_that_should_not_run_is_not_started(shared: Shared) -> None:
+    wait_until(lambda: _report(shared.client).get("tiny.state") == "stopped", WAIT, "the agent's report")
+    assert shared.agent.events("start") == []
+    shared.client.hset(keys.DESIRED, "tiny", "running")
+    assert shared.pid
+
+
+def test_a_killed_service_is_started_again(shared: Shared) -> None:
+    first, before = shared.pid, int(_report(shared.client).get("tiny.restarts", 0))
     os.kill(first, signal.SIGKILL)
-    second = wait_until(lambda: agent.events("start")[1:], WAIT, "the second start")[0]
-    wait_until(lambda: _beating(client, second), WAIT, "its heartbeat")
-    report = wait_until(lambda: (r := _report(client)).get("tiny.restarts") == "1" and r, WAIT, "the report")
+    shared.after(first)
+    report = wait_until(
+        lambda: (r := _report(shared.client)).get("tiny.restarts") == str(before + 1) and r, WAIT, "the report"
+    )
     assert report["tiny.last_exit"] == "-9"
     assert report["tiny.state"] == "running"
 
 
-def test_a_hanging_service_is_killed_and_started_again(calm: Settings, client: Any, agents: Make) -> None:
-    agent = agents(calm)
-    first = wait_until(lambda: agent.events("start"), WAIT, "the first start")[0]
-    wait_until(lambda: _beating(client, first), WAIT, "its heartbeat")
+def test_a_hanging_service_is_killed_and_started_again(shared: Shared) -> None:
+    first = shared.pid
     os.kill(first, signal.SIGSTOP)
-    wait_until(lambda: agent.events("start")[1:], WAIT, "a successor of the hanging process")
+    shared.after(first)
     assert _gone(first)
-    assert "no heartbeat" in wait_until(lambda: _report(client).get("tiny.reason"), WAIT, "the reason")
+    assert "no heartbeat" in wait_until(lambda: _report(shared.client).get("tiny.reason"), WAIT, "the reason")
 
 
-def test_stop_flushes_start_starts_and_restart_is_done_once(calm: Settings, client: Any, agents: Make) -> None:
-    client.hset(keys.DESIRED, "tiny", "stopped")
-    agent = agents(calm)
-    wait_until(lambda: _report(client).get("tiny.state") == "stopped", WAIT, "the agent's report")
-    assert agent.events("start") == [], "a service that should not run must not flash up"
-    client.hset(keys.DESIRED, "tiny", "running")
-    first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
-    client.hincrby(keys.DESIRED, "tiny#restart", 1)
-    second = wait_until(lambda: agent.events("start")[1:], WAIT, "the restart")[0]
-    assert agent.events("flush") == [first]
-    client.hset(keys.DESIRED, "tiny", "stopped")
-    wait_until(lambda: agent.events("flush")[1:], WAIT, "the flush")
-    wait_until(lambda: _report(client).get("tiny.state") == "stopped", WAIT, "the stop")
-    assert agent.events("start") == [first, second]
+def test_a_restart_is_done_once_and_a_stop_flushes(shared: Shared) -> None:
+    first = shared.pid
+    shared.client.hincrby(keys.DESIRED, "tiny#restart", 1)
+    second = shared.after(first)
+    assert shared.agent.events("flush")[-1] == first
+    shared.client.hset(keys.DESIRED, "tiny", "stopped")
+    wait_until(lambda: _report(shared.client).get("tiny.state") == "stopped", WAIT, "the stop")
+    assert shared.agent.events("flush")[-1] == second
+    assert shared.agent.events("start")[-1] == second
+    shared.client.hset(keys.DESIRED, "tiny", "running")
+    shared.after(second)
+
+
+def test_agent_goes_on_while_redis_is_away(shared: Shared) -> None:
+    first = shared.pid
+    shared.server.kill()
+    begun = time.monotonic()
+    wait_until(
+        lambda: time.monotonic() - begun > 1.5 * shared.settings.service_stale_seconds, WAIT, "the stale time to pass"
+    )
+    assert shared.agent.events("start")[-1] == first, "silence means nothing while Redis is away"
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: shared.agent.events("start")[-1] != first, WAIT, "a restart without Redis")
+    shared.server.start()
+    shared.after(first)
+
+
+def test_a_second_agent_on_the_same_folder_is_refused(shared: Shared) -> None:
+    pid = shared.pid
+    second = AgentProcess(shared.settings)
+    second.start()
+    assert second.processes[-1].wait(90) == 73
+    assert "already works on data_dir" in (shared.settings.data_dir / "agent.log").read_text()
+    assert shared.pid == pid
+
+
+def test_a_killed_agent_leaves_nothing_and_the_next_one_ends_what_could_not_end(shared: Shared) -> None:
+    first = shared.pid
+    shared.agent.kill()
+    wait_until(lambda: _gone(first), WAIT, "the service to end with its agent")
+    assert shared.agent.events("flush")[-1] == first, "it flushed although nobody could ask it"
+    shared.agent.start()
+    second = shared.after(first)
+    os.kill(second, signal.SIGSTOP)
+    shared.agent.kill()
+    shared.agent.start()
+    shared.after(second)
     assert _gone(second)
 
 
+def test_an_agent_that_is_stopped_leaves_nothing(shared: Shared) -> None:
+    last = shared.pid
+    assert shared.agent.stop() == 0
+    assert _gone(last)
+    assert shared.agent.events("flush")[-1] == last
+    assert list((shared.settings.run_dir / "services").glob("*.json")) == []
+
+
 def test_a_deaf_service_is_killed_after_its_time(calm: Settings, client: Any, agents: Make) -> None:
-    agent = agents(calm, module="tiny_deaf")
+    agent = agents(calm.model_copy(update={"service_stop_seconds": 2.0}), module="tiny_deaf")
     pid = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
     client.hset(keys.DESIRED, "tiny", "stopped")
     wait_until(lambda: _gone(pid), WAIT, "its end")
@@ -115,61 +204,6 @@ def test_memory_ceiling_restarts_gracefully(calm: Settings, client: Any, agents:
     assert "memory above 250 MB" in wait_until(lambda: _report(client).get("tiny.reason"), WAIT, "the reason")
 
 
-def test_agent_goes_on_while_redis_is_away(calm: Settings, server: RedisServer, client: Any, agents: Make) -> None:
-    agent = agents(calm)
-    first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
-    wait_until(lambda: _beating(client, first), WAIT, "its heartbeat")
-    server.kill()
-    begun = time.monotonic()
-    wait_until(lambda: time.monotonic() - begun > 1.5 * calm.service_stale_seconds, WAIT, "the stale time to pass")
-    assert agent.events("start") == [first], "silence means nothing while Redis is away"
-    os.kill(first, signal.SIGKILL)
-    second = wait_until(lambda: agent.events("start")[1:], WAIT, "a restart without Redis")[0]
-    server.start()
-    wait_until(lambda: _beating(client, second), WAIT, "the heartbeat after Redis is back")
-    assert agent.events("start") == [first, second]
-
-
-def test_a_killed_agent_leaves_no_orphans_and_its_next_life_takes_over(
-    calm: Settings, client: Any, agents: Make
-) -> None:
-    agent = agents(calm)
-    first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
-    agent.kill()
-    wait_until(lambda: _gone(first), WAIT, "the service to end with its agent")
-    assert agent.events("flush") == [first], "it flushed although nobody could ask it"
-    agent.start()
-    wait_until(lambda: agent.events("start")[1:], WAIT, "the start of the second life")
-
-
-def test_a_stopped_orphan_is_ended_by_the_next_agent(calm: Settings, agents: Make) -> None:
-    agent = agents(calm)
-    first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
-    os.kill(first, signal.SIGSTOP)
-    agent.kill()
-    agent.start()
-    wait_until(lambda: agent.events("start")[1:], WAIT, "the start of the second life")
-    assert _gone(first)
-
-
-def test_a_second_agent_on_the_same_folder_is_refused(calm: Settings, agents: Make) -> None:
-    agent = agents(calm)
-    wait_until(lambda: agent.events("start"), WAIT, "the start")
-    agent.start()
-    assert agent.processes[-1].wait(90) == 73
-    assert "already works on data_dir" in (calm.data_dir / "agent.log").read_text()
-    assert len(agent.events("start")) == 1
-
-
-def test_an_agent_told_to_stop_leaves_nothing(calm: Settings, client: Any, agents: Make) -> None:
-    agent = agents(calm)
-    first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
-    assert agent.stop() == 0
-    assert _gone(first)
-    assert agent.events("flush") == [first]
-    assert list((calm.run_dir / "services").glob("*.json")) == []
-
-
 def test_a_service_with_an_end_is_not_started_again(calm: Settings, client: Any, agents: Make) -> None:
     agent = agents(calm, once=True)
     first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
@@ -190,7 +224,7 @@ def test_two_hosts_never_both_run_a_leased_service(calm: Settings, client: Any, 
     one.kill()
     wait_until(lambda: two.events("start"), WAIT, "h2 to take over")
     assert int(client.get(keys.FENCE.format(name="only"))) > token
-    assert _gone(one.events("start")[0])
+    wait_until(lambda: _gone(one.events("start")[0]), WAIT, "the first to end")
 
 
 def test_a_leased_service_that_slept_through_its_lease_gives_way(calm: Settings, client: Any, agents: Make) -> None:
@@ -236,9 +270,9 @@ def test_clocks_that_disagree_are_told_once(
     monkeypatch.setattr(link, "_now_ms", real)
     wait_until(lambda: abs(int(_report(client)["clock_skew_ms"])) < 900, WAIT, "the clock to be set right")
     line.close()
-    told = [record.message for record in caplog.records if "clock" in record.message]
-    assert len(told) == 1
-    assert "s behind that of Redis' host" in told[0]
+    warnings = [record.message for record in caplog.records if "clock" in record.message]
+    assert len(warnings) == 1
+    assert "s behind that of Redis' host" in warnings[0]
 
 
 def test_what_a_library_prints_for_months_stays_bounded(calm: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +291,7 @@ def test_what_a_library_prints_for_months_stays_bounded(calm: Settings, monkeypa
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /dev/full")
 def test_a_full_disk_keeps_no_service_from_starting(calm: Settings, client: Any, agents: Make) -> None:
     (calm.run_dir / "services").mkdir(parents=True)
-    (calm.run_dir / "services" / "tiny.new").symlink_to("/dev/full")
+    (calm.run_dir / "services" / "tiny.json.new").symlink_to("/dev/full")
     agent = agents(calm)
     first = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
     wait_until(lambda: _beating(client, first), WAIT, "its heartbeat")

@@ -30,7 +30,7 @@ from qmt_orchestration.local import engines
 from qmt_orchestration.orchestration.checks.live import live_outcomes
 from qmt_orchestration.orchestration.resources import ServicesResource
 from qmt_orchestration.orchestration.sensors.stream import statistics
-from qmt_orchestration.services.up import spawn, stop_group
+from qmt_orchestration.services.processes import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys, rpc
 from qmt_orchestration.stream.connection import connect
@@ -193,7 +193,7 @@ def _answers(there: Deployment) -> bool:
 
 def agent(settings: Settings, services: str) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "qmt_orchestration.cli", "agent", "--services", services]
-    return spawn(argv, settings, "agent")
+    return spawn(argv, settings, "agent.log")
 
 
 @pytest.mark.timeout(400)

@@ -1,113 +1,203 @@
-"""`qmt up` as a person runs it: minutes become final, a kill loses nothing, Ctrl-C ends everything."""
+"""`qmt up` as a person runs it. One system is shared: first minutes, its state, every process killed, then itself."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-import clickhouse_connect
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from qmt_orchestration.cli.main import app
+from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration_tests.helpers import free_port, wait_until
+
+DAGSTER = ("dagster-code", "dagster-daemon")
+ALL = ("redis", "clickhouse", "subscriber", "gateway", "writer", "publisher", *DAGSTER)
+
+
+@dataclass
+class System:
+    """A `qmt up --no-ui` on its own folder and ports."""
+
+    folder: Path
+    settings: dict[str, object] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("redis_port", "clickhouse_port", "console_port", "dagster_port"):
+            self.settings.setdefault(name, free_port())
+
+    @property
+    def data_dir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {f"QMT_{name.upper()}": str(value) for name, value in self.settings.items()}
+        return {k: v for k, v in os.environ.items() if not k.startswith("QMT_")} | own
+
+    def start(self, *options: str) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "qmt_orchestration.cli", "up", "--no-ui", "--symbols", "40", *options]
+        with (self.folder / "log").open("ab") as out:
+            self.process = subprocess.Popen(
+                [*command, "--data-dir", str(self.data_dir)], env=self.environment, stdout=out, stderr=subprocess.STDOUT
+            )
+
+    def status(self) -> dict[str, Any]:
+        command = [sys.executable, "-m", "qmt_orchestration.cli", "status", "--json", "--data-dir", str(self.data_dir)]
+        done = subprocess.run(command, env=self.environment, capture_output=True, check=False)
+        return {"code": done.returncode, **json.loads(done.stdout)}
+
+    def pids(self) -> list[int]:
+        """Processes that it started, directly or not."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("QMT_DATA_DIR") == str(self.data_dir) and process.status() != "zombie":
+                    found.append(process.pid)
+        return found
+
+    def pid(self, name: str) -> int:
+        """The process of a service, 0 while there is none."""
+        with suppress(OSError, ValueError):
+            return int(json.loads((self.data_dir / "run/services" / f"{name}.json").read_text())["pid"])
+        return 0
+
+    def bars(self) -> set[tuple[object, ...]]:
+        """Which bars stand in bars_1m (a late tick may still change one)."""
+        own = Settings(data_dir=self.data_dir, clickhouse_port=int(str(self.settings["clickhouse_port"])))
+        with connect(own) as client:
+            return {tuple(row) for row in client.query("SELECT symbol, frame FROM bars_1m").result_rows}
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(60)
 
 
 @contextmanager
-def up(data_dir: Path, log: Path, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("QMT_")}
-    for name in ("redis_port", "clickhouse_port"):
-        settings.setdefault(name, free_port())
-    environment |= {f"QMT_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "qmt_orchestration.cli", "up", "--no-ui", "--symbols", "40", "--speed", "30"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "--data-dir", str(data_dir)], env=environment, stdout=out, stderr=subprocess.STDOUT
-        )
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-                process.wait(60)
+def system_of(folder: Path, *options: str, **settings: object) -> Iterator[System]:
+    system = System(folder, settings)
+    system.start(*options)
+    try:
+        yield system
+    finally:
+        assert system.process is not None
+        if system.process.poll() is None:
+            system.stop()
+        for pid in system.pids():
+            os.kill(pid, signal.SIGKILL)
 
 
-def of_this_system(data_dir: Path) -> list[int]:
-    """Processes that `qmt up` started on *data_dir*, directly or not."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("QMT_UP_DATA_DIR") == str(data_dir.resolve()):
-                found.append(process.pid)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
+@pytest.fixture(scope="module")
+def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """One system for this module; the tests stand in the order in which they use it up."""
+    with system_of(tmp_path_factory.mktemp("up")) as out:
+        wait_until(lambda: re.search(r"final to \d\d:\d\d", out.log), 180, "a minute is final")
+        yield out
 
 
-def market_times(log: Path) -> list[str]:
-    return re.findall(r"market (\S+ \S+) ", log.read_text())
+def market_times(log: str) -> list[str]:
+    return re.findall(r"market (\S+ \S+) ", log)
 
 
-def bars(data_dir: Path, port: int) -> set[tuple[object, ...]]:
-    """Which bars stand in bars_1m (a late tick may still change one)."""
-    password = (data_dir / "run" / "clickhouse.password").read_text().strip()
-    with clickhouse_connect.get_client(host="127.0.0.1", port=port, password=password, database="qmt") as client:
-        return {tuple(row) for row in client.query("SELECT symbol, frame FROM bars_1m").result_rows}
+@pytest.mark.timeout(300)
+def test_the_first_minutes_are_whole_and_the_speed_explains_itself(system: System) -> None:
+    assert market_times(system.log)[0] == "2025-06-05 09:29:20", "it waits there until all is ready"
+    assert "the market waits for" in system.log
+    state = system.status()
+    assert state["code"] in (0, 1), state
+    assert state["instruments"] == 40
+    assert 1 <= state["speed"] <= 20
+    assert re.search("rising|held|fastest", state["speed_reason"])
+    assert set(ALL) <= set(state["services"])
+    assert not [reason for reason in state["reasons"] if "console" in reason or "webserver" in reason]
+    assert {frame for _, frame in system.bars()}
+    assert min(frame for _, frame in system.bars()).strftime("%H:%M") == "09:30"
 
 
-def runs_in_flight(data_dir: Path) -> int:
-    """Runs of Dagster that have begun and not ended, as its own storage says."""
-    with closing(sqlite3.connect(data_dir / "dagster" / "history" / "runs.db")) as runs:
-        return int(runs.execute("SELECT count(*) FROM runs WHERE status = 'STARTED'").fetchone()[0])
+def test_a_second_one_on_the_folder_is_refused(system: System) -> None:
+    second = System(system.folder.parent / "second", system.settings)
+    done = CliRunner(env=second.environment).invoke(app, ["up", "--no-ui", "--data-dir", str(system.data_dir)])
+    assert done.exit_code == 1
+    assert "in use by another `qmt up`" in done.output
 
 
-def test_minutes_become_final_a_kill_loses_nothing_and_ctrl_c_ends_everything(tmp_path: Path) -> None:
-    data_dir, first_log, second_log = tmp_path / "data", tmp_path / "first.log", tmp_path / "second.log"
-    port = free_port()
-    with up(data_dir, first_log, clickhouse_port=port) as process:
-        wait_until(lambda: re.search(r"final \d\d:\d\d", first_log.read_text()), 150, "a minute is final")
-        assert len(of_this_system(data_dir)) >= 6
-        refused = tmp_path / "refused.log"
-        with up(data_dir, refused) as second:
-            assert second.wait(60) == 1
-        assert "in use by another `qmt up`" in refused.read_text()
-        final = bars(data_dir, port)
-        assert final
-        wait_until(lambda: runs_in_flight(data_dir), 60, "a run that the kill will interrupt")
-        process.kill()
-        for pid in of_this_system(data_dir):  # as in a power cut: nobody can put anything in order
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        assert runs_in_flight(data_dir)
-        process.wait()
-    with up(data_dir, second_log, clickhouse_port=port) as process:
-        wait_until(lambda: market_times(second_log), 150, "the market flows again")
-        wait_until(lambda: final < bars(data_dir, port), 60, "minutes become final again, although a run was killed")
-    assert process.returncode == 0
-    assert of_this_system(data_dir) == []
-    assert market_times(second_log)[0] >= market_times(first_log)[-1]
+@pytest.mark.timeout(300)
+def test_every_process_comes_back_after_kill_and_hang(system: System) -> None:
+    for number, names in ((signal.SIGKILL, ALL), (signal.SIGSTOP, ("dagster-daemon", "publisher"))):
+        before = {name: system.pid(name) for name in names}
+        for pid in before.values():
+            os.kill(pid, number)
+        for name, old in before.items():
+            wait_until(lambda name=name, old=old: system.pid(name) not in (0, old), 60, f"{name} is back")
+            wait_until(lambda old=old: not psutil.pid_exists(old), 10, f"the old {name} is gone")
+    before = system.status()
+    for name, what in (("last_published", "published"), ("last_final", "final")):
+        since = before.get(name) or "09:30"
+        wait_until(lambda name=name, since=since: (system.status().get(name) or "") > since, 150, f"minutes are {what}")
 
 
-def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_a_kill_of_everything_loses_nothing_and_no_process_runs_beside_the_new_ones(system: System) -> None:
+    final, last = system.bars(), market_times(system.log)[-1]
+    old = set(system.pids())
+    assert system.process is not None
+    os.kill(system.pid("dagster-daemon"), signal.SIGSTOP)  # it cannot hear that its parent has ended
+    os.kill(system.pid("writer"), signal.SIGSTOP)
+    system.process.kill()
+    system.process.wait()
+    (system.folder / "log").write_text("")
+    system.start()
+    wait_until(lambda: market_times(system.log), 120, "the market goes on")
+    wait_until(lambda: system.pid("dagster-daemon") not in (0, *old), 60, "a daemon of the new system")
+    assert not old & set(system.pids())
+    daemons = [p for p in system.pids() if "dagster._daemon" in psutil.Process(p).cmdline()]
+    assert len(daemons) == 1
+    assert market_times(system.log)[0] >= last
+    wait_until(lambda: system.status().get("last_published"), 60, "minutes are published")
+    assert final <= system.bars()
+
+
+@pytest.mark.timeout(120)
+def test_ctrl_c_ends_everything(system: System) -> None:
+    assert system.stop() == 0
+    assert system.pids() == []
+    code = system.status()
+    assert code["code"] == 2
+
+
+@pytest.mark.parametrize("name", ["redis_port", "clickhouse_port"])
+def test_a_port_in_use_is_named_with_its_setting_and_nothing_is_left_running(tmp_path: Path, name: str) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        log = tmp_path / "log"
-        with up(tmp_path / "data", log, redis_port=port) as process:
-            assert process.wait(60) == 1
-    assert str(port) in log.read_text()
-    assert "QMT_REDIS_PORT" in log.read_text()
-    assert "Traceback" not in log.read_text()
+        with system_of(tmp_path, **{name: port}) as system:
+            assert system.process is not None
+            assert system.process.wait(60) == 1
+            assert str(port) in system.log
+            assert f"QMT_{name.upper()}" in system.log
+            assert "Traceback" not in system.log
+            assert system.pids() == []
 
 
 @pytest.mark.parametrize(
@@ -118,6 +208,7 @@ def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
         (["--fault", "price-spike"], "expected NAME[=NUMBER]@HH:MM[-HH:MM]"),
         (["--fault", "earthquake@10:15"], "unknown fault 'earthquake'; known are"),
         (["--speed", "0"], "speed 0 plays one day at once and ends"),
+        (["--speed", "inf"], "expected market seconds per second above 0"),
     ],
 )
 def test_what_makes_no_market_is_refused_before_anything_starts(tmp_path: Path, options: list[str], words: str) -> None:
@@ -125,3 +216,28 @@ def test_what_makes_no_market_is_refused_before_anything_starts(tmp_path: Path, 
     assert done.exit_code == 1
     assert words in done.output
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("speed", ["-1", "fast", "nan"])
+def test_a_speed_that_is_no_positive_number_is_refused(tmp_path: Path, speed: str) -> None:
+    done = CliRunner().invoke(app, ["up", "--no-ui", "--data-dir", str(tmp_path / "data"), "--speed", speed])
+    assert done.exit_code == 2
+    assert "--speed" in done.output
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("layout", ["3", "nonsense"])
+def test_a_folder_of_a_later_version_is_refused_and_nothing_starts(tmp_path: Path, layout: str) -> None:
+    (tmp_path / "LAYOUT").write_text(layout)
+    done = CliRunner().invoke(app, ["up", "--no-ui", "--data-dir", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "was written by another version of qmt" in done.output
+    assert not (tmp_path / "redis").exists()
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    done = CliRunner().invoke(app, ["up", "--no-ui", "--data-dir", str(tmp_path / "data")])
+    assert done.exit_code == 1
+    assert str(tmp_path / "data") in done.output
+    assert not isinstance(done.exception, OSError)

@@ -1,6 +1,6 @@
 """Tiny services for the tests, run as real processes: ``--module qmt_orchestration_tests.services.tiny`` and kin.
 
-What one does stands in its name: `QMT_HOST_NAME`, `QMT_DATA_DIR` come with the settings. Each line of
+Its name says what one does: `QMT_HOST_NAME`, `QMT_DATA_DIR` come with the settings. Each line of
 ``<data_dir>/tiny.log`` is ``<event> <pid> <token>``.
 """
 

@@ -14,6 +14,11 @@ def minute_of(tick: dict[str, Any]) -> int:
     return int((tick["time"] + 8 * 3_600_000) % 86_400_000 // 60_000)
 
 
+def total_of(tick: dict[str, Any]) -> int:
+    """The cumulative volume in units; an index has it in ``volume`` alone."""
+    return int(tick["pvolume"] or tick["volume"])
+
+
 @dataclass
 class Minute:
     """What the ticks of one minute tell."""
@@ -29,13 +34,13 @@ def bars_of(ticks: list[dict[str, Any]]) -> dict[int, tuple[float, float, float,
     state = (0, 0.0, 0.0, 1e12)
     for tick in ticks:
         label = frame_label(minute_of(tick))
-        if tick["pvolume"] == 0 or label is None:
+        if total_of(tick) == 0 or label is None:
             continue
         if label not in minutes:
             minutes[label] = Minute(before=state)
         minute = minutes[label]
-        minute.lasts.append((tick["lastPrice"], tick["pvolume"]))
-        state = (tick["pvolume"], tick["amount"], tick["high"], tick["low"])
+        minute.lasts.append((tick["lastPrice"], total_of(tick)))
+        state = (total_of(tick), tick["amount"], tick["high"], tick["low"])
         minute.after = state
     out = {}
     for label, minute in minutes.items():

@@ -88,7 +88,7 @@ def test_count_takes_the_last_rows_and_daily_bars_wait_for_the_days_end() -> Non
 
 
 def test_bad_requests_say_what_was_expected() -> None:
-    with pytest.raises(ValueError, match="1m, 5m, 1d"):
+    with pytest.raises(ValueError, match="1m, 5m, 15m, 30m, 60m, 1h, 1d"):
         list(History(7).bars(SYMBOLS, "3m", "", "", -1, now_ms=EVENING, fill=False))
     with pytest.raises(ValueError, match="YYYYMMDD"):
         parse_moment("2025-06-05", end=False)

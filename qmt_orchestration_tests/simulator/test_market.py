@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from datetime import date
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from qmt_orchestration.market.calendar import trading_days
+from qmt_orchestration.market.instruments import Kind, instrument_of
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
 from qmt_orchestration.market.symbols import Board, board_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.simulator.kinds import COUNTS
 from qmt_orchestration.simulator.market import (
     HALTED,
     LIMIT_DOWN,
@@ -25,17 +27,18 @@ from qmt_orchestration.simulator.market import (
     true_bars,
 )
 from qmt_orchestration.simulator.source import MarketSource
-from qmt_orchestration.simulator.universe import name_of, trades_after_hours, universe
-from qmt_orchestration_tests.simulator.oracle import bars_of, minute_of
+from qmt_orchestration.simulator.universe import name_of, sectors, trades_after_hours, universe
+from qmt_orchestration_tests.simulator.oracle import bars_of, minute_of, total_of
 
 DAY = date(2025, 6, 5)
-SYMBOLS = 120
+SYMBOLS = 160
+KINDS = tuple(kind.value for kind in COUNTS)
 Ticks = dict[str, list[dict[str, Any]]]
 
 
 def play(symbols: int = SYMBOLS, seed: int = 7, start: int = 554, end: int = 931, day: date = DAY) -> Ticks:
     """All pushed ticks of a stretch of a day (minutes since midnight), per symbol in order of arrival."""
-    source = MarketSource(Settings(sim_symbols=symbols, sim_seed=seed))
+    source = MarketSource(Settings(sim_symbols=symbols, sim_seed=seed, sim_kinds=KINDS))
     source.seek(to_ms(at(day, start)))
     out: Ticks = defaultdict(list)
     for _, push in source.pushes(to_ms(at(day, end))):
@@ -51,12 +54,13 @@ def ticks() -> Ticks:
 
 @pytest.fixture(scope="module")
 def plan() -> MarketDay:
-    return MarketDay(7, DAY, universe(SYMBOLS).all)
+    return MarketDay(7, DAY, universe(SYMBOLS, KINDS).all)
 
 
 def test_the_bars_of_the_pushed_ticks_are_the_true_bars(ticks: Ticks, plan: MarketDay) -> None:
     bars = plan.bars()
-    names = ("open", "high", "low", "close", "vol", "amount")
+    paid = plan.traits.yuan(bars["amount"], bars["vol"])  # type: ignore[arg-type]
+    names = ("open", "high", "low", "close", "vol")
     compared = 0
     for row, symbol in enumerate(plan.symbols):
         got = bars_of(ticks.get(symbol, []))
@@ -64,8 +68,8 @@ def test_the_bars_of_the_pushed_ticks_are_the_true_bars(ticks: Ticks, plan: Mark
         assert sorted(got) == [MINUTE_LABELS[i] for i in traded], symbol
         for i in traded:
             values = [bars[name][row, i].item() for name in names]
-            expected = (*(v / 100 for v in values[:4]), values[4], values[5] / 100)
-            assert got[MINUTE_LABELS[i]] == pytest.approx(expected, abs=1e-3), (symbol, MINUTE_LABELS[i])
+            expected = (*(v / plan.traits.scale[row] for v in values[:4]), values[4], paid[row, i])
+            assert got[MINUTE_LABELS[i]] == pytest.approx(expected, abs=1e-2), (symbol, MINUTE_LABELS[i])
             compared += 1
     assert compared > 25_000
 
@@ -93,7 +97,7 @@ def test_filled_minutes_repeat_the_close_and_nothing_stands_before_the_first_tra
 
 def test_a_symbol_is_the_same_in_any_market_and_from_any_start(ticks: Ticks) -> None:
     alone = play(symbols=40, start=600, end=640)
-    for symbol in universe(40).shares:
+    for symbol in universe(40, KINDS).listed:
         first, last = to_ms(at(DAY, 600)), to_ms(at(DAY, 640))
         expected = [t for t in ticks.get(symbol, []) if first <= t["time"] < last]
         assert alone.get(symbol, []) == expected, symbol
@@ -127,19 +131,24 @@ def test_price_limits_round_half_up_with_decimals() -> None:
 
 def test_prices_and_book_stay_inside_the_limits_and_cumulative_values_never_fall(ticks: Ticks, plan: MarketDay) -> None:
     for row, symbol in enumerate(plan.symbols):
-        up, down = plan.up[row] / 100, plan.down[row] / 100
+        scale, lot, index = (array[row].item() for array in (plan.traits.scale, plan.traits.lot, plan.traits.index))
+        up, down = plan.up[row] / scale, plan.down[row] / scale
         volume, amount, time = -1, -1.0, 0
         for tick in ticks.get(symbol, []):
             assert tick["lastPrice"] == 0 or down <= tick["lastPrice"] <= up
             assert all(p <= up + 1e-9 for p in tick["askPrice"])
             assert all(p == 0 or p >= down - 1e-9 for p in tick["bidPrice"])
-            assert tick["pvolume"] >= volume
+            assert total_of(tick) >= volume
+            assert not index or not any(map(any, (tick["askPrice"], tick["bidPrice"], tick["askVol"], tick["bidVol"])))
             assert tick["amount"] >= amount
             assert tick["time"] > time
-            volume, amount, time = tick["pvolume"], tick["amount"], tick["time"]
-            assert abs(tick["volume"] * 100 - tick["pvolume"]) <= 50
-            if volume:
+            volume, amount, time = total_of(tick), tick["amount"], tick["time"]
+            assert index or abs(tick["volume"] * lot - tick["pvolume"]) <= lot // 2
+            if volume and instrument_of(symbol).kind is Kind.REPO:
+                assert amount == volume * 100
+            elif volume and not index:
                 assert tick["low"] - 1e-6 <= amount / volume <= tick["high"] + 1e-6
+            if volume:
                 assert tick["low"] <= tick["lastPrice"] <= tick["high"]
 
 
@@ -161,7 +170,7 @@ def test_closing_call_and_after_hours(ticks: Ticks, plan: MarketDay) -> None:
         late = [t for t in mine if minute_of(t) in (898, 899)]
         residual = [t for t in mine if minute_of(t) == 897]
         if late and residual:
-            assert {t["pvolume"] for t in late} == {residual[-1]["pvolume"]}
+            assert {total_of(t) for t in late} == {total_of(residual[-1])}
         after = [t for t in mine if minute_of(t) >= 905]
         assert bool(after) == bool(plan.after_hours[row].sum())
         if after:
@@ -198,7 +207,7 @@ def test_suspended_symbols_come_stale_with_the_first_push_and_never_again() -> N
 
 
 def test_a_snapshot_is_the_last_tick_that_was_pushed(ticks: Ticks) -> None:
-    source = MarketSource(Settings(sim_symbols=SYMBOLS))
+    source = MarketSource(Settings(sim_symbols=SYMBOLS, sim_kinds=KINDS))
     until = to_ms(at(DAY, 785)) + 30_000
     source.seek(until)
     snapshot = source.snapshot()
@@ -227,4 +236,24 @@ def test_universe_has_the_boards_codes_and_the_rest() -> None:
     assert "000001.SZ" in members.shares
     assert name_of("000001.SZ") == "平安银行"
     assert not any(board_of(s) for s in members.others)
+    assert not members.kinds
+
+
+def test_a_market_of_all_kinds_is_a_mix_as_the_real_one() -> None:
+    members = universe(6620, KINDS)
+    counts = Counter(instrument_of(s).kind for s in members.listed)
+    assert counts == COUNTS
+    assert not set(members.listed) & set(members.others)
+    small = Counter(instrument_of(s).kind for s in universe(66, KINDS).listed)
+    assert set(small) == set(COUNTS)
+    assert sum(small.values()) == 66
+    found = sectors(members)
+    assert {len(found[name]) for name in ("沪深指数", "沪深转债")} == {100, 350}
+    assert "510300.SH" in found["沪深ETF"]
+    assert "501018.SH" not in found["沪深ETF"]
+    assert "501018.SH" in found["沪深基金"]
+
+
+def test_a_smaller_market_is_a_part_of_a_larger_one() -> None:
+    members = universe(5150)
     assert set(universe(300).shares) < set(members.shares)

@@ -1,4 +1,4 @@
-"""Rollups and their sources, repairs from QMT's history, adjusted bars, the user's names, the analyst's door."""
+"""Rollups and their sources, repairs from QMT's history, adjusted bars, the user's names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 
 from qmt_orchestration.market.sessions import at
 from qmt_orchestration.warehouse import bars
-from qmt_orchestration.warehouse.analyst import NoSuchBars
-from qmt_orchestration.warehouse.analyst import bars as analyst_bars
 from qmt_orchestration.warehouse.migrate import migrate
 from qmt_orchestration_tests.warehouse.market_day import DAY, SYMBOL, bar, baseline, made, ohlcv, rows, tick
 
@@ -134,20 +132,16 @@ def test_history_gives_the_daily_row_of_a_symbol_that_our_feed_lost_before_the_c
     ]
 
 
-def test_adjusted_daily_bars_follow_the_dated_ratios(clickhouse: Any, settings: Any) -> None:
+def test_adjusted_daily_bars_follow_the_dated_ratios(clickhouse: Any) -> None:
     days = [date(2025, 6, 3), date(2025, 6, 4), DAY]
     for day, price in zip(days, (20.0, 10.0, 8.0), strict=True):
         made(clickhouse, [tick("09:25:00", price, 100, day=day), tick("15:00:03", price, 200, day=day)], day)
         bars.roll_up(clickhouse, day, "1d")
     factors = [[SYMBOL, days[1], 2.0], [SYMBOL, days[2], 1.25], ["600000.SH", days[0], 3.0]]
     clickhouse.insert("adjust_factors", factors, column_names=["symbol", "ex_date", "dr"])
-    front = analyst_bars(settings, SYMBOL, days[0], days[2], "1d", adjust="front")
-    back = analyst_bars(settings, SYMBOL, days[0], days[2], "1d", adjust="back")
-    assert front.close.tolist() == pytest.approx([8.0, 8.0, 8.0])
-    assert back.close.tolist() == pytest.approx([20.0, 20.0, 20.0])
-    assert back.factor.tolist() == [1.0, 2.0, 2.5]
-    clickhouse.command("TRUNCATE TABLE adjust_factors")
-    assert analyst_bars(settings, SYMBOL, days[0], days[2], "1d", adjust="front").close.tolist() == [20.0, 10.0, 8.0]
+    columns = "SELECT close, factor FROM daily_bars_{} ORDER BY frame"
+    assert clickhouse.query(columns.format("front")).result_columns[0] == pytest.approx([8.0, 8.0, 8.0])
+    assert clickhouse.query(columns.format("back")).result_columns == [[20.0, 20.0, 20.0], [1.0, 2.0, 2.5]]
 
 
 def test_the_users_query_runs_as_it_stands(clickhouse: Any) -> None:
@@ -177,16 +171,3 @@ def test_latest_ticks_tell_the_last_price_of_each_symbol(clickhouse: Any) -> Non
     made(clickhouse, [*FULL, tick("09:20:00", 0.0, 0, symbol="000002.SZ")])
     found = clickhouse.query("SELECT symbol, last_price, vol, last_close FROM latest_ticks ORDER BY symbol").result_rows
     assert found == [(SYMBOL, 10.1, 9000, 10.0), ("000002.SZ", 0.0, 0, 10.0)]
-
-
-def test_the_analysts_door(clickhouse: Any, settings: Any) -> None:
-    made(clickhouse, FULL)
-    whole = analyst_bars(settings, [SYMBOL, "600000.SH"], "2025-06-05", "2025-06-05")
-    assert len(whole) == 241
-    assert str(whole.frame.dt.tz) == "Asia/Shanghai"
-    part = analyst_bars(settings, SYMBOL, "2025-06-05 09:30:00", "2025-06-05T09:31:00")
-    assert part.vol.tolist() == [1000, 500]
-    with pytest.raises(NoSuchBars, match="there are 1d, 1m, 30m, 5m"):
-        analyst_bars(settings, SYMBOL, DAY, DAY, "7m")
-    with pytest.raises(NoSuchBars, match="1d only"):
-        analyst_bars(settings, SYMBOL, DAY, DAY, "5m", adjust="front")

@@ -6,6 +6,7 @@ asset's page. Times are of the market's clock; a simulated market that runs fast
 seconds.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, time
 from typing import Any, Final
@@ -26,6 +27,10 @@ ASSET: Final = "tick_stream"
 AUCTION_DONE: Final = time(9, 25)
 #: Spans in which some symbol of the market always ticks; the pauses between are honest silence.
 SPANS: Final = ((PRE_OPEN, AUCTION_DONE), (OPEN, LUNCH), (AFTERNOON, CLOSING_CALL))
+#: A market and kind of fewer symbols may be silent by nature.
+LARGE_GROUP: Final = 20
+#: In a simulated market that runs fast, a pause of this machine is no silence.
+WALL_SECONDS: Final = 3.0
 EXPECTED_SERVICES: Final = ("subscriber", "gateway", "writer", "publisher")
 
 
@@ -46,23 +51,65 @@ def newest_tick_ms(server: Any, shards: int) -> int:
     return newest
 
 
-def feed_fresh(settings: Settings, clock: MarketClock, newest_ms: int, *, trading_day: bool) -> Outcome:
-    """Seconds of the wall without a tick, inside the session; outside it, silence is right."""
+def feed_fresh(
+    settings: Settings,
+    clock: MarketClock,
+    newest_ms: int,
+    *,
+    trading_day: bool,
+    beats: Sequence[Mapping[str, str]] = (),
+) -> Outcome:
+    """Seconds without news of a market and kind, inside the session; outside it, silence is right.
+
+    The subscriber says what has news (`feed.news`). Without its heartbeat the newest tick on the stream decides.
+    """
     now = clock.now()
     check = find(ASSET, names.FEED_FRESH)
     start = span_start(now) if trading_day else None
     if start is None:
         return judge(check, settings, now.date(), 0.0, "silence outside the session", f"{now:%H:%M:%S}, no ticks due")
     silent_ms = max(to_ms(now) - max(newest_ms, to_ms(start)), 0)
-    seconds = silent_ms / 1000 / max(clock.speed, 1.0)
+    seconds, silent = silent_ms / 1000 / max(clock.speed, 1.0), "the stream"
+    worst = []
+    for group, counts in news(beats).items():
+        if counts["symbols"] >= LARGE_GROUP and counts["wall_s"] >= WALL_SECONDS:
+            worst.append((min(counts["silent_s"], (to_ms(now) - to_ms(start)) / 1000), group, counts))
+    worst.sort(key=lambda found: -found[0])
+    if worst and worst[0][0] > seconds:
+        seconds, silent = worst[0][0], worst[0][1]
     return judge(
         check,
         settings,
         now.date(),
         round(seconds, 1),
-        "ticks without a pause",
-        f"none for {seconds:.1f} s at {now:%H:%M:%S}",
+        "news of every market and kind without a pause",
+        f"none of {silent} for {seconds:.1f} s at {now:%H:%M:%S}",
+        [
+            {
+                "group": group,
+                "seconds": str(s),
+                "with_news": f"{counts['advanced']:.0f}",
+                "of": f"{counts['symbols']:.0f}",
+            }
+            for s, group, counts in worst
+            if s > settings.quality_silence_warn_seconds
+        ],
     )
+
+
+def news(beats: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
+    """What the subscriber's heartbeat says of each market and kind; what is no such thing is left out."""
+    out: dict[str, dict[str, float]] = {}
+    for beat in beats:
+        if beat.get("service") != "subscriber" or beat.get("state") != "running":
+            continue
+        try:
+            found = json.loads(beat.get("news") or "{}")
+            for group, counts in found.items():
+                out[str(group)] = {name: float(counts[name]) for name in ("symbols", "advanced", "silent_s", "wall_s")}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+    return out
 
 
 def services_alive(
@@ -143,7 +190,9 @@ def live_outcomes(
     """The verdicts on the running system now."""
     clock = read_clock(server)
     return [
-        feed_fresh(settings, clock, newest_tick_ms(server, settings.stream_shards), trading_day=trading_day),
+        feed_fresh(
+            settings, clock, newest_tick_ms(server, settings.stream_shards), trading_day=trading_day, beats=beats
+        ),
         services_alive(settings, clock, beats, desired),
         stream_lag(settings, clock, beats),
         nothing_lost(settings, clock, beats, server),

@@ -28,12 +28,12 @@ class Counters:
     rows: int = 0
     entries: int = 0
     inserts: int = 0
-    insert_seconds: float = 0.0  # spent in them, retries included
     skipped: int = 0  # entries that were already stored
     refused_rows: int = 0  # in the dead letters, see `checks`
     retries: int = 0
     last_stored_ms: int = 0
     last_tick_ms: int = 0
+    insert_seconds: float = 0.0
     error: str = ""
     delays: np.ndarray[Any, Any] = field(  # rows by delay callback -> stored, ms
         default_factory=lambda: np.zeros(_LONGEST_MS + 1, dtype=np.int64)

@@ -24,7 +24,7 @@ _BACKOFF_SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 _MESSAGE_ERRORS: Final = frozenset({6, 26, 27, 33, 41, 53, 70, 117, 321, 349, 469, 636})
 #: An insert need not merge its own repeats (readers use FINAL): measured, 37 % less processor time of ClickHouse. Rows
 #: sorted beforehand save no more than that, and cost the writer a decoding and an encoding.
-_SETTINGS: Final = {"max_partitions_per_insert_block": 0, "optimize_on_insert": 0}
+SETTINGS: Final = {"max_partitions_per_insert_block": 0, "optimize_on_insert": 0}
 
 
 class Stopping(Exception):
@@ -55,7 +55,7 @@ class Inserter:
         if len(group) > 1:
             payload = splice([part.payload for part in group]) or encode(pa.concat_tables([p.table for p in group]))
         rows = sum(part.table.num_rows for part in group)
-        settings = {**INSERT_SETTINGS, **_SETTINGS, "insert_deduplication_token": token}
+        settings = {**INSERT_SETTINGS, **SETTINGS, "insert_deduplication_token": token}
 
         def insert(client: Any) -> None:
             done = client.raw_insert(

@@ -5,8 +5,8 @@
 --   top bottom       highest and lowest price of its snapshots; n their number, score the lowest of theirs
 --   bases            baselines: what happened before one is never booked
 CREATE OR REPLACE VIEW tick_frames $on_cluster AS
-WITH toInt16(dateDiff('minute', toDateTime({day:Date}, 'Asia/Shanghai'), {first:DateTime('Asia/Shanghai')}) - if(toHour({first:DateTime('Asia/Shanghai')}) < 12, 570, 660)) AS first_i,
-     toInt16(dateDiff('minute', toDateTime({day:Date}, 'Asia/Shanghai'), {last:DateTime('Asia/Shanghai')}) - if(toHour({last:DateTime('Asia/Shanghai')}) < 12, 570, 660)) AS last_i,
+WITH (t -> toInt16(toHour(t) * 60 + toMinute(t) - if(toHour(t) < 12, 570, 660))) AS index_of,
+     index_of({first:DateTime('Asia/Shanghai')}) AS first_i, index_of({last:DateTime('Asia/Shanghai')}) AS last_i,
      if(first_i = 0, toDateTime({day:Date}, 'Asia/Shanghai'), {first:DateTime('Asia/Shanghai')} - 60) AS begins,
      {last:DateTime('Asia/Shanghai')} + multiIf(last_i = 120, 5400, last_i = 240, 300, 0) AS ends
 SELECT symbol, frame_i AS i, max(total_volume) AS v, max(t.amount) AS a, max(t.high) AS hi, min(if(t.low > 0, t.low, inf)) AS lo,
@@ -29,8 +29,8 @@ WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Dat
 -- the minute, part of it was not seen. b…: as above, before the frame (its own baselines included in p…).
 CREATE OR REPLACE VIEW bars_1m_live $on_cluster AS
 WITH
-    toInt16(dateDiff('minute', toDateTime({day:Date}, 'Asia/Shanghai'), {first:DateTime('Asia/Shanghai')}) - if(toHour({first:DateTime('Asia/Shanghai')}) < 12, 570, 660)) AS first_i,
-    toInt16(dateDiff('minute', toDateTime({day:Date}, 'Asia/Shanghai'), {last:DateTime('Asia/Shanghai')}) - if(toHour({last:DateTime('Asia/Shanghai')}) < 12, 570, 660)) AS last_i,
+    (t -> toInt16(toHour(t) * 60 + toMinute(t) - if(toHour(t) < 12, 570, 660))) AS index_of,
+    index_of({first:DateTime('Asia/Shanghai')}) AS first_i, index_of({last:DateTime('Asia/Shanghai')}) AS last_i,
     moved AS (
         SELECT *, notEmpty(bases) AS in_part, max(v) OVER before AS bv, max(a) OVER before AS ba, max(hi) OVER before AS bhi,
                if(bv = 0, inf, min(lo) OVER before) AS blo, max(o) OVER before AS bo, max(pre) OVER before AS bpre,

@@ -1,12 +1,10 @@
--- Few ticks were rejected at ingestion. They stand in ticks_rejected with their reason and payload. Withdrawn ticks, which proved wrong
--- later, count with them. Repeats of a tick (duplicate) are harmless and common: reported, not measured.
+-- Few ticks were rejected at ingestion. They stand in ticks_rejected with their reason and payload. Withdrawn ones are among
+-- them. Repeats of a tick (duplicate) are harmless and common: reported, not measured.
 -- measure: share of the day's ticks that were rejected for another reason
 WITH r AS (
   SELECT reason, count() AS ticks, uniqExact(symbol) AS symbols, any(detail) AS example FROM ticks_rejected
   WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')
   GROUP BY reason
-  UNION ALL
-  SELECT 'withdrawn', count() AS n, uniqExact(symbol), '' FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND flags >= 128 AND withdrawn HAVING n > 0
 ),
 (SELECT count() FROM ticks
  WHERE NOT withdrawn AND time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')) AS stored

@@ -1,12 +1,14 @@
 -- Symbols do not fall silent together. In each minute of continuous trading: of the symbols that ticked in each of the five minutes
--- before it (the lunch break does not count), how many have no tick at all now. Halts take a few at a time, so up to five at once are
+-- before it (the lunch break does not count), how many have no tick at all now, or, where they had 12 and more, less than a sixth: a feed
+-- that is dead and subscribed to again brings one snapshot of everything each time. Halts take a few at a time, so up to five at once are
 -- no finding; more is a part of the feed that has gone. 14:58 to 15:00 (the closing call), minutes not from ticks, and the minute in
 -- which a recording of a part of the day ends are left out.
 -- measure: the largest share of active symbols that fell silent in one minute
 WITH
   b AS (
     SELECT symbol, frame, ticks, source,
-           min(if(source = 'history', 0, ticks)) OVER before AS least_before, count() OVER before AS frames_before
+           min(if(source = 'history', 0, ticks)) OVER before AS least_before, count() OVER before AS frames_before,
+           avg(ticks) OVER before AS average_before, ticks = 0 OR (average_before >= 12 AND ticks * 6 < average_before) AS is_silent
     FROM bars_1m
     WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame <= {last:DateTime('Asia/Shanghai')}
       AND frame IN (SELECT frame FROM trading_minutes(day = {day:Date}) WHERE session != 'opening call' AND minute <= 897)
@@ -14,7 +16,7 @@ WITH
   ),
   (SELECT max(frame) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) AS newest,
   minutes AS (
-    SELECT frame, count() AS active, countIf(ticks = 0) AS silent, groupArrayIf(3)(toString(symbol), ticks = 0) AS examples
+    SELECT frame, count() AS active, countIf(is_silent) AS silent, groupArrayIf(3)(toString(symbol), is_silent) AS examples
     FROM b WHERE frames_before = 5 AND least_before > 0 AND (frame < newest OR newest >= {last:DateTime('Asia/Shanghai')}) GROUP BY frame
   ),
   gone AS (SELECT *, silent / active AS share FROM minutes WHERE silent > 5)
