@@ -1,9 +1,9 @@
 # One command per task; each makes the environment first when it is missing or out of date.
 #   make up                      everything on this machine, with a simulated market; Ctrl-C ends it
 #   make up SYMBOLS=300 SPEED=5 DATE=2025-06-05 NO_UI=1 DATA_DIR=/tmp/qmt FAULT=price-spike@10:15
-#   make test | lint | bench | chaos | validate [RECORDINGS=folder] | lock | clean
+#   make test | lint | bench | chaos | installs | validate [RECORDINGS=folder] | lock | clean
 .DEFAULT_GOAL := help
-.PHONY: help install up test lint bench chaos validate lock clean
+.PHONY: help install up test lint bench chaos installs validate lock clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -52,6 +52,10 @@ bench: install
 chaos: install
 	@$(BIN)/python -m benchmarks.chaos $(ARGS)
 
+# Each install by role in an empty environment: the wheel, the QMT machine, a client; Debian's own servers.
+installs: install
+	@.ci/installs $(ARGS)
+
 validate: install
 	@test -n "$(RECORDINGS)" || { echo "name the folder of recorded data: make validate RECORDINGS=folder (or set QMT_RECORDINGS_DIR)" >&2; exit 1; }
 	@$(BIN)/qmt validate '$(RECORDINGS)'
@@ -61,6 +65,9 @@ lock: install
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.10 --no-header --no-emit-index-url \
 		--no-emit-find-links --upgrade --quiet -o requirements.lock
+	for role in windows/requirements-feed client/requirements-client; do \
+		$(BIN)/python -m qmt_orchestration.extras $${role##*-} | $(BIN)/uv pip compile - -c requirements.lock --universal --python-version 3.10 \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet -o deploy/$$role.txt || exit 1; done
 
 # The environment and what tools leave behind; never the data.
 clean:

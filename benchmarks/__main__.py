@@ -29,6 +29,7 @@ BENCHMARKS = {
     "peers": "the same recorded ticks through other aggregators (their packages in .venv/peers)",
     "month": "20 days of the whole market through Dagster's backfill",
     "day": "a whole session as fast as it goes: loss, parts, memory",
+    "backup": "a day to a backup and back into an empty folder",
 }
 
 

@@ -142,6 +142,9 @@ class Settings(BaseSettings):
     console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
     console_token: SecretStr | None = Field(None, description="Needed for every change through the console")
 
+    metrics_port: int = Field(9180, ge=0, le=65535, description="Prometheus metrics of a host's agent; 0 = none")
+    metrics_bind: str = Field("127.0.0.1", description="Address of these metrics; others than loopback: firewall")
+
     # -- services and their agent ---------------------------------------------------------------------------------
     service_start_seconds: float = Field(60.0, gt=0, description="No heartbeat this long after a start: killed")
     service_stale_seconds: float = Field(5.0, gt=0, description="A heartbeat older than this: killed and started again")

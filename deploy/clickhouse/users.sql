@@ -26,6 +26,7 @@ CREATE ROLE IF NOT EXISTS qmt_service SETTINGS PROFILE 'qmt_write';
 GRANT SELECT ON qmt.* TO qmt_service;
 GRANT INSERT ON qmt.ticks TO qmt_service;
 GRANT INSERT ON qmt.ticks_rejected TO qmt_service;
+GRANT SELECT ON system.parts TO qmt_service; -- the console's metrics: the newest bar, from the parts' bounds
 
 -- Dagster: the tables' owner. It migrates the schema, finalizes, backfills, checks, and drops old partitions.
 CREATE ROLE IF NOT EXISTS qmt_owner SETTINGS PROFILE 'qmt_write';

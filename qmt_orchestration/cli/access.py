@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, NoReturn
 import redis
 import typer
 
+from qmt_orchestration import extras
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings, refusal
 from qmt_orchestration.stream.connection import connect
@@ -112,6 +113,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return MISUSE, problem
     if isinstance(error, ValueError):
         return MISUSE, str(error) or type(error).__name__
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("qmt_orchestration"):
+        return NOTHING, extras.hint(error.name)
     if isinstance(error, redis.RedisError):
         return NOTHING, f"Redis does not answer ({error}): is it running (`qmt up`), is QMT_REDIS_URL right?"
     if isinstance(error, engines.EngineError | OSError):

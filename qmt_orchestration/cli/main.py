@@ -14,7 +14,9 @@ from qmt_orchestration.cli import clients, services, warehouse
 from qmt_orchestration.cli.access import MISUSE, explain, fail
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
+from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
+from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.export import export_app
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
@@ -120,6 +122,9 @@ app.command()(warehouse.bars)
 app.command()(warehouse.validate)
 app.command()(backfill)
 app.command()(quality)
+app.command()(doctor)
+app.command()(backup)
+app.command()(restore)
 app.command()(services.agent)
 app.command()(services.status)
 app.command()(services.start)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import redis
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -27,6 +28,7 @@ from qmt_orchestration.console.guard import SameOrigin, SecurityHeaders, allowed
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.quotes import NoSuchSymbol, Quotes
 from qmt_orchestration.services import desired
+from qmt_orchestration.services.metrics import make_registry
 from qmt_orchestration.services.registry import UnknownService
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import fields
@@ -43,6 +45,7 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
     """The web application over *live* (started and stopped by the caller)."""
     quotes = Quotes(live)
     viewers: set[object] = set()
+    registry_of_metrics = make_registry(settings, live.redis, warehouse=live.warehouse)
 
     async def page(request: Request) -> Response:
         return FileResponse(_STATIC / "index.html", media_type="text/html; charset=utf-8")
@@ -74,6 +77,9 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
     async def search(request: Request) -> Response:
         return JSONResponse(await run_in_threadpool(quotes.search, request.query_params.get("q", "")[:40]))
 
+    async def metrics(request: Request) -> Response:
+        return Response(await run_in_threadpool(generate_latest, registry_of_metrics), media_type=CONTENT_TYPE_LATEST)
+
     async def login(request: Request) -> Response:
         return await _refused(request, settings) or Response(status_code=204)
 
@@ -97,6 +103,7 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
             Route("/api/events", events),
             Route("/api/quote", quote),
             Route("/api/search", search),
+            Route("/metrics", metrics),
             Route("/api/login", login, methods=["POST"]),
             Route("/api/services/{name}", change_service, methods=["POST"]),
             Route("/api/clients/{name}", change_client, methods=["POST"]),

@@ -31,6 +31,7 @@ from qmt_orchestration.services.child import Child, State
 from qmt_orchestration.services.desired import Desired
 from qmt_orchestration.services.link import Link
 from qmt_orchestration.services.lock import only_one
+from qmt_orchestration.services.metrics import start_metrics_server
 from qmt_orchestration.services.processes import kill_group, spawn, tell_systemd
 from qmt_orchestration.services.registry import EXIT_ALREADY, Service
 from qmt_orchestration.services.watch import Watcher
@@ -345,6 +346,7 @@ def run_agent(settings: Settings, services: Sequence[Service], stop: threading.E
         agent = Agent(settings, services)
         agent.open()
         agent.listen()
+        stop_metrics = start_metrics_server(settings)
         tell_systemd("READY=1")
         log.info("agent of %s starts: %s", settings.host, ", ".join(agent.children))
         try:
@@ -352,5 +354,6 @@ def run_agent(settings: Settings, services: Sequence[Service], stop: threading.E
                 agent.step()
         finally:
             agent.close()
+            stop_metrics()
         log.info("agent ends")
         return 0

@@ -16,13 +16,13 @@ from typing import Final
 
 from dotenv import dotenv_values
 
+from qmt_orchestration.packaged import project_file
 from qmt_orchestration.services.registry import DAGSTER, Service, UnknownService
 from qmt_orchestration.services.watch import Probe, http_probe
 from qmt_orchestration.settings import Settings
 
 log = logging.getLogger("agent")
 
-PROJECT_ROOT: Final = Path(__file__).resolve().parents[2]
 _MODULE: Final = "qmt_orchestration.definitions"
 _LOCATION: Final = "qmt_orchestration"  # as in workspace.yaml: the state of sensors and schedules hangs on it
 _SOCKET_PATH_BYTES: Final = 100  # sun_path holds 104 (macOS) to 108
@@ -37,9 +37,7 @@ def dagster_home(settings: Settings) -> Path:
     """
     home = (settings.data_dir / "dagster").resolve()
     home.mkdir(parents=True, exist_ok=True)
-    source, copy, written = PROJECT_ROOT / "dagster.yaml", home / "dagster.yaml", home / ".dagster.yaml.written"
-    if not source.exists():
-        return home
+    source, copy, written = project_file("dagster.yaml"), home / "dagster.yaml", home / ".dagster.yaml.written"
     text = source.read_text()
     if copy.exists() and copy.read_text() != text:
         if not written.exists():  # from before there was a record, or a person's

@@ -29,6 +29,8 @@ STATS_SECONDS: Final = 30.0
 STATS_MAXLEN: Final = 4000
 PULSE_SECONDS: Final = 2.0
 BUSY_SECONDS: Final = 60.0
+#: Upper bounds of the writer's histogram of delays: for each a field `delay_le_<ms>` (services/metrics.py).
+DELAY_BUCKETS_MS: Final = (50, 100, 200, 300, 500, 1000, 2000, 5000, 10_000, 30_000)
 _TEXT: Final = 2000  # characters of one value
 
 log = logging.getLogger("heartbeat")

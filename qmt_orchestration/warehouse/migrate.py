@@ -91,6 +91,11 @@ def _record(client: Any, name: str, digest: str) -> None:
     client.insert("schema_versions", [[name, digest]], column_names=["name", "digest"])
 
 
+def schema_digests() -> dict[str, str]:
+    """Files of this version's schema and the digests that `schema_versions` records."""
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in _files()}
+
+
 def _files() -> list[tuple[str, str]]:
     folder = resources.files("qmt_orchestration.warehouse") / "schema"
     return sorted(

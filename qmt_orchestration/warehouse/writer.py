@@ -20,7 +20,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.groups import group_lag
-from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, Heartbeat
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.stream.trim import trim_all
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
@@ -105,6 +105,7 @@ class Report:
             "entries": sum(lane.counters.entries for lane in self._lanes),
             "inserts": sum(lane.counters.inserts for lane in self._lanes),
             "insert_seconds": round(sum(lane.counters.insert_seconds for lane in self._lanes), 3),
+            **delay_histogram(ticks),
             "already_stored": sum(lane.counters.skipped for lane in self._lanes),
             "refused_rows": sum(lane.counters.refused_rows for lane in self._lanes),
             "retries": sum(lane.counters.retries for lane in self._lanes),
@@ -143,3 +144,13 @@ class Report:
             return -1, -1
         p50, p99 = (int(np.searchsorted(cumulative, cumulative[-1] * share)) for share in (0.5, 0.99))
         return p50, p99
+
+
+def delay_histogram(lanes: list[Lane]) -> dict[str, int | float]:
+    """Rows by delay callback -> stored since the start, as services/metrics.py reads them: `delay_le_<ms>`."""
+    counts = sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64))
+    cumulative = np.cumsum(counts)
+    out: dict[str, int | float] = {f"delay_le_{bound}": int(cumulative[bound]) for bound in DELAY_BUCKETS_MS}
+    out["delay_count"] = int(cumulative[-1])
+    out["delay_sum_seconds"] = round(float(counts @ np.arange(len(counts))) / 1000, 3)
+    return out

@@ -1,0 +1,1 @@
+SELECT * FROM {table:Identifier} WHERE _partition_id = {partition:String}

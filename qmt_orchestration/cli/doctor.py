@@ -1,0 +1,129 @@
+"""`qmt doctor`: looks at this machine and at the servers it is to use, and says what to mend."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from qmt_orchestration.cli.access import MISUSE, DataDir, Json, settings_of
+from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.doctor import ROLES, Finding, Level, Role, error, machine, ok, servers, terminal
+from qmt_orchestration.settings import Settings
+
+_COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
+
+
+def doctor(
+    role: Annotated[str, typer.Option(help=f"What this host is: {', '.join(ROLES)}")] = "all",
+    as_json: Json = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Look at Python, packages, ports, clocks, disk, xtquant, Redis, ClickHouse and Dagster; say what to mend.
+
+    Exit code 1 when something is an error, 0 otherwise. Nothing is changed and no engine is started.
+    """
+    settings = settings_of(data_dir)
+    chosen = next((name for name in ROLES if name == role), None)
+    if chosen is None:
+        typer.echo(f"qmt doctor: expected --role {', '.join(ROLES)}, found {role!r}", err=True)
+        raise typer.Exit(MISUSE)
+    findings = []
+    for finding in examine(settings, chosen):
+        findings.append(finding)
+        if not as_json:
+            _show(finding)
+    failed = any(finding.level is Level.ERROR for finding in findings)
+    if as_json:
+        document = {"role": chosen, "healthy": not failed, "findings": [asdict(finding) for finding in findings]}
+        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+    raise typer.Exit(1 if failed else 0)
+
+
+def examine(settings: Settings, role: Role) -> Iterator[Finding]:
+    """Every check of the role, one after the other."""
+    yield machine.python_version()
+    yield from machine.packages(role)
+    yield machine.time_zone(settings)
+    yield machine.settings_file(os.environ.get("QMT_ENV_FILE"))
+    folder = machine.data_dir(settings.data_dir)
+    yield folder
+    yield machine.disk_space(settings.data_dir, role)
+    if folder.level is not Level.ERROR:
+        yield machine.disk_speed(settings.data_dir)
+    if role in ("all", "feed"):
+        yield terminal.xtquant(settings)
+    if role in ("all", "warehouse"):
+        yield from servers.embedded(settings)
+        yield from _ports(settings)
+    yield from _redis(settings, role)
+    if role != "feed":
+        yield from _clickhouse(settings)
+    if role in ("all", "warehouse"):
+        yield servers.dagster_storage(servers.dagster_home(settings))
+
+
+def _ports(settings: Settings) -> Iterator[Finding]:
+    from qmt_orchestration.local import engines
+
+    for name in engines.NAMES:
+        if not getattr(settings, f"{name}_url"):
+            wanted, running = getattr(settings, f"{name}_port"), engines.find(settings, name)
+            listens = running is not None and running.port == wanted
+            yield machine.port(wanted, f"the embedded {name}", f"QMT_{name.upper()}_PORT", ours=listens)
+    ours = _agent_runs(settings)
+    yield machine.port(settings.dagster_port, "Dagster's pages", "QMT_DAGSTER_PORT", ours=ours)
+    yield machine.port(settings.console_port, "the console", "QMT_CONSOLE_PORT", ours=ours)
+
+
+def _agent_runs(settings: Settings) -> bool:
+    """Whether `qmt up` or an agent works on this data folder now."""
+    from qmt_orchestration.services.lock import try_lock
+
+    path = settings.run_dir / "agent.lock"
+    if not path.exists():
+        return False
+    with path.open("a+") as lock:
+        return not try_lock(lock)
+
+
+def _redis(settings: Settings, role: Role) -> Iterator[Finding]:
+    from qmt_orchestration.local import engines
+    from qmt_orchestration.stream.connection import connect
+
+    if not settings.redis_url and role in ("feed", "client"):
+        yield error("redis", "QMT_REDIS_URL is not set", "set it to the Redis of the warehouse host (docs/install.md)")
+        return
+    if not settings.redis_url and engines.find(settings, "redis") is None:
+        yield ok("redis", "QMT_REDIS_URL is not set: `qmt up` starts the embedded one, which does not run now")
+        return
+    client = connect(settings, retries=0)
+    yield from servers.redis_findings(settings, client)
+    client.close()
+
+
+def _clickhouse(settings: Settings) -> Iterator[Finding]:
+    from qmt_orchestration.local import engines
+    from qmt_orchestration.warehouse.client import connect
+
+    if not settings.clickhouse_url and engines.find(settings, "clickhouse") is None:
+        yield ok("clickhouse", "QMT_CLICKHOUSE_URL is not set: `qmt up` starts the embedded one, which does not run")
+        return
+    yield from servers.clickhouse_findings(
+        settings, lambda: connect(settings, database="", send_receive_timeout=servers.ANSWER_SECONDS)
+    )
+
+
+def _show(finding: Finding) -> None:
+    from rich.text import Text
+
+    line = Text(f"{finding.level.value:<8}", _COLOURS[finding.level])
+    line.append(f"{finding.check}: ", "bold")
+    line.append(finding.found, "default")
+    screen().print(line)
+    if finding.mend:
+        screen().print(Text(f"        → {finding.mend}"))
