@@ -25,6 +25,7 @@ _EASY: Final = 0.55  # … below this it rises fast
 _RAISE: Final = 1.007  # a second
 _RAISE_EASY: Final = 1.012
 _RAISE_NEAR: Final = 1.001  # in the zone around the speed that was too much: a queue shows itself slowly
+_START_S: Final = 60.0  # a cut in the first minute says nothing of the speed that the machine bears
 _ZONE_S: Final = 600.0  # what was too much ten minutes ago may be bearable now
 _ZONE: Final = (0.85, 1.1)
 _BEHIND_FULL: Final = 1.15 * BEHIND_LIMIT_MINUTES  # it rises evenly, so that less room is needed
@@ -55,17 +56,19 @@ class SpeedControl:
         self._too_fast = FASTEST * 2
         self._cut_at, self._worst = -2 * _CUT_PAUSE_S, 0.0
         self._behind: deque[float] = deque(maxlen=_PEAK_SAMPLES)
+        self._begun: float | None = None
 
     def decide(self, now_s: float, sample: Sample) -> Decision:
         """The speed from now on. *now_s*: monotonic seconds."""
         self._behind.append(sample.behind_minutes)
+        self._begun = now_s if self._begun is None else self._begun
         delay = (sample.delay_s or 0.0) / DELAY_LIMIT_S
         now, peak = (b / _BEHIND_FULL for b in (sample.behind_minutes, max(self._behind)))
         since = now_s - self._cut_at
         worst = max(delay, now)
         if worst > _CUT:
             if self.speed > SLOWEST and (since >= _CUT_PAUSE_S or worst > self._worst * _WORSE):
-                if since >= 2 * _CUT_PAUSE_S:  # else one more cut for the same trouble
+                if since >= 2 * _CUT_PAUSE_S and now_s - self._begun > _START_S:  # else a cut for the same trouble
                     self._too_fast = self.speed
                 self.speed = max(self.speed * max(_HOLD / worst, _DEEPEST_CUT), SLOWEST)
                 self._cut_at, self._worst = now_s, worst

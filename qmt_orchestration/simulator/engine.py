@@ -94,7 +94,7 @@ class Simulation:
         return self.clock.now_ms()
 
     def market_clock(self) -> tuple[int, float] | None:
-        """(market time up to which everything was pushed, speed); None in a replay and before the first subscription."""
+        """(market time up to which all was pushed, speed); None in a replay and before the first subscription."""
         if self.replay or self._thread is None:
             return None
         return self.source.position_ms, self.clock.speed if self.clock else self.speed
