@@ -81,7 +81,6 @@ def finish(client: Any, settings: Settings, words: Words, progress: Progress) ->
 def _copy_days(client: Any, words: Words, progress: Progress) -> None:
     """Copy and drop one partition of ``ticks_v1`` after the other, oldest first."""
     copy = Template(load_sql("upgrade/copy")).substitute(columns=", ".join(TICK_SCHEMA_V1.names))
-    counts = Template(load_sql("upgrade/counts")).substitute(words)
     left = _partitions(client, "ticks_v1")
     # what merges have replaced is removed at once, else for eight minutes it would take the disk of further days
     client.command(Template("ALTER TABLE ticks $on_cluster MODIFY SETTING old_parts_lifetime = 1").substitute(words))
@@ -89,7 +88,7 @@ def _copy_days(client: Any, words: Words, progress: Progress) -> None:
         _require_disk(client)
         started, parameters = time.monotonic(), {"partition": partition}
         client.command(copy, parameters)
-        old, new = client.query(counts, parameters).first_row
+        old, new = client.query(load_sql("upgrade/counts"), parameters).first_row
         if new < old:
             raise UpgradeError(
                 f"ticks of {partition}: expected {old:,} after the copy, found {new:,}; they are still in ticks_v1: "

@@ -3,4 +3,4 @@
 INSERT INTO ticks ($columns, total_volume, stored_at)
 SELECT $columns, if(abs(volume * 100 - pvolume) <= 100, pvolume, volume * 100), received_at
 FROM ticks_v1 WHERE _partition_id = {partition:String}
-SETTINGS final = 0, insert_deduplicate = 0
+SETTINGS final = 0, insert_deduplicate = 0, optimize_on_insert = 0, max_insert_threads = 2
