@@ -98,6 +98,12 @@ def newest_tick_ms(client: Any, day: date) -> int:
     return int(client.query(load_sql("newest_tick"), {"day": day}).first_row[0])
 
 
+def stored_late(client: Any, closed_ms: int, since: float) -> bool:
+    """Whether a tick was stored after *since* (epoch s) in a frame up to *closed_ms* (epoch ms of its label), or of an
+    earlier day: cheap enough to be asked every few seconds; `pending` then says which."""
+    return bool(client.query(load_sql("stored_late"), {"until": closed_ms // 1000, "since": since}).result_rows)
+
+
 def newest_frame(client: Any, day: date) -> datetime | None:
     """The frame of the market's time on *day*: of a day that is over, its last frame, whether or not a tick closed
     it."""

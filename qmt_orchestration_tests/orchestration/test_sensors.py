@@ -242,18 +242,21 @@ def test_a_minute_is_asked_for_the_moment_it_closes(
 def test_what_is_not_due_is_not_waited_for(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
-    """Nothing is asked of ClickHouse either: it may be away, a minute is due in half a minute."""
+    """A minute is due in a minute; a late tick of an earlier one is noticed by the next evaluation all the same."""
     until(clickhouse, at(DAY, 576) + timedelta(seconds=5))
     publish_clock(redis_client, to_ms(at(DAY, 576)) + 5000, 1.0)
     bench = Bench(settings, instance, "minutes")
     bench.run(bench.tick().run_requests[0])
     assert not bench.tick().run_requests
-    bench.resources = build_resources(settings.model_copy(update={"clickhouse_url": "http://127.0.0.1:1"}))
     started = monotonic()
     result = bench.tick()
-    assert monotonic() - started < 1
+    assert monotonic() - started < 3, "less than the evaluation may wait"
     assert not result.run_requests
-    assert re.search(r"09:37 is due in (5\d|6\d) s", result.skip_message)
+    assert re.search(r"09:37 is due in [56]\d s", result.skip_message)
+    table = market.ticks()
+    again = table.filter(pc.equal(table["time"], table["time"][0]))
+    market.insert_ticks(clickhouse, again)
+    assert bench.tick().run_requests
 
 
 @pytest.mark.parametrize("away", [{"clickhouse_url": "http://127.0.0.1:1"}, {"redis_url": "redis://127.0.0.1:1/0"}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date
 from typing import Any
 
@@ -168,3 +169,15 @@ def test_a_day_without_ticks_is_empty_not_an_error(clickhouse: Any) -> None:
     assert bars.finalize(clickhouse, DAY).rows == 0
     assert [bars.roll_up(clickhouse, DAY, p).rows for p in ("5m", "30m", "1d")] == [0, 0, 0]
     assert bars.fill_from_history(clickhouse, DAY).rows == 0
+
+
+def test_a_late_tick_is_noticed_by_when_it_was_stored(clickhouse: Any) -> None:
+    store(clickhouse, [tick("09:25:00", 10.0, 1000), tick("09:40:10", 10.1, 2000)], seconds_ago=100)
+    now = time.time()
+    closed = clock("09:40:00")
+    assert not bars.stored_late(clickhouse, closed, now - 50), "its ticks were stored before"
+    store(clickhouse, [tick("09:40:20", 10.1, 2100)])
+    assert not bars.stored_late(clickhouse, closed, now - 50), "of a frame that has not closed"
+    store(clickhouse, [tick("09:35:20", 10.1, 1500)])
+    assert bars.stored_late(clickhouse, closed, now - 50)
+    assert bars.stored_late(clickhouse, clock("09:31:00") + 86_400_000, now - 50), "a day of the past"

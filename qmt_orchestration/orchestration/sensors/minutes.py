@@ -39,7 +39,8 @@ LONGEST_PAUSE_SECONDS: Final = 300
 WAIT_SECONDS: Final = 8.0  # more than Dagster's 5 s between two evaluations: no close falls between them
 POLL_SECONDS: Final = (0.25, 1.0)  # at first; when the minute is late
 LATE_SECONDS: Final = 2.0
-LOOK_SECONDS: Final = 60.0  # late ticks, days of the past: looked for this often
+LOOK_SECONDS: Final = 60.0  # everything is looked at this often; for late ticks alone, every evaluation looks
+CLOCKS_SECONDS: Final = 5.0  # by so much this host's clock and ClickHouse's may differ
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,16 @@ def _wait_for_close(
     deadline: float,
 ) -> str:
     """Return when it is time to look at what is pending (""), or why there is nothing to look at."""
-    from qmt_orchestration.warehouse.bars import closed_watermark
+    from qmt_orchestration.warehouse.bars import closed_watermark, stored_late
 
     settings = clickhouse.settings
     if not 0 <= time.time() - cursor.looked_at < LOOK_SECONDS:
         return ""
     clock = _clock(redis)
+    with clickhouse.connect() as client:
+        until = cursor.closed_ms or to_ms(at(clock.today(), 0))
+        if stored_late(client, until, cursor.looked_at - CLOCKS_SECONDS):
+            return ""
     if not days.has_partition_key(clock.today().isoformat()):
         return f"{clock.today()} is no trading day"
     due = next((f for f in minute_frames(clock.today()) if to_ms(f) > cursor.closed_ms), None)
