@@ -16,7 +16,7 @@ SELECT symbol, frame_i AS i, max(total_volume) AS v, max(t.amount) AS a, max(t.h
        countIf(NOT baseline) AS n, min(t.quality_score) AS score
 FROM ticks AS t FINAL
 PREWHERE time >= begins AND time < ends
-WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND bucket >= $tick_bucket(begins) AND bucket <= $tick_bucket(ends - 1)
+WHERE bucket >= $tick_bucket(begins) AND bucket <= $tick_bucket(ends - 1)
   AND traded AND i BETWEEN first_i AND last_i
 GROUP BY symbol, i
 UNION ALL
