@@ -212,10 +212,9 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
-    def _calendar_as_announced(self) -> Settings:
+    def _holidays_up_to_a_day(self) -> Settings:
         if self.holidays and not self.calendar_until:
             raise ValueError("QMT_HOLIDAYS without QMT_CALENDAR_UNTIL: up to which day are these all the holidays?")
-        calendar.extend(self.calendar_until, self.holidays)
         return self
 
     @field_validator("redis_url", "clickhouse_url")
@@ -287,10 +286,18 @@ class Settings(BaseSettings):
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
 
 
+def process_settings(**chosen: Any) -> Settings:
+    """The settings this process works by: of the environment, *chosen* on top. Also tells the process's calendar which
+    days are announced; `Settings()` alone changes nothing outside itself."""
+    settings = Settings(**chosen)
+    calendar.extend(settings.calendar_until, settings.holidays)
+    return settings
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read once."""
-    return Settings()
+    return process_settings()
 
 
 def refusal(error: ValueError) -> str:

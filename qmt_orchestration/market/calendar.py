@@ -42,7 +42,7 @@ def _days() -> tuple[date, ...]:
 def extend(until: date | None, holidays: Iterable[date]) -> None:
     """Every weekday after the package's end up to *until* but *holidays* is a trading day; None: none of them.
 
-    Process-wide; called with the settings ``calendar_until`` and ``holidays``. Within its range the package is right.
+    Process-wide; called once a process by `settings.process_settings`. Within its range the package is right.
     """
     global _announced
     announced = (until, frozenset(holidays)) if until else None

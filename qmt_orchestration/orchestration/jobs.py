@@ -9,16 +9,13 @@ from typing import Any, Literal
 import dagster as dg
 
 from qmt_orchestration.market.periods import intraday, rollups
-from qmt_orchestration.orchestration.backfill import MAKE_DAY as MAKE_DAY
-from qmt_orchestration.orchestration.backfill import RECONCILE_DAY as RECONCILE_DAY
-from qmt_orchestration.orchestration.backfill import (
-    materialize_days as materialize_days,
-)  # what `qmt replay` and `qmt backfill` call
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.quality.names import CHECKS, RECONCILIATION, checks_of
 from qmt_orchestration.settings import Settings
 
 FINALIZE_MINUTES = "finalize_minutes"
+MAKE_DAY = "make_day"
+RECONCILE_DAY = "reconcile_day"
 END_OF_DAY = "end_of_day"
 BEFORE_OPEN = "before_open"
 

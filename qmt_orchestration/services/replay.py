@@ -161,8 +161,8 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 def _require_no_feed(settings: Settings) -> None:
     """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait permanently."""
-    from qmt_orchestration.services.lease import Lease, owner_is_dead
     from qmt_orchestration.stream.connection import connect
+    from qmt_orchestration.stream.lease import Lease, owner_is_dead
 
     holder = Lease(connect(settings), FEED_LEASE, "").holder()
     if not holder or owner_is_dead(holder, settings.host):
