@@ -6,7 +6,9 @@ environment or from the file named by ``QMT_ENV_FILE`` and are never printed, lo
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import sys
 from collections.abc import Collection
 from datetime import date
@@ -15,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from qmt_orchestration.market import calendar
 
@@ -231,8 +233,6 @@ class Settings(BaseSettings):
     @property
     def host(self) -> str:
         """Name of this host as used in heartbeats, leases and consumer names."""
-        import socket
-
         return self.host_name or socket.gethostname()
 
     @property
@@ -243,8 +243,6 @@ class Settings(BaseSettings):
     def engine_password(self, engine: Literal["redis", "clickhouse"], url: str | None = None) -> str:
         """The configured password, else the generated one when *url* (default: the configured one) is the address of
         the embedded engine of ``data_dir``. "" when there is none."""
-        import json
-
         configured = getattr(self, f"{engine}_password")
         if configured is not None:
             return str(configured.get_secret_value())
@@ -273,8 +271,6 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr):
                 text = value.get_secret_value()
             elif isinstance(value, tuple):
-                import json
-
                 text = json.dumps([str(v) for v in value])
             else:
                 text = str(value)
@@ -303,9 +299,6 @@ def get_settings() -> Settings:
 def refusal(error: ValueError) -> str:
     """What is wrong with which setting, when *error* comes from reading the settings, else "". The refused value is
     not shown: it may be a secret."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     if isinstance(error, ValidationError) and error.title == Settings.__name__:
         found = [(str(e["loc"][0]) if e["loc"] else "", e["msg"]) for e in error.errors(include_input=False)]
         return "settings refused: " + "; ".join(f"QMT_{name.upper()}: {text}" if name else text for name, text in found)
