@@ -209,6 +209,7 @@ def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]
 def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progress: Progress) -> dict[str, Any]:
     """Run the subscriber over the recording to its end; its report is the last line it prints."""
     from qmt_orchestration.stream.connection import connect
+    from qmt_orchestration.stream.fields import integer
     from qmt_orchestration.stream.heartbeat import read_all
 
     redis = connect(settings)
@@ -217,7 +218,7 @@ def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progre
         while subscriber.poll() is None:
             _alive(writer, settings, "writer")
             beats = {beat["service"]: beat for beat in read_all(redis)}
-            published = int(float(beats.get("subscriber", {}).get("published", 0)))
+            published = integer(beats.get("subscriber", {}), "published", low=0)
             progress(f"published {min(published, rows):,} of {rows:,} ticks")
             try:
                 subscriber.wait(1.0)

@@ -85,11 +85,14 @@ def _beat(settings: Settings, publisher: Publisher, done: threading.Event) -> No
     """
     client = connect(settings)
     heartbeat = Heartbeat(client, settings, "publisher")
-    while not done.wait(1.0):
+
+    def step() -> None:
         try:
             heartbeat.beat(publisher.numbers())
         except redis.RedisError as gone:
             log.debug("no heartbeat while Redis is away: %s", gone)
+
+    threads.repeat(step, done, 1.0)
     heartbeat.stop()
     client.close()
 
