@@ -57,7 +57,7 @@ class Sequence:
         try:
             data = fields.require_json_object({"sequence": text}, "sequence")
             ranges, repeats = data.get("ranges"), data.get("repeats")
-            if not _are_ranges(ranges) or type(repeats) is not int or repeats < 0:
+            if ranges is None or not _are_ranges(ranges) or type(repeats) is not int or repeats < 0:
                 raise fields.FieldError(f"sequence: expected ascending ranges, found {fields.decoded(text, 80)!r}")
         except fields.FieldError as error:
             fields.skip("sequence", error)

@@ -22,7 +22,8 @@ from qmt_orchestration_tests.warehouse.market_day import DAY, table, tick
 
 SEQUENCES = (
     b'{"ranges": 5, "repeats": 0}', b'{"ranges": [[3, 1]], "repeats": 0}', b'{"ranges": [[1, "2"]], "repeats": 0}',
-    b'{"ranges": [[0, 5], [2, 9]], "repeats": 0}', b'{"ranges": [], "repeats": NaN}', b"[]", b'{"ranges": [[-5, 1]], "repeats": 1}',
+    b'{"ranges": [[0, 5], [2, 9]], "repeats": 0}', b'{"ranges": [], "repeats": NaN}', b"[]",
+    b'{"ranges": [[-5, 1]], "repeats": 1}',
 )  # fmt: skip
 
 

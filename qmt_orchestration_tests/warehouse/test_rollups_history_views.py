@@ -146,7 +146,9 @@ def test_what_was_deleted_comes_back_and_nothing_is_counted_twice(clickhouse: An
     assert passes[0] == passes[1]
     assert sum(r[6] for r in passes[0]) == 1000 + 101 * 240
     assert [r[6] for r in passes[0] if r[8] == "history"] == [*[100] * 7, 108], "13:09 to 13:16"
-    assert [r for r in passes[0] if r[8] != "history"] == [w for w, r in zip(whole, passes[0], strict=True) if r[8] != "history"]
+    assert [r for r in passes[0] if r[8] != "history"] == [
+        w for w, r in zip(whole, passes[0], strict=True) if r[8] != "history"
+    ]
 
 
 def test_history_gives_the_daily_row_of_a_symbol_that_our_feed_lost_before_the_close(clickhouse: Any) -> None:

@@ -20,7 +20,7 @@ WITH
                o.ticks AS ticks, o.cum_volume AS cum_volume, o.cum_amount AS cum_amount, o.day_open AS day_open, o.day_high AS day_high,
                o.day_low AS day_low, o.close AS last_price, o.pre_close AS pre_close, volume_before, amount_before, cum_volume > 0 AS known, ticks > 0 OR o.gap AS touched,
                abs(vol - o.vol) > 100 OR greatest(abs(open - o.open), abs(high - o.high), abs(low - o.low), abs(close - o.close)) > 1e-4 AS differs,
-               3 * ticks < median(o.ticks) OVER (PARTITION BY symbol) AND abs(vol - o.vol) > 100 AS thin,
+               median(o.ticks) OVER (PARTITION BY symbol) AS usual, usual >= 6 AND 3 * ticks < 2 * usual AND abs(vol - o.vol) > 100 AS thin,
                multiIf(NOT known, e.version = 0, NOT touched, vol > 0, o.gap OR thin) AS missed
         FROM q LEFT JOIN ours AS o ON q.symbol = o.symbol AND q.frame = o.frame LEFT JOIN e ON q.symbol = e.symbol AND q.frame = e.frame
         WHERE so_far > 0
@@ -49,4 +49,5 @@ WITH
 SELECT symbol, frame, open, high, low, close, toInt64(vol + if(holds, lacks, 0)) AS vol, round(amount + if(holds, lacks_amount, 0.), 4) AS amount,
        CAST('history', 'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source, toUInt32(ticks) AS ticks, 1::Float32 AS quality_score,
        cum_volume, cum_amount, day_open, day_high, day_low, last_price, pre_close
-FROM placed WHERE is_taken
+FROM placed
+WHERE is_taken AND (symbol, frame) NOT IN (SELECT symbol, frame FROM bar_overrides WHERE toDate(frame) = {day:Date} GROUP BY symbol, frame HAVING argMax(active, at) = 1)

@@ -26,7 +26,7 @@ WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Dat
   AND frame = {first:DateTime('Asia/Shanghai')} - if(first_i = 121, 5460, 60);
 
 -- silent_frames(day, first, last): frames in which a market sent nothing for six seconds and more, its feed was dead for a part of them.
--- Judged where it sends ten ticks a second and more; not in the opening call, before the break and in the closing call, and not
+-- Judged where it sends five ticks a second and more; not in the opening call, before the break and in the closing call, and not
 -- before the frame is over. quiet: one bit for each second without a tick.
 CREATE OR REPLACE VIEW silent_frames $on_cluster AS
 WITH if(toHour({first:DateTime('Asia/Shanghai')}) = 9 AND toMinute({first:DateTime('Asia/Shanghai')}) = 30, toDateTime({day:Date}, 'Asia/Shanghai'), {first:DateTime('Asia/Shanghai')} - 60) AS begins,
@@ -38,7 +38,7 @@ WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND bucket >= $tick_bucket(begin
   AND time >= begins AND time < {last:DateTime('Asia/Shanghai')}
   AND i BETWEEN 1 AND 237 AND i != 120 AND toDateTime(toStartOfMinute(time)) + 60 <= newest
 GROUP BY market, i
-HAVING bitAnd(four, bitShiftRight(two, 4)) != 0 AND count() >= 10 * (60 - bitCount(quiet));
+HAVING bitAnd(four, bitShiftRight(two, 4)) != 0 AND count() >= 5 * (60 - bitCount(quiet));
 
 -- bars_1m_live(day, first, last): rows of bars_1m, those of a minute that is still forming too. gap: a part of the minute was not seen
 -- (a baseline stands in it, or its market was silent). b…: as above, before the frame (its own baselines included in p…).
