@@ -34,6 +34,7 @@ from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.replay import load_recording
 from qmt_orchestration.stream.connection import connect as connect_redis
+from qmt_orchestration.stream.fields import integer
 from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.stream.lease import Lease, owner_is_dead
 from qmt_orchestration.warehouse.client import connect as connect_warehouse
@@ -214,7 +215,7 @@ def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progre
         while subscriber.poll() is None:
             _alive(writer, settings, "writer")
             beats = {beat["service"]: beat for beat in read_all(redis)}
-            published = int(float(beats.get("subscriber", {}).get("published", 0)))
+            published = integer(beats.get("subscriber", {}), "published", low=0)
             progress(f"published {min(published, rows):,} of {rows:,} ticks")
             try:
                 subscriber.wait(1.0)
