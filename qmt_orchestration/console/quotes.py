@@ -57,7 +57,7 @@ class Quotes:
         return out
 
     def search(self, text: str, limit: int = 12) -> list[dict[str, str]]:
-        """Symbols whose code begins with, whose name contains, or the initials of whose name (pinyin) begin with *text*."""
+        """Symbols whose code or initials (pinyin) begin with, or whose name contains, *text*."""
         wanted = text.strip().upper()
         if not wanted:
             return []

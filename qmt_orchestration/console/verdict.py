@@ -120,9 +120,8 @@ def _checks(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
             href = "/report?" + urlencode({"day": today, "asset": check["asset"], "check": check["check"]})
             title = {lang: check_title(lang, check["asset"], check["check"]) for lang in LANGUAGES}
             yield _say(tone, "verdict.check", href, title=title, found=both(check["found"]))
-    others = sorted(
-        {c["day_text"] for c in failed if c["day_text"] != today and c["severity"] == "ERROR"}, reverse=True
-    )
+    errors = {check["day_text"] for check in failed if check["severity"] == "ERROR"}
+    others = sorted(errors - {today}, reverse=True)
     if others:
         listed = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
         yield _say("warn", "verdict.other.days", f"/report?day={others[0]}", n=len(others), days=listed)

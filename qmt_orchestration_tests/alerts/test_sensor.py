@@ -227,6 +227,8 @@ def test_the_sensor_itself_evaluates_with_owners_from_the_graph(
 
     second_url = receiver.url.replace("hook", "owner")
     monkeypatch.setenv("QMT_ALERT_URLS", f"market-data={second_url}")
+    for engine in ("redis", "clickhouse"):
+        monkeypatch.setenv(f"QMT_{engine.upper()}_PASSWORD", getattr(healthy, f"{engine}_password").get_secret_value())
     resources = build_resources(healthy)
     sensor = build_alert_sensor()
     VERDICT["passed"] = False

@@ -47,7 +47,8 @@ function draw(state) {
     clock = { ...state.clock, at: Date.now() - Math.max(0, Date.now() - state.at_ms < 5000 ? Date.now() - state.at_ms : 0) };
     $("phase").textContent = t(state.clock.phase);
     $("speed").hidden = $("q-simulated").hidden = !state.clock.simulated;
-    $("speed").textContent = [t("simulated", { speed: number(state.clock.speed, 1) }), pick(state.clock.reason)].filter(Boolean).join(" · ");
+    const reason = pick(state.clock.reason);
+    $("speed").textContent = reason ? t("simulated.why", { reason }) : t("simulated", { speed: number(state.clock.speed, 1) });
   }
   if (state.feed) drawFeed(state.feed, state.clock, state.state?.last_final);
   if (state.minute) drawMinute(state.minute);
@@ -159,7 +160,7 @@ function drawMinutes(minutes) {
 // One column a week, one row a weekday; a cell opens the day's report.
 function drawDays(days) {
   const monday = (day) => Math.floor((Date.parse(`${day}T00:00:00Z`) / 86_400_000 + 3) / 7);
-  const first = days.length ? monday(days[0].day) : 0;
+  const first = days.length ? monday(days[0].day) : 0, fresh = !$("days").children.length;
   fill($("days"), days.map((d) => {
     const share = Number(d.share || 0);
     const running = clock && d.day === clock.day && clock.ms < Date.parse(`${d.day}T15:05:00+08:00`);
@@ -169,6 +170,7 @@ function drawDays(days) {
     return el("a", { class: `${tone} w${monday(d.day) - first} d${weekday}`, href: `/report?day=${d.day}`, title: told },
       d.day.slice(5), el("b", {}, share > 0 ? `${number(Math.min(share, 1) * 100, 0)} %` : d.known ? "–" : "…"));
   }));
+  if (fresh) $("days").scrollLeft = $("days").scrollWidth; // a narrow screen begins with the newest days
 }
 
 function drawFailed(checks) {

@@ -2,7 +2,7 @@
 import { $, el, fill } from "./dom.js";
 import { pick, t } from "./texts.js";
 
-const OLD_MS = 6000, SHOWN = 6;
+const OLD_MS = 6000, SHOWN = 9;
 
 export function findings(state, silentMs = 0) {
   const old = silentMs > OLD_MS ? [{ tone: "bad", words: t("verdict.old", { part: t("part.redis"), age: Math.round(silentMs / 1000) }) }] : [];

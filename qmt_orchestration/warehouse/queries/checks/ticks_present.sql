@@ -9,7 +9,7 @@ WITH
   wanted AS (SELECT symbol FROM instruments WHERE day = {day:Date} AND listed AND NOT suspended),
   missing AS (SELECT symbol FROM wanted WHERE symbol NOT IN (SELECT symbol FROM have)),
   (SELECT count() FROM ticks WHERE time < toDateTime({day:Date} + 1, 'Asia/Shanghai')) = 0
-    AND (SELECT count() FROM qmt_bars WHERE period = '1m' AND day = {day:Date}) > 0 AS of_history
+    AND (SELECT count() FROM qmt_bars WHERE period = '1m' AND toDate(frame) = {day:Date}) > 0 AS of_history
 SELECT
   multiIf(of_history, 0., (SELECT count() FROM have) = 0, 1., (SELECT count() FROM missing) / greatest((SELECT count() FROM wanted), 1)) AS measure,
   multiIf(of_history, 'no ticks: the day was made from QMT''s bars', (SELECT count() FROM wanted) = 0,
