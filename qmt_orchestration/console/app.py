@@ -193,7 +193,7 @@ async def _change(request: Request, settings: Settings, tell: Callable[[str, str
     except dagster.DagsterError as error:
         return _error(503, str(error))
     except ValueError as error:
-        return _error(400, f'expected a JSON body like {{"action": "stop"}}: {error}')
+        return _error(400, f'refused: {error}; the body is JSON like {{"action": "stop"}}')
     log.info("console: %s %s by token", action, name[:100])
     return JSONResponse(answer) if answer else Response(status_code=204)
 

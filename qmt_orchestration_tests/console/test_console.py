@@ -219,6 +219,55 @@ def test_foreign_hosts_are_refused_and_every_answer_carries_the_headers(read_onl
     assert read_only.ask("/static/../guard.py")[0] == 404
 
 
+def test_a_day_has_a_report_and_is_made_again_by_token_only(console: Console) -> None:
+    assert console.ask("/report?day=2025-06-05")[0] == 200
+    status, report, _ = console.ask("/api/report?day=2025-06-05")
+    assert (status, report["account"]["bars"], report["account"]["symbols"]) == (200, 38 * len(SYMBOLS), len(SYMBOLS))
+    (check,) = report["checks"]
+    assert (check["check"], check["expected"]["en"], check["found"]["en"]) == (
+        "no_missing_frames",
+        "241 frames",
+        "38 frames",
+    )
+    assert console.ask("/api/report?day=2025-06-04")[1]["checks"] == []
+    assert console.ask("/api/report?day=2025-06-07")[1]["trading_day"] is False
+    for wrong in ("", "today", "0001-01-01", "2025-13-01"):
+        assert console.ask(f"/api/report?day={wrong}")[0] == 400, wrong
+    make = {"action": "make_day"}
+    assert console.ask("/api/days/2025-06-05", method="POST", body=make)[0] == 401
+    assert console.ask("/api/days/2025-06-07", method="POST", token=TOKEN, body=make)[0] == 400, "a Saturday"
+    assert console.ask("/api/days/2025-06-05", method="POST", token=TOKEN, body={"action": "drop"})[0] == 400
+    status, reply, _ = console.ask("/api/days/2025-06-05", method="POST", token=TOKEN, body=make)
+    assert (status, "QMT_DAGSTER_URL" in reply["error"]) == (503, True), "no Dagster runs here"
+
+
+def test_a_client_that_left_is_gone_and_its_lag_does_not_grow(console: Console, redis_client: Any) -> None:
+    with BarConsumer("left_in_order", settings=console.settings) as consumer:
+        consumer.stop()
+    publish(redis_client, minute(FRAMES[1]))
+    old = {"mode": "broadcast", "group": "c9", "seen_ms": int((time.time() - 3600) * 1000), "lag_entries": 7}
+    registry.publish(redis_client, "silent_for_an_hour", old)
+    clients = wait_until(lambda: (c := console.state()["clients"]) and len(c) == 2 and c, 60, "both clients")
+    assert [(c["client_id"], c["state"], c["lag_entries"]) for c in clients] == [
+        ("left_in_order", "gone", 0),
+        ("silent_for_an_hour", "gone", 0),
+    ]
+    assert not [f for f in console.state()["verdict"]["findings"] if "client" in f["key"]]
+
+
+def test_the_worst_symbols_are_named_with_the_reason(console: Console, clickhouse: Any) -> None:
+    at_ = datetime.now(SHANGHAI)
+    rejected = [["600001.SH", NOW, at_, "s", "backwards", "", ""]] * 3
+    names = ["symbol", "time", "received_at", "session", "reason", "detail", "payload"]
+    clickhouse.insert("ticks_rejected", rejected, column_names=names)
+    worst = wait_until(lambda: (w := console.state().get("worst")) and len(w) == 2 and w, 90, "the worst")
+    assert [(w["symbol"], w["why"], w["detail"], w["n"]) for w in worst] == [
+        ("000099.SZ", "silent", "", 0),
+        ("600001.SH", "rejected", "backwards", 3),
+    ]
+    assert console.state()["minute"]["groups"][0]["expected"] == len([s for s in SYMBOLS if s.endswith(".SZ")]) + 1
+
+
 def test_a_missing_engine_is_said_not_hidden(console: Console, clickhouse: Any) -> None:
     clickhouse.command("RENAME TABLE quality_results TO quality_results_away")
     state = wait_until(lambda: "failed_error" in (s := console.state()) and s, 60)

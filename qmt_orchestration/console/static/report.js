@@ -29,6 +29,7 @@ async function draw() {
   fill($("failing"), report.checks.filter((c) => !c.passed || chosen(c)).sort((a, b) => chosen(b) - chosen(a)).map((c) => card(c, report, chosen(c))));
   const passed = report.checks.filter((c) => c.passed && !chosen(c));
   $("passed-box").hidden = !passed.length;
+  $("passed-box").open ||= !failed.length;
   fill($("passed"), passed.map((c) => el("li", {}, el("div", { class: "name" }, `${c.asset} / ${c.check}`), el("div", { class: "sub" }, `${pick(c.expected)} · ${pick(c.found)}`))));
 }
 
@@ -40,7 +41,7 @@ function card(c, report, chosen) {
     ["report.since", c.changed_s > 0 ? when(c.changed_s) : t("report.since.first")]];
   if (!c.passed && pick(c.todo)) facts.push(["report.todo", pick(c.todo)]);
   const box = el("section", { class: `card check ${tone}${chosen ? " chosen" : ""}`, "data-check": c.check },
-    el("h2", { class: "name" }, `${c.asset} / ${c.check}`, pick(c.title) ? `: ${pick(c.title)}` : "", el("span", { class: `chip ${tone}` }, t(`severity.${c.passed ? "passed" : c.severity.toLowerCase()}`))),
+    el("h2", { class: "name" }, `${c.asset} / ${c.check}`, !c.passed && pick(c.title) ? `: ${pick(c.title)}` : "", el("span", { class: `chip ${tone}` }, t(`severity.${c.passed ? "passed" : c.severity.toLowerCase()}`))),
     el("dl", {}, ...facts.map(([key, value]) => el("div", {}, el("dt", {}, t(key)), el("dd", {}, value)))));
   if (c.worst.length) box.append(el("h3", {}, t("report.offenders")), el("div", { class: "scroll", tabindex: "0" }, offenders(c.worst, report.names)));
   if (/^[0-9a-f-]{36}$/.test(c.run_id)) box.append(el("a", { href: `${about.dagster}/runs/${c.run_id}`, target: "_blank", rel: "noreferrer" }, t("failed.run")));
