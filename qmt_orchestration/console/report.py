@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.verdict import both
@@ -13,12 +14,14 @@ from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.texts import LANGUAGES, catalogue, remedy
 from qmt_orchestration.warehouse.client import load_sql
 
+_SYMBOL: Final = re.compile(r"\b\d{6}\.[A-Z]{2}\b")
+
 
 def report(live: Live, day: date) -> dict[str, Any]:
     """``{day, trading_day, account, checks, names}``; ``checks`` is empty for a day that was never checked."""
     (account,) = live.rows("day_account", day=day)
     checks = [_check(row, day) for row in live.rows("report", day=day)]
-    symbols = sorted({row["symbol"] for check in checks for row in check["worst"] if row.get("symbol")})
+    symbols = sorted({s for check in checks for row in check["worst"] for s in _SYMBOL.findall(row.get("symbol", ""))})
     names = live.warehouse().query(load_sql("names"), parameters={"symbols": symbols}).result_rows if symbols else []
     return {
         "day": day.isoformat(),

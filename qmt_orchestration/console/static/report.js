@@ -6,6 +6,7 @@ import { known, pick, startTexts, switchLanguage, t } from "./texts.js";
 const wanted = new URLSearchParams(location.search);
 const day = wanted.get("day") || "";
 const ENDED = ["SUCCESS", "FAILURE", "CANCELED"];
+const CODE = /(\d{6}\.[A-Z]{2})/;
 let about = {};
 
 function notice(text) {
@@ -52,9 +53,12 @@ function offenders(rows, names) {
   const columns = Object.keys(rows[0]), named = columns.includes("symbol");
   const head = [...(named ? [t("report.symbol"), t("report.name")] : []), ...columns.filter((c) => c !== "symbol").map((c) => c.replaceAll("_", " "))];
   return el("table", {}, el("thead", {}, el("tr", {}, ...head.map((h) => el("th", {}, h)))), el("tbody", {}, ...rows.map((row) => el("tr", {},
-    ...(named ? [el("td", {}, el("a", { class: "mono", href: `/#${row.symbol}` }, row.symbol ?? "")), el("td", {}, names[row.symbol] ?? "")] : []),
+    ...(named ? [el("td", { class: "mono" }, ...linked(row.symbol ?? "")), el("td", {}, (row.symbol ?? "").split(CODE).map((s) => names[s] ?? "").filter(Boolean).join(", "))] : []),
     ...columns.filter((c) => c !== "symbol").map((c) => el("td", {}, row[c] ?? ""))))));
 }
+
+// One row may name several symbols that fail alike.
+const linked = (text) => text.split(CODE).map((part) => (part.match(/^\d{6}\./) ? el("a", { href: `/#${part}` }, part) : part));
 
 function make(job, key) {
   if (!unlocked()) return openLogin();

@@ -21,6 +21,7 @@ from qmt_orchestration.warehouse.client import connect, load_sql
 log = logging.getLogger(__name__)
 
 MOST_OFFENDERS: Final = 5
+SYMBOL: Final = re.compile(r"\b\d{6}\.[A-Z]{2}\b")
 _CLOCK: Final = re.compile(r"\b(\d\d:\d\d)(?::\d\d)?\b")
 Rows = Sequence[Mapping[str, str]]
 
@@ -84,14 +85,14 @@ class Reporter:
             lines.append(say(language, "minutes", text=f"{seen.day} {span}".strip()))
         shown = list(seen.worst[:MOST_OFFENDERS])
         if shown:
-            self._look_up([row["symbol"] for row in shown if "symbol" in row])
+            self._look_up(SYMBOL.findall(" ".join(row.get("symbol", "") for row in shown)))
             lines.append(say(language, "worst", text="; ".join(self._offender(row) for row in shown)))
         return lines
 
     def _offender(self, row: Mapping[str, str]) -> str:
-        symbol = row.get("symbol", "")
+        # one row may name several symbols that fail alike
+        named = SYMBOL.sub(lambda code: f"{code[0]} {self.names.get(code[0], '')}".strip(), row.get("symbol", ""))
         rest = ", ".join(f"{key} {value}" for key, value in row.items() if key != "symbol")
-        named = f"{symbol} {self.names.get(symbol, '')}".strip()
         return f"{named} ({rest})" if named and rest else named or rest
 
     def _look_up(self, symbols: Sequence[str]) -> None:
