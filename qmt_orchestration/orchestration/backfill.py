@@ -70,6 +70,7 @@ def materialize_days(
     from qmt_orchestration.warehouse import verify
     from qmt_orchestration.warehouse.client import connect
 
+    settings.keep_first_day(min(days))
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
     definitions, started = build_defs(settings=settings), time.monotonic()
