@@ -159,17 +159,3 @@ def _print_bars(found: Any, as_json: bool) -> None:
         typer.echo(found.to_string(index=False))
     else:
         typer.echo(found.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
-
-
-def validate(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of recordings [env QMT_RECORDINGS_DIR]")] = None,
-) -> None:
-    """Hold recorded data against our bars: ticks to bars, and a vendor's minutes to its other periods."""
-    from qmt_orchestration.warehouse.validate import command
-
-    chosen = folder or Settings().recordings_dir
-    if chosen is None:
-        fail("name a folder of recordings, or set QMT_RECORDINGS_DIR", MISUSE)
-    if not chosen.is_dir():
-        fail(f"expected a folder of recordings, found none at {chosen.resolve()}", MISUSE)
-    raise typer.Exit(command(chosen))

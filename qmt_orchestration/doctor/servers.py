@@ -14,6 +14,7 @@ import redis
 
 from qmt_orchestration.doctor import Finding, error, ok, warning
 from qmt_orchestration.extras import hint
+from qmt_orchestration.local.redis_server import NoRedisBinary, find_binary
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.warehouse import upgrade
@@ -33,8 +34,6 @@ ANSWER_SECONDS: Final = 5
 
 def embedded(settings: Settings) -> list[Finding]:
     """Whether the engines that no URL replaces can be started here."""
-    from qmt_orchestration.local.redis_server import NoRedisBinary, find_binary
-
     findings = []
     if not settings.redis_url:
         try:
