@@ -37,7 +37,8 @@ def backfill(
     days, wanted = trading_span(first, last), normalize_all([s for s in symbols.split(",") if s])
     from dagster import DagsterExecutionInterruptedError
 
-    from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, RECONCILE_DAY, materialize_days
+    from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, materialize_days
+    from qmt_orchestration.orchestration.jobs import RECONCILE_DAY
     from qmt_orchestration.warehouse.migrate import migrate
 
     started, cpu = time.monotonic(), time.process_time()

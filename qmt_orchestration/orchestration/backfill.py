@@ -18,9 +18,9 @@ import dagster as dg
 
 from qmt_orchestration.market.periods import rollups
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.orchestration.jobs import MAKE_DAY, RECONCILE_DAY
 from qmt_orchestration.settings import Settings
 
-MAKE_DAY, RECONCILE_DAY = "make_day", "reconcile_day"
 FROM_WHAT_THERE_IS = ""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
 
@@ -65,11 +65,12 @@ def materialize_days(
     [{day, asset, check, severity, expected, found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``.
     Raises ValueError when a day is no partition; a run that fails is reported, and the other days are still made.
     """
-    from qmt_orchestration.definitions import build_defs
+    from qmt_orchestration.orchestration.build import build_defs
     from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
     from qmt_orchestration.warehouse import verify
     from qmt_orchestration.warehouse.client import connect
 
+    settings.keep_first_day(min(days))
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
     definitions, started = build_defs(settings=settings), time.monotonic()
