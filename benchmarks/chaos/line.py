@@ -53,7 +53,8 @@ def run(market: Market, *, stalls: int, megabits: float = MEGABITS, say: Callabl
             proxy.slow(0, 0)
         if not ticks or p99 > LIMIT_SECONDS:  # also what the control must find
             say(
-                f"delay p99 outside stalls {p99:.2f} s of {ticks:,} ticks at {megabits:g} Mbit/s, expected at most {LIMIT_SECONDS:g} s"
+                f"delay p99 outside stalls {p99:.2f} s of {ticks:,} ticks at {megabits:g} Mbit/s, "
+                f"expected at most {LIMIT_SECONDS:g} s"
             )
             return False
         problems = settle(there, ledger)
