@@ -45,9 +45,9 @@ def main() -> int:
     if args.soak:
         return soak.run(Market(args.symbols or 1000, args.speed or 40.0, start="09:24:00"), say=_say)
     if args.line:
-        market = Market(args.symbols or 2000, args.speed or 1.0, start="09:31:00")
-        good = line.run(market, stalls=2, say=_say)
-        blind = line.run(market, stalls=0, megabits=0.1, say=_say)
+        market = Market(args.symbols or 2000, args.speed or 2.0, start="09:31:00")
+        good = line.run(market, stalls=3, say=_say)
+        blind = line.run(market, stalls=1, megabits=0.1, say=_say)
         print("control: " + ("NOT FOUND: the measure is blind" if blind else "found, as it must be"))
         return 0 if good and not blind else 1
     if args.control:

@@ -179,7 +179,7 @@ def gateway(settings: Settings) -> Iterator[None]:
 
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.stream.heartbeat import Heartbeat
-    from qmt_orchestration.stream.rpc import Server
+    from qmt_orchestration.stream.rpc_server import Server
     from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
     def history(call: Any) -> pa.Table:
