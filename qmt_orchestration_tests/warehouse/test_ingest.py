@@ -120,7 +120,7 @@ def test_right_rows_of_an_entry_are_stored_and_the_entry_goes_to_the_dead_letter
     with running(settings) as lanes:
         settled(redis_client, clickhouse, 200 + 198 + 200)
         assert lanes[0].counters.refused_rows == 4
-        assert writer.Report(lanes).numbers(redis_client)["refused_rows"] == 4
+        assert writer.Heartbeats(lanes).numbers(redis_client)["refused_rows"] == 4
     errors = sorted(letter.error for letter in dead_letters.read(redis_client, STREAM))
     assert [error.partition(":")[0] for error in errors] == ["2 of 2 rows refused", "2 of 200 rows refused"]
     assert "1 × lastPrice negative or not finite" in errors[1]
