@@ -18,9 +18,11 @@ from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.export import export_app
+from qmt_orchestration.cli.overrides import override_bar
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
 from qmt_orchestration.cli.validate import validate
+from qmt_orchestration.cli.verify import verify
 
 app = typer.Typer(
     name="qmt",
@@ -110,6 +112,8 @@ app.command()(warehouse.migrate)
 app.command()(warehouse.bars)
 app.command()(validate)
 app.command()(backfill)
+app.command()(verify)
+app.command()(override_bar)
 app.command()(quality)
 app.command()(doctor)
 app.command()(backup)

@@ -50,13 +50,14 @@ def sql(
 
 def migrate(data_dir: DataDir = None) -> None:
     """Create the warehouse's tables, or bring them up to date; safe to repeat."""
+    from qmt_orchestration.warehouse.migrate import OldSchema, UpgradeError
     from qmt_orchestration.warehouse.migrate import migrate as run
 
     try:
         with engines.ensure(settings_of(data_dir), names=("clickhouse",)) as ready:
-            run(ready)
+            run(ready, lambda text: typer.echo(text, err=True))
             typer.echo(f"the tables of database {ready.clickhouse_database} are up to date", err=True)
-    except engines.EngineError as error:
+    except (engines.EngineError, OldSchema, UpgradeError) as error:
         fail(str(error))
 
 

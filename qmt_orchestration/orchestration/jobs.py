@@ -18,6 +18,7 @@ from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.rpc import call
 from qmt_orchestration.stream.trim import trim_all
 from qmt_orchestration.warehouse.client import load_sql
+from qmt_orchestration.warehouse.verify import watch
 
 FINALIZE_MINUTES = "finalize_minutes"
 MAKE_DAY = "make_day"
@@ -146,9 +147,25 @@ def trim_streams(context: dg.OpExecutionContext, redis: RedisResource) -> None:
     context.log.info(f"trimmed: {trim_all(redis.connect(), redis.settings)}")
 
 
-@dg.job(description="Night work: old minute runs deleted, closed days merged, streams trimmed.")
+@dg.op
+def verify_closed_days(context: dg.OpExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> None:
+    """Compare closed days that were written to since with what was recorded of them; fails with all that changed."""
+
+    changed = watch(clickhouse.connect(), clickhouse.settings, read_clock(redis.connect()).today())
+    if changed:
+        days = sorted({found.day for found in changed})
+        raise dg.Failure(
+            "closed days do not hold what they held: "
+            + "; ".join(str(found) for found in changed[:20])
+            + f": make them again with `qmt backfill --from {days[0]} --to {days[-1]}`"
+        )
+    context.log.info("closed days hold what was recorded of them")
+
+
+@dg.job(description="Night work: old minute runs deleted, closed days verified and merged, streams trimmed.")
 def night() -> None:
     purge_minute_runs()
+    verify_closed_days()
     tidy_warehouse()
     trim_streams()
 

@@ -34,6 +34,7 @@ from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.replay import load_recording
 from qmt_orchestration.stream.connection import connect as connect_redis
+from qmt_orchestration.stream.fields import integer
 from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.stream.lease import Lease, owner_is_dead
 from qmt_orchestration.warehouse.client import connect as connect_warehouse
@@ -140,8 +141,8 @@ def _partitions(settings: Settings, dates: Sequence[date]) -> tuple[list[date], 
         raise ReplayError(
             f"no tick is of a trading day; found {', '.join(map(str, dates[:5]))}{' …' if len(dates) > 5 else ''}"
         )
-    early, late = [d for d in days if d < date.fromisoformat(settings.first_date)], [d for d in days if d > today]
-    if early:
+    early, late = [d for d in days if d < settings.first_day], [d for d in days if d > today]
+    if early and settings.first_date:
         raise ReplayError(
             f"{early[0]} lies before the first partition {settings.first_date}: set QMT_FIRST_DATE to {early[0]} or "
             "earlier"
@@ -214,7 +215,7 @@ def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progre
         while subscriber.poll() is None:
             _alive(writer, settings, "writer")
             beats = {beat["service"]: beat for beat in read_all(redis)}
-            published = int(float(beats.get("subscriber", {}).get("published", 0)))
+            published = integer(beats.get("subscriber", {}), "published", low=0)
             progress(f"published {min(published, rows):,} of {rows:,} ticks")
             try:
                 subscriber.wait(1.0)

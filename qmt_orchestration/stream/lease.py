@@ -16,6 +16,7 @@ from typing import Any, Final
 import psutil
 
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.fields import decoded
 
 # One script each: no crash can fall between the steps. Taking what one already holds (a lost reply) is a renewal.
 _ACQUIRE: Final = """
@@ -94,4 +95,4 @@ class Lease:
     def holder(self) -> str:
         """Who holds it now, "" for nobody."""
         value = self.client.get(self._key)
-        return value.decode() if value else ""
+        return decoded(value) if value else ""

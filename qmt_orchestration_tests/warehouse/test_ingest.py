@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qmt_orchestration.market.schema import TICK_SCHEMA, TICK_SCHEMA_V1
@@ -93,7 +92,6 @@ def test_times_lie_between_1990_and_the_clock(column: str, ms: int) -> None:
     counts=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3),
     books=st.lists(st.lists(st.floats(), max_size=14), min_size=3, max_size=3),
 )
-@hypothesis_settings(max_examples=60)
 def test_whatever_comes_each_row_is_judged_on_its_own(
     prices: list[float], counts: list[int], books: list[list[float]]
 ) -> None:
