@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 @dataclass
-class Report:
+class Summary:
     """What was done. *megabytes*: data as ClickHouse holds them in memory, before compression."""
 
     partitions: int = 0

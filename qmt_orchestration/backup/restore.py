@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from qmt_orchestration.backup import dagster_home, manifest
-from qmt_orchestration.backup.common import Report, Say, home_of, on_disk, rows_of, warehouse
+from qmt_orchestration.backup.common import Say, Summary, home_of, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest
 from qmt_orchestration.backup.partitions import Mover
 from qmt_orchestration.services.lock import try_lock
@@ -35,7 +35,7 @@ def restore(settings: Settings, source: Path, say: Say, *, overwrite: bool = Fal
     Refused over existing data unless *overwrite*; refused for a schema newer than this version's. Tables are made as
     they were saved, then brought to this version by `qmt migrate`. Raises `BackupError`.
     """
-    began, report = time.monotonic(), Report()
+    began, report = time.monotonic(), Summary()
     say(f"checking {source}")
     saved = check(source)
     _require_schema(saved)
@@ -64,7 +64,7 @@ def restore(settings: Settings, source: Path, say: Say, *, overwrite: bool = Fal
     return report.done(began)
 
 
-def _restore_tables(client: Any, mover: Mover, saved: Manifest, report: Report, say: Say) -> None:
+def _restore_tables(client: Any, mover: Mover, saved: Manifest, report: Summary, say: Say) -> None:
     for text in saved.functions.values():
         client.command(text.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
     if saved.server_backup:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from qmt_orchestration.backup import dagster_home, manifest
-from qmt_orchestration.backup.common import NAME, Report, Say, home_of, on_disk, rows_of, warehouse
+from qmt_orchestration.backup.common import NAME, Say, Summary, home_of, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest, Partition, Table
 from qmt_orchestration.backup.partitions import Found, Mover, sql
 from qmt_orchestration.services.lock import try_lock
@@ -28,7 +28,7 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
 
     *server_disk*: a disk for backups of a ClickHouse server; its own BACKUP statement then keeps the rows there.
     """
-    began, report = time.monotonic(), Report()
+    began, report = time.monotonic(), Summary()
     if server_disk and (not settings.clickhouse_url or not NAME.fullmatch(server_disk)):
         raise BackupError(
             f"--server-disk {server_disk!r} needs QMT_CLICKHOUSE_URL and the name of a disk of that server"

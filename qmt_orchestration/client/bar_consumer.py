@@ -11,7 +11,7 @@ from qmt_orchestration.client import catch_up as catching
 from qmt_orchestration.client.bar import Bar, Origin, Start, parse_bar
 from qmt_orchestration.client.consumer import Consumer
 from qmt_orchestration.client.lanes import CONSUMER, Lane
-from qmt_orchestration.client.leases import Lease
+from qmt_orchestration.client.leases import ReaderLease
 from qmt_orchestration.client.rules import ShardRule, by_hash
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
@@ -131,13 +131,15 @@ class BarConsumer(Consumer[Bar]):
                 break
             if any(lane.label == label for lane in self._lanes):
                 continue
-            lease = Lease(self.redis, keys.SHARD_LEASE.format(group=self.group, shard=label), self._membership.token)
+            lease = ReaderLease(
+                self.redis, keys.SHARD_LEASE.format(group=self.group, shard=label), self._membership.token
+            )
             if lease.acquire():
                 lane = self._lane_of(label, lease)
                 self._lanes.append(lane)
                 held.append(lane)
 
-    def _lane_of(self, label: str, lease: Lease) -> Lane[Bar]:
+    def _lane_of(self, label: str, lease: ReaderLease) -> Lane[Bar]:
         group = f"{keys.BAR_GROUP_PREFIX}:{self.group}" + (f":{label}" if label else "")
         reader = GroupReader(
             self.redis, self._stream, group, CONSUMER if label else self.client_id,

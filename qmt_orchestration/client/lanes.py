@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from qmt_orchestration.client.bar import Origin
 from qmt_orchestration.client.catch_up import CatchUp
-from qmt_orchestration.client.leases import Lease
+from qmt_orchestration.client.leases import ReaderLease
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.groups import Entry, GroupReader
 
@@ -62,7 +62,7 @@ class Lane(Generic[ItemT]):
 
     label: str
     reader: GroupReader
-    lease: Lease
+    lease: ReaderLease
     decode: Decode[ItemT]
     counters: Counters
     catch_up: CatchUp | None = None

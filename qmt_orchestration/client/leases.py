@@ -1,7 +1,7 @@
 """Who may read: a lease in Redis per client and per shard, and acknowledgements that only its holder can give.
 
 A holder renews about once a second. One that was stopped or cut off for longer than `TTL_MS` no longer holds it, knows
-so by its own monotonic clock (`Lease.valid`), and its acknowledgements are refused by Redis (`acknowledge`), so a
+so by its own monotonic clock (`ReaderLease.valid`), and its acknowledgements are refused by Redis (`acknowledge`), so a
 shard is never finished by two members.
 """
 
@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from qmt_orchestration.stream.fields import decoded
+from qmt_orchestration.stream.lease import RELEASE, RENEW
 
 TTL_MS: Final = 5000
 _CHUNK: Final = 500  # ids or symbols per script call: far below Lua's limit on arguments
 
-_RENEW: Final = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('pexpire',KEYS[1],ARGV[2]) end return 0"
-_RELEASE: Final = "if redis.call('get',KEYS[1])==ARGV[1] then return redis.call('del',KEYS[1]) end return 0"
 # A lease that expired and that nobody took is no obstacle: nobody else can have begun with these entries.
 _ACKNOWLEDGE: Final = """
 local holder = redis.call('get', KEYS[1])
@@ -38,8 +37,9 @@ class LeaseLost(RuntimeError):
     """Another process holds the lease now: what it protected is no longer ours; the message names both."""
 
 
-class Lease:
-    """A lease under *key* for *token* (unique per life of a client: ``client_id#random``)."""
+class ReaderLease:
+    """A lease under *key* for *token* (``client_id#random``); Redis checks it with each acknowledgement, so it needs no
+    fencing number (`stream.lease` has one)."""
 
     def __init__(self, client: Any, key: str, token: str) -> None:
         self.client, self.key, self.token = client, key, token
@@ -54,7 +54,7 @@ class Lease:
         """Take it if it is free or already ours."""
         began = time.monotonic()
         taken = self.client.set(self.key, self.token, nx=True, px=TTL_MS)
-        if not taken and not self.client.eval(_RENEW, 1, self.key, self.token, TTL_MS):
+        if not taken and not self.client.eval(RENEW, 1, self.key, self.token, TTL_MS):
             return False
         self._valid_until = began + TTL_MS / 1000
         return True
@@ -64,7 +64,7 @@ class Lease:
         began = time.monotonic()
         if began >= self._valid_until:
             return False
-        if not self.client.eval(_RENEW, 1, self.key, self.token, TTL_MS):
+        if not self.client.eval(RENEW, 1, self.key, self.token, TTL_MS):
             self._valid_until = 0.0
             return False
         self._valid_until = began + TTL_MS / 1000
@@ -73,7 +73,7 @@ class Lease:
     def release(self) -> None:
         """Give it up, if it is still ours."""
         self._valid_until = 0.0
-        self.client.eval(_RELEASE, 1, self.key, self.token)
+        self.client.eval(RELEASE, 1, self.key, self.token)
 
     def holder(self) -> str:
         """Client id of the holder, empty when there is none."""

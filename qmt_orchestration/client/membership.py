@@ -12,7 +12,7 @@ from typing import Any
 
 import redis
 
-from qmt_orchestration.client.leases import TTL_MS, Lease
+from qmt_orchestration.client.leases import TTL_MS, ReaderLease
 from qmt_orchestration.stream import keys, threads
 from qmt_orchestration.stream.fields import decoded
 
@@ -26,10 +26,10 @@ class Membership:
         self.client, self.client_id = client, client_id
         self.pid = os.getpid()
         self.token = f"{client_id}#{secrets.token_hex(8)}"
-        self.lease = Lease(client, keys.LEASE.format(name=f"client:{client_id}"), self.token)
+        self.lease = ReaderLease(client, keys.LEASE.format(name=f"client:{client_id}"), self.token)
         self.taken = False  # another process has our client id now
         self._group = ""
-        self._watched: Sequence[Lease] = ()
+        self._watched: Sequence[ReaderLease] = ()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -59,7 +59,7 @@ class Membership:
             decoded(m, 64) for m in self.client.zrangebyscore(keys.SHARD_MEMBERS.format(group=group), oldest, "+inf")
         )
 
-    def watch(self, leases: Sequence[Lease]) -> None:
+    def watch(self, leases: Sequence[ReaderLease]) -> None:
         """Renew these, too."""
         self._watched = tuple(leases)
 

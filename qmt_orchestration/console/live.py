@@ -39,6 +39,7 @@ from qmt_orchestration.stream import heartbeat, threads
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.fields import finite, number
+from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -123,8 +124,6 @@ class Live:
     def warehouse(self) -> Any:
         """The ClickHouse client; may be used from several threads."""
         if self._warehouse is None:
-            from qmt_orchestration.warehouse.client import connect as connect_clickhouse
-
             client = connect_clickhouse(self.settings)
             client.set_client_setting("max_execution_time", 20)  # a page that waits longer is no help at 09:30
             self._warehouse = client

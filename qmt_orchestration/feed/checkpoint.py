@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from qmt_orchestration.feed.doubts import Held
-from qmt_orchestration.feed.memory import COLUMNS, RECENT, Memory, Seen, State, number_day, seen_of
+from qmt_orchestration.feed.memory import COLUMNS, RECENT, DayState, Memory, Seen, number_day, seen_of
 from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.instruments import LOT_CANDIDATES
@@ -43,7 +43,7 @@ class Known:
 
     day: date
     covered_ms: int = 0
-    states: dict[str, State] = field(default_factory=dict)
+    states: dict[str, DayState] = field(default_factory=dict)
     positions: dict[str, str] = field(default_factory=dict)
     held: dict[str, list[Held]] = field(default_factory=dict)
 
@@ -58,7 +58,7 @@ class Known:
         columns = [table.column(name).to_numpy()[rows].tolist() for name in names]
         symbols = table.column("symbol").to_pylist()
         for row, time, *values, flags in zip(rows.tolist(), times[rows].tolist(), *columns, strict=True):
-            state = self.states.setdefault(symbols[row], State())
+            state = self.states.setdefault(symbols[row], DayState())
             slack = LOT_CANDIDATES[-1] if flags & TickFlag.LOTS_GUARD else 0
             tick = Seen._make((time, *values, slack, flags & TickFlag.BASELINE))
             if flags & TickFlag.WITHDRAWN:
@@ -127,7 +127,7 @@ def load(settings: Settings, today: date) -> Known:
         ticks = [seen_of(row) for row in np.column_stack([recent.column(name).to_numpy() for name in COLUMNS])]
         at = 0
         for row in table.to_pylist():
-            known.states[row["symbol"]] = State(
+            known.states[row["symbol"]] = DayState(
                 ticks[at : at + row["ticks"]], row["baseline"], row["lot"], row["units"]
             )
             at += row["ticks"]

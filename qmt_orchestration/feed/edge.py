@@ -55,7 +55,7 @@ class Received:
 
 
 @dataclass
-class Outcome:
+class Checked:
     """What became of some callbacks. *table*: EDGE_SCHEMA; *ids*: symbol id of each row.
 
     *withdrawn*: rows at the end of the table that withdraw a tick published before. *settled*: something held was
@@ -87,12 +87,12 @@ class Edge:
         self.memory, self.by_first_tick, self.ahead_ms = memory, by_first_tick, ahead_ms
         self.doubts = Doubts(memory, confirmations)
 
-    def process(self, items: Sequence[Received], market_now_ms: int | None) -> Outcome:
+    def process(self, items: Sequence[Received], market_now_ms: int | None) -> Checked:
         """Check everything in *items*, in order. *market_now_ms* None = no clock (a recording).
 
         A snapshot may only be the first of *items* (`feed.intake.Intake.take` sees to that).
         """
-        outcome = Outcome()
+        outcome = Checked()
         if not self.memory.day and market_now_ms is not None:
             # What is older than today at the very start is the last session, replayed at log-in.
             self.memory.day = int(quality.local_day(np.array([market_now_ms]))[0])
@@ -140,15 +140,15 @@ class Edge:
         self._release(outcome, checks.released)
         return outcome
 
-    def flush(self) -> Outcome:
+    def flush(self) -> Checked:
         """Decide about everything that is held: at the end of a recording or a day, and when the feed stops."""
-        outcome, released = Outcome(), Released()
+        outcome, released = Checked(), Released()
         self.doubts.flush(released)
         self._release(outcome, released)
         return outcome
 
     def _accept(
-        self, outcome: Outcome, items: Sequence[Received], columns: dict[str, pa.Array], checks: Checks
+        self, outcome: Checked, items: Sequence[Received], columns: dict[str, pa.Array], checks: Checks
     ) -> None:
         ok = checks.reason == 0
         if not ok.any():
@@ -170,7 +170,7 @@ class Edge:
         outcome.table = table if whole else table.filter(pa.array(ok))
         outcome.ids = checks.ids if whole else checks.ids[ok]
 
-    def _release(self, outcome: Outcome, released: Released) -> None:
+    def _release(self, outcome: Checked, released: Released) -> None:
         """Add what was decided about earlier ticks."""
         outcome.rejected += released.records
         outcome.settled |= bool(released.records or released.rows or released.withdrawn)
@@ -204,7 +204,7 @@ class Edge:
         ids = np.array([universe.ids[row["symbol"]] for row in rows], np.int64)
         outcome.ids = np.concatenate([outcome.ids, ids])
 
-    def _collect(self, items: Sequence[Received], outcome: Outcome) -> tuple[list[int], list[Any], list[int]]:
+    def _collect(self, items: Sequence[Received], outcome: Checked) -> tuple[list[int], list[Any], list[int]]:
         """Ids, ticks and item numbers of the universe's ticks; everything else is counted or rejected."""
         known = self.memory.universe.ids
         ids: list[int] = []

@@ -7,7 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from qmt_orchestration.feed.edge import Outcome, rejected_table
+from qmt_orchestration.feed.edge import Checked, rejected_table
 from qmt_orchestration.feed.universe import Universe
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.settings import Settings
@@ -26,7 +26,7 @@ class Entries:
         self.seq = dict.fromkeys(range(settings.stream_shards), 0)  #: the next number of each shard
         self.rejected_seq = 0
 
-    def of(self, outcome: Outcome, universe: Universe) -> list[Entry]:
+    def of(self, outcome: Checked, universe: Universe) -> list[Entry]:
         """The entries of *outcome*: one per shard, and the rejected ticks."""
         sent_ms = int(time.time() * 1000)
         entries = []

@@ -38,7 +38,7 @@ from qmt_orchestration.stream import threads
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration.stream.rpc import Call
-from qmt_orchestration.stream.rpc_server import Server
+from qmt_orchestration.stream.rpc_server import RpcServer
 
 log = logging.getLogger("feed.gateway")
 
@@ -98,7 +98,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
     """Serve until *stop* is set."""
     gateway = Gateway(settings, xt.load(settings))
     client = connect(settings)
-    server = Server(client, settings, gateway.handlers())
+    server = RpcServer(client, settings, gateway.handlers())
     beats = threading.Thread(target=_beat, args=(settings, server, gateway, stop), name="heartbeat", daemon=True)
     beats.start()
     log.info("the gateway serves %s", ", ".join(gateway.handlers()))
@@ -107,7 +107,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
     return 0
 
 
-def _beat(settings: Settings, server: Server, gateway: Gateway, stop: threading.Event) -> None:
+def _beat(settings: Settings, server: RpcServer, gateway: Gateway, stop: threading.Event) -> None:
     heartbeat = Heartbeat(connect(settings, retries=0), settings, "gateway")
 
     def step() -> None:

@@ -63,7 +63,7 @@ def seen_of(row: npt.NDArray[np.float64]) -> Seen:
 
 
 @dataclass
-class State:
+class DayState:
     """What is known of one symbol's day: accepted ticks (newest last), and whether its next tick is a baseline."""
 
     recent: list[Seen] = field(default_factory=list)
@@ -129,10 +129,10 @@ class Memory:
         self._allocate(universe)
         self._take(before)
 
-    def state_of(self, i: int, depth: int = RECENT) -> State:
+    def state_of(self, i: int, depth: int = RECENT) -> DayState:
         """State of the symbol with id *i*, with its newest *depth* ticks."""
         proved = int(self.lot[i]) if self.lot[i] != self.universe.lot[i] else 0
-        return State(self.recent_of(i, depth), bool(self.baseline[i]), proved, int(self.units[i]))
+        return DayState(self.recent_of(i, depth), bool(self.baseline[i]), proved, int(self.units[i]))
 
     def recent_of(self, i: int, depth: int = RECENT) -> list[Seen]:
         """Accepted ticks of symbol *i*, newest last."""
@@ -170,7 +170,7 @@ class Memory:
         self.accepted[own] += counts
         self.kept[own] = np.minimum(self.kept[own] + counts, RECENT)
 
-    def _take(self, states: Mapping[str, State]) -> None:
+    def _take(self, states: Mapping[str, DayState]) -> None:
         for symbol, state in states.items():
             i = self.universe.ids.get(symbol)
             if i is not None:
@@ -179,7 +179,7 @@ class Memory:
                 self.lot[i] = state.lot or self.universe.lot[i]
 
     def restore(
-        self, day: date, covered_ms: int, states: Mapping[str, State], held: Mapping[str, list[Any]] | None = None
+        self, day: date, covered_ms: int, states: Mapping[str, DayState], held: Mapping[str, list[Any]] | None = None
     ) -> None:
         """Take over what an earlier process knew of *day*."""
         self.day, self.covered_ms = day_number(day), covered_ms

@@ -30,7 +30,6 @@ class Outbox:
         self.producer, self.spool, self.lease, self._host = producer, spool, lease, host
         self.away_since = 0.0  #: monotonic time since which Redis does not answer; 0 = it does
         self.refused = False  #: while away: it answers, but takes nothing (out of memory, no permission)
-        self.spooled = 0  #: entries that took the way over the disk
         self._next_try = 0.0
         self._renewed = 0.0
 
@@ -59,7 +58,6 @@ class Outbox:
                 self.spool.append(entries)
                 raise
         self.spool.append(entries)
-        self.spooled += len(entries)
 
     def drain(self, seconds: float = 0.5) -> None:
         """Replay the spool for about *seconds*, as far as Redis takes it. Raises `NotOwner`."""

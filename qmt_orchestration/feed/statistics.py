@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qmt_orchestration.feed.edge import Outcome
+from qmt_orchestration.feed.edge import Checked
 
 _AHEAD_MS: Final = 2000
 _BEHIND_MS: Final = 30_000
@@ -57,13 +57,13 @@ class Statistics:
         self.ahead_ms = 0  # how far a tick's time lay ahead of the market's clock at most, in this window
         self._window = (time.monotonic(), 0, 0)
 
-    def take(self, outcome: Outcome) -> None:
+    def take(self, outcome: Checked) -> None:
         """Count what came in."""
         self.received += outcome.received
         self.filtered.update(outcome.filtered)
         self.rejected.update(row["reason"] for row in outcome.rejected)
 
-    def sent(self, outcome: Outcome, batches: int, now_ms: int, market_now_ms: int | None) -> None:
+    def sent(self, outcome: Checked, batches: int, now_ms: int, market_now_ms: int | None) -> None:
         """Count what left."""
         self.batches += batches
         if outcome.table is None:

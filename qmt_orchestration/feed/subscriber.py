@@ -20,7 +20,7 @@ import redis
 
 from qmt_orchestration.exit_codes import EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.feed import checkpoint, universe, xt
-from qmt_orchestration.feed.edge import Edge, Outcome
+from qmt_orchestration.feed.edge import Checked, Edge
 from qmt_orchestration.feed.entries import Entries
 from qmt_orchestration.feed.intake import Intake
 from qmt_orchestration.feed.memory import Memory, number_day
@@ -158,7 +158,7 @@ class Subscriber:
         self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
         self.entries = Entries(self.session, settings, outbox.producer)
         self._stopping = False
-        self._held: tuple[list[Entry], Outcome] | None = None  # made, but neither Redis nor the disk takes it
+        self._held: tuple[list[Entry], Checked] | None = None  # made, but neither Redis nor the disk takes it
         self._due = {"check": 0.0, "beat": 0.0, "log": time.monotonic() + settings.feed_stats_seconds, "save": 0.0}
 
     def run(self, stop: threading.Event) -> int:
@@ -270,7 +270,7 @@ class Subscriber:
     def _idle_for(self) -> float:
         return time.monotonic() - self.intake.last_monotonic
 
-    def _hand_over(self, entries: list[Entry], outcome: Outcome) -> None:
+    def _hand_over(self, entries: list[Entry], outcome: Checked) -> None:
         """Publish or spool *entries*; hold them when neither is possible (the queue then fills and callbacks wait)."""
         try:
             if entries:

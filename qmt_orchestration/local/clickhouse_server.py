@@ -69,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1  # head and body leave in one packet
     timeout = 3600  # an idle connection is given up
-    server: Server
+    server: HttpServer
 
     def do_GET(self) -> None:
         self._serve(read_only=True)
@@ -225,7 +225,7 @@ def _too_large(limit: int) -> ClickHouseError:
     return ClickHouseError(f"the body is larger than {limit} bytes; insert in smaller blocks", code=241, status=413)
 
 
-class Server(ThreadingHTTPServer):
+class HttpServer(ThreadingHTTPServer):
     """A thread per connection; SIGTERM lets running requests finish."""
 
     daemon_threads = True
@@ -289,7 +289,7 @@ def main() -> int:
         log.error("%s", error)
         return 1
     credentials = args.user, args.password_file.read_text().removesuffix("\n")
-    server = Server(args.port, engine, credentials, args.max_body_mb << 20)
+    server = HttpServer(args.port, engine, credentials, args.max_body_mb << 20)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
     log.info("ClickHouse (chDB) of %s on http://127.0.0.1:%d", args.path, server.server_port)

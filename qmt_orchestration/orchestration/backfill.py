@@ -18,8 +18,15 @@ import dagster as dg
 
 from qmt_orchestration.market.periods import rollups
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.orchestration.build import build_defs
 from qmt_orchestration.orchestration.jobs import MAKE_DAY, RECONCILE_DAY
+from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
+from qmt_orchestration.services.dagster_processes import dagster_home
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import connection, heartbeat, rpc
+from qmt_orchestration.warehouse import verify
+from qmt_orchestration.warehouse.bars import label_day
+from qmt_orchestration.warehouse.client import connect, load_sql
 
 FROM_WHAT_THERE_IS = ""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
@@ -40,8 +47,6 @@ class Outcome:
 @contextmanager
 def instance_of(settings: Settings) -> Iterator[dg.DagsterInstance]:
     """The Dagster instance of ``data_dir``, with the project's dagster.yaml."""
-    from qmt_orchestration.services.dagster_processes import dagster_home
-
     with dg.DagsterInstance.from_config(str(dagster_home(settings))) as instance:
         yield instance
 
@@ -65,11 +70,6 @@ def materialize_days(
     [{day, asset, check, severity, expected, found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``.
     Raises ValueError when a day is no partition; a run that fails is reported, and the other days are still made.
     """
-    from qmt_orchestration.orchestration.build import build_defs
-    from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
-    from qmt_orchestration.warehouse import verify
-    from qmt_orchestration.warehouse.client import connect
-
     settings.keep_first_day(min(days))
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
@@ -106,9 +106,6 @@ def _config(job: str, symbols: Sequence[str]) -> dict[str, Any]:
 
 
 def _job_for(settings: Settings, day: date) -> str:
-    from qmt_orchestration.stream import connection, heartbeat, rpc
-    from qmt_orchestration.warehouse.client import connect, load_sql
-
     ticks, qmt_minutes = connect(settings).query(load_sql("day_sources"), parameters={"day": day}).first_row
     if ticks or (qmt_minutes and not heartbeat.is_alive(connection.connect(settings), rpc.SERVICE)):
         return MAKE_DAY
@@ -149,9 +146,6 @@ def _root(error: Any) -> str:
 
 
 def _count(settings: Settings, days: Sequence[date], outcome: Outcome) -> None:
-    from qmt_orchestration.warehouse.bars import label_day
-    from qmt_orchestration.warehouse.client import connect, load_sql
-
     client = connect(settings)
     for period in ("1m", *rollups(settings.rollup_periods)):
         outcome.bars[period] = 0

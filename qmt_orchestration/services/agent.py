@@ -28,7 +28,7 @@ import psutil
 
 from qmt_orchestration.exit_codes import EXIT_ALREADY
 from qmt_orchestration.local.process import end_group, record_group
-from qmt_orchestration.services.child import Child, State
+from qmt_orchestration.services.child import Child, ServiceState
 from qmt_orchestration.services.desired import Desired
 from qmt_orchestration.services.link import Link
 from qmt_orchestration.services.lock import only_one
@@ -151,18 +151,18 @@ class Agent:
         if child.generation != wanted.generation:
             child.generation = wanted.generation
             child.failures, child.not_before = 0, now
-            if child.state is State.FINISHED:
-                child.state = State.STOPPED
+            if child.state is ServiceState.FINISHED:
+                child.state = ServiceState.STOPPED
             if child.process is not None:
                 self._ask_to_stop(child, "restart asked for", now)
         if child.launching is not None:
             return
         if child.process is None:
             if wanted.state == "stopped":
-                child.state, child.failures, child.not_before = State.STOPPED, 0, now
-            elif child.state is not State.FINISHED and now >= child.not_before:
+                child.state, child.failures, child.not_before = ServiceState.STOPPED, 0, now
+            elif child.state is not ServiceState.FINISHED and now >= child.not_before:
                 self._start_if_possible(child, now)
-        elif child.state is State.STOPPING:
+        elif child.state is ServiceState.STOPPING:
             self._kill_if_due(child, now)
         elif wanted.state == "stopped":
             self._ask_to_stop(child, "stop asked for", now)
@@ -172,11 +172,11 @@ class Agent:
     def _start_if_possible(self, child: Child, now: float) -> None:
         needs = [n for n in child.service.needs if n in self.children and not self.children[n].ready]
         if needs:
-            child.state, child.reason = State.WAITING, _WAITS + ", ".join(needs)
+            child.state, child.reason = ServiceState.WAITING, _WAITS + ", ".join(needs)
             return
         try:
             if child.service.launch is not None:
-                child.state = State.STARTING
+                child.state = ServiceState.STARTING
                 child.launching = self._launcher.submit(child.service.launch)
                 return
             self._started(child, self._spawn(child.service), now)
@@ -200,7 +200,7 @@ class Agent:
             self._not_started(child, error, now)
 
     def _started(self, child: Child, process: subprocess.Popen[bytes], now: float) -> None:
-        child.process, child.state, child.verdict = process, State.RUNNING, ""
+        child.process, child.state, child.verdict = process, ServiceState.RUNNING, ""
         if child.reason.startswith(_WAITS):
             child.reason = ""
         child.started, child.beat_seen, child.memory_mb, child.beat_ms = now, now, 0.0, ""
@@ -248,7 +248,7 @@ class Agent:
         """Take note of an ended process and decide when its successor may start."""
         if child.process is None or child.process.poll() is None:
             return
-        code, asked = child.process.returncode, child.state is State.STOPPING
+        code, asked = child.process.returncode, child.state is ServiceState.STOPPING
         self._kill(child)  # what it may have left in its group
         child.process = None
         if child.watcher is not None:
@@ -258,9 +258,9 @@ class Agent:
         child.last_exit = code
         log.log(logging.INFO if asked else logging.ERROR, "%s ended with code %d", child.service.name, code)
         if asked:
-            child.state, child.failures, child.not_before = State.STOPPED, 0, now
+            child.state, child.failures, child.not_before = ServiceState.STOPPED, 0, now
         elif child.service.once and code == 0:
-            child.state = State.FINISHED
+            child.state = ServiceState.FINISHED
         else:
             child.reason = child.verdict or f"ended with code {code}"
             if now - child.started >= self.settings.service_stable_seconds:
@@ -275,14 +275,14 @@ class Agent:
         child.not_before = now + seconds * self._random.uniform(0.8, 1.2)
         child.failures += 1
         child.restarts += 1
-        child.state = State.WAITING
+        child.state = ServiceState.WAITING
 
     def _ask_to_stop(self, child: Child, reason: str, now: float) -> None:
         """Graceful: the pipe ends and SIGTERM comes; it has `service_stop_seconds` to flush."""
-        if child.process is None or child.state is State.STOPPING:
+        if child.process is None or child.state is ServiceState.STOPPING:
             return
         log.info("%s: %s", child.service.name, reason)
-        child.state, child.reason = State.STOPPING, reason
+        child.state, child.reason = ServiceState.STOPPING, reason
         child.kill_at = now + self.settings.service_stop_seconds
         if child.process.stdin:
             child.process.stdin.close()

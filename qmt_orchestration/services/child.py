@@ -11,7 +11,7 @@ from qmt_orchestration.services.registry import Service
 from qmt_orchestration.services.watch import Watcher
 
 
-class State(str, Enum):
+class ServiceState(str, Enum):
     """What a service of this host is doing, as shown by `qmt status`."""
 
     STARTING = "starting"  # its launch is under way
@@ -27,7 +27,7 @@ class Child:
     """One service: its process, what is known of it, and when it may start again."""
 
     service: Service
-    state: State = State.STOPPED
+    state: ServiceState = ServiceState.STOPPED
     process: subprocess.Popen[bytes] | None = None
     launching: Future[subprocess.Popen[bytes]] | None = None
     watcher: Watcher | None = None
@@ -52,4 +52,6 @@ class Child:
     @property
     def ready(self) -> bool:
         """Whether those that need it may start."""
-        return self.process is not None and self.state is State.RUNNING and (not self.watcher or self.watcher.ready)
+        return (
+            self.process is not None and self.state is ServiceState.RUNNING and (not self.watcher or self.watcher.ready)
+        )

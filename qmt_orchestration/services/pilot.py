@@ -18,7 +18,7 @@ import redis as redis_package
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.services.speed import FASTEST, Sample, SpeedControl
-from qmt_orchestration.services.state import NEEDED, State, read_state
+from qmt_orchestration.services.state import NEEDED, SystemState, read_state
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import start_ms
 from qmt_orchestration.stream import threads
@@ -94,7 +94,7 @@ class Pilot:
             self._clock.keep(self._reason)
             threads.start("keep-clock", self._keep, self._stop, 1.0)
 
-    def step(self) -> State | None:
+    def step(self) -> SystemState | None:
         """The state now; None while Redis does not answer."""
         try:
             state = read_state(self._redis, self._warehouse(), self._settings)
@@ -132,14 +132,14 @@ class Pilot:
                 except redis_package.RedisError as error:
                     log.debug("the clock is not kept while Redis is away: %s", error)
 
-    def _steer(self, clock: ClockPublisher, state: State) -> None:
+    def _steer(self, clock: ClockPublisher, state: SystemState) -> None:
         speed, self._reason = self._decide(state)
         now = clock.schedule.segments[-1].speed
         with self._lock:
             if abs(speed - now) > _CHANGE * now:
                 clock.set_speed(speed, self._reason)
 
-    def _decide(self, state: State) -> tuple[float, str]:
+    def _decide(self, state: SystemState) -> tuple[float, str]:
         if not self._running:
             waits = self._waits_for(state)
             if waits and time.monotonic() - self._begun < _LONGEST_WAIT_SECONDS:
@@ -155,7 +155,7 @@ class Pilot:
         decision = self._control.decide(time.monotonic(), Sample(delay, state.final_behind_minutes))
         return decision.speed, decision.reason
 
-    def _waits_for(self, state: State) -> str:
+    def _waits_for(self, state: SystemState) -> str:
         absent = [name for name in NEEDED if state.services.get(name) not in ("running", "standby")]
         if absent:
             return ", ".join(absent)

@@ -29,7 +29,7 @@ _RUNNING: Final = frozenset({"running", "standby", "finished"})
 
 
 @dataclass(frozen=True)
-class State:
+class SystemState:
     """Delays are wall seconds from the feed's callback until the row is visible, over the last 10 s (None: nothing
     was stored). ``last_published`` and ``last_final`` are minutes of the market's day; ``final_behind_minutes`` are
     market minutes between the newest final one and now, breaks left out. ``reasons`` is empty when all is well."""
@@ -57,7 +57,7 @@ class State:
         return 1 if self.reasons else 0
 
 
-def read_state(redis: Any, clickhouse: Any, settings: Settings) -> State:
+def read_state(redis: Any, clickhouse: Any, settings: Settings) -> SystemState:
     """The state now; *clickhouse* is None when it cannot be reached, which is one of the reasons. Raises
     `redis.RedisError`."""
     clock, beats, desired = read_clock(redis), read_all(redis), read_desired(redis)
@@ -84,7 +84,7 @@ def read_state(redis: Any, clickhouse: Any, settings: Settings) -> State:
         reasons.append(f"final bars {behind:.1f} market minutes behind, expected at most {BEHIND_LIMIT_MINUTES:g}")
     if _continuous(now) and "subscriber" in newest and rate == 0 and clock.speed > 0:
         reasons.append("no ticks arrive in a trading session")
-    return State(
+    return SystemState(
         market_time=now.isoformat(timespec="seconds"),
         simulated=clock.simulated,
         speed=round(clock.speed, 2),

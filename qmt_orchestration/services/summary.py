@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from qmt_orchestration.services.state import State
+from qmt_orchestration.services.state import SystemState
 from qmt_orchestration.settings import Settings
 
 
@@ -24,7 +24,7 @@ class Summary:
             say(f"{name:<12} {address}")
         say("Ctrl-C ends everything and leaves the data")
 
-    def show(self, state: State | None) -> None:
+    def show(self, state: SystemState | None) -> None:
         """Print the line if it is time to."""
         if time.monotonic() - self.last_shown < (1.0 if self.live else 10.0):
             return
@@ -41,7 +41,7 @@ class Summary:
             sys.stdout.write("\n")
 
 
-def line(state: State | None) -> str:
+def line(state: SystemState | None) -> str:
     """Market time, speed and why, symbols, ticks, delay, newest minute published and final; or what it waits for."""
     if state is None:
         return "waiting for Redis"

@@ -1,9 +1,10 @@
 """A fenced lease: at most one owner works, and a later owner has a higher token.
 
 The lease is a Redis string that expires (`keys.LEASE`); each new ownership draws the next number of a counter
-(`keys.FENCE`). Whoever writes something that an earlier owner must not overwrite sends its `token` along, or asks
-`is_current` just before. `valid` is the local and cheap answer: it turns false by the monotonic clock when renewals
-have failed for longer than the lease lasts, so a process that was stopped and wakes up again knows it at once.
+(`keys.FENCE`). Whoever writes something that an earlier owner must not overwrite sends its `token` along.
+`valid` is the local and cheap answer: it turns false by the monotonic clock when renewals have failed for longer than
+the lease lasts, so a process that was stopped and wakes up again knows it at once. (redis-py's Lock has no fencing
+number, and its owner cannot be found dead by host and pid.)
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
 if holder == ARGV[1] then return tonumber(redis.call('get', KEYS[2])) end
 return redis.call('incr', KEYS[2])
 """
-_RENEW: Final = (
+RENEW: Final = (
     "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) end return 0"
 )
-_RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
+RELEASE: Final = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end return 0"
 
 
 def process_owner(host: str) -> str:
@@ -79,7 +80,7 @@ class Lease:
     def renew(self) -> bool:
         """Extend the lease. False: it is lost (expired or taken) and ``token`` is 0 again."""
         begun = time.monotonic()
-        if self.client.eval(_RENEW, 1, self._key, self.owner, self.ttl_ms):
+        if self.client.eval(RENEW, 1, self._key, self.owner, self.ttl_ms):
             self._until = begun + self.ttl_ms / 1000
             return True
         self.token = 0
@@ -88,14 +89,10 @@ class Lease:
     def release(self) -> None:
         """Give the lease up; nothing happens when it is no longer ours."""
         if self.token:
-            self.client.eval(_RELEASE, 1, self._key, self.owner)
+            self.client.eval(RELEASE, 1, self._key, self.owner)
             self.token = 0
 
     def holder(self) -> str:
         """Who holds it now, "" for nobody."""
         value = self.client.get(self._key)
         return decoded(value) if value else ""
-
-    def is_current(self) -> bool:
-        """Whether Redis agrees that this owner holds it, with no later owner in between."""
-        return self.token > 0 and self.holder() == self.owner and int(self.client.get(self._fence)) == self.token

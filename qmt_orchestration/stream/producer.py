@@ -58,7 +58,6 @@ class Producer:
         self._recent: dict[str, deque[Entry]] = {}
         self._check_tail = False
         self.repeats = 0  #: entries that had arrived although their reply was lost
-        self.restored = 0  #: entries sent again because Redis had lost them
         self.renumbered = 0  #: entries that needed a newer id
 
     def next_id(self, stream: str, now_ms: int) -> str:
@@ -159,7 +158,6 @@ class Producer:
                 for reply in self._execute(missing):
                     if isinstance(reply, Exception) and "equal or smaller" not in str(reply):
                         raise reply
-                self.restored += len(missing)
         self._check_tail = False
 
     def _top(self, stream: str) -> str | None:

@@ -47,7 +47,7 @@ class _Abandoned(Exception):
     """The caller has given up: it removed its request, or no longer reads."""
 
 
-class Server:
+class RpcServer:
     """Serves requests with *handlers* (method name -> `Handler`), *workers* at a time.
 
     Handlers run in threads of this process. Each request is acknowledged after its last reply was written; a request

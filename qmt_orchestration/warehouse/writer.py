@@ -42,7 +42,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
     for lane in lanes:
         lane.start()
     heartbeat = Heartbeat(client, settings, "writer")
-    report = Report(lanes)
+    report = Heartbeats(lanes)
     next_trim = time.monotonic() + _TRIM_SECONDS
 
     def step() -> None:
@@ -83,7 +83,7 @@ def make_lanes(settings: Settings, stop: threading.Event) -> list[Lane]:
     return [*ticks, rejected]
 
 
-class Report:
+class Heartbeats:
     """The numbers of a heartbeat: this process's own, and the totals that outlive it."""
 
     def __init__(self, lanes: list[Lane]) -> None:

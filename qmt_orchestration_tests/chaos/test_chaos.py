@@ -41,6 +41,7 @@ def run(names: tuple[str, ...], careless: str = "", ticks: int = 0) -> session.O
     return outcome
 
 
+@pytest.mark.slow
 def test_faults_lose_nothing_and_double_nothing() -> None:
     outcome = run(TELLING, ticks=36_000)  # long enough for entries to be older than the retention
     told = "\n".join([session.table(outcome), *outcome.problems, *outcome.verdict.examples])
@@ -63,6 +64,7 @@ def test_the_soak_tells_what_grows_from_what_fills_once(capsys: pytest.CaptureFi
     assert "grows: expected at most" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mistake", "number"), [("ack-first", "lost"), ("no-token", "doubled"), ("unstored", "lost")])
 def test_the_account_finds_a_careless_writer(mistake: str, number: str) -> None:
     outcome = run(("SIGKILL writer", "SIGKILL writer"), careless=mistake)

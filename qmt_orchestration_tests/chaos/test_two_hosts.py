@@ -19,6 +19,7 @@ def environment(there: World, service: str) -> dict[str, str]:
     return {k: v for k, v in psutil.Process(there.pid(service)).environ().items() if k.startswith("QMT_")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_hosts_share_nothing_but_redis(tmp_path: Path) -> None:
     with world(Market(symbols=200, speed=20.0), keep=tmp_path / "hosts") as there:

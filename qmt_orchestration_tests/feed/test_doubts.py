@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmt_orchestration.feed import checkpoint
-from qmt_orchestration.feed.edge import Edge, Outcome, Received, rejected_table
+from qmt_orchestration.feed.edge import Checked, Edge, Received, rejected_table
 from qmt_orchestration.feed.memory import Memory, number_day
 from qmt_orchestration.feed.universe import Universe
 from qmt_orchestration.market.schema import TickFlag
@@ -114,7 +114,7 @@ DEFECTS: dict[str, Change] = {
 }
 
 
-def net(outcomes: Sequence[Outcome]) -> tuple[list[tuple[Any, ...]], int]:
+def net(outcomes: Sequence[Checked]) -> tuple[list[tuple[Any, ...]], int]:
     """(keys accepted and not withdrawn, how many are rejected)."""
     names = ("time", "volume", "pvolume", "amount", "flags")
     rows = [

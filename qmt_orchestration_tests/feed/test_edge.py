@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmt_orchestration.feed.edge import Edge, Outcome, Received, rejected_table
+from qmt_orchestration.feed.edge import Checked, Edge, Received, rejected_table
 from qmt_orchestration.feed.memory import Memory, trading_ms_between
 from qmt_orchestration.feed.universe import Universe
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag, check_schema
@@ -52,7 +52,7 @@ def edge(*symbols: str, recording: bool = False) -> Edge:
     return Edge(Memory(Universe(sorted(symbols or (SYMBOL,))), 60.0), by_first_tick=recording)
 
 
-def feed(to: Edge, payload: Any, *, now: str = "15:00:00", snapshot_at: str = "", recording: bool = False) -> Outcome:
+def feed(to: Edge, payload: Any, *, now: str = "15:00:00", snapshot_at: str = "", recording: bool = False) -> Checked:
     moment = at(snapshot_at) if snapshot_at else 0
     return to.process([Received(at(now), payload, moment)], None if recording else at(now))
 
@@ -64,11 +64,11 @@ def started(*symbols: str) -> Edge:
     return out
 
 
-def reasons(outcome: Outcome) -> list[str]:
+def reasons(outcome: Checked) -> list[str]:
     return [row["reason"] for row in outcome.rejected]
 
 
-def column(outcome: Outcome, name: str) -> list[Any]:
+def column(outcome: Checked, name: str) -> list[Any]:
     assert outcome.table is not None
     return list(outcome.table.column(name).to_pylist())
 
@@ -277,7 +277,7 @@ def test_any_batching_gives_the_same_verdicts(rows: list[tuple[int, int, int]], 
         if b > a
     ]
 
-    def accepted(results: list[Outcome]) -> list[tuple[Any, ...]]:
+    def accepted(results: list[Checked]) -> list[tuple[Any, ...]]:
         names = ("symbol", "time", "pvolume")
         return [row for o in results if o.table for row in zip(*(column(o, n) for n in names), strict=True)]
 

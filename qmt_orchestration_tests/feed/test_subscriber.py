@@ -22,7 +22,7 @@ import redis
 
 from qmt_orchestration.exit_codes import EXIT_LEASE_LOST
 from qmt_orchestration.feed import xt
-from qmt_orchestration.feed.edge import Outcome
+from qmt_orchestration.feed.edge import Checked
 from qmt_orchestration.feed.outbox import Outbox
 from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.feed.statistics import Statistics
@@ -252,7 +252,7 @@ def test_a_qmt_that_is_closed_is_waited_for_and_said(settings: Settings, redis_c
 def test_a_clock_that_disagrees_with_the_market_is_told(tick_minus_clock_ms: int, said: str) -> None:
     table, now_ms = tick_table(20), START_MS - tick_minus_clock_ms
     stats = Statistics("s", 20)
-    stats.sent(Outcome(table=table, ids=np.arange(20)), 1, now_ms, now_ms)
+    stats.sent(Checked(table=table, ids=np.arange(20)), 1, now_ms, now_ms)
     assert said in stats.clock_warning()
     assert bool(stats.clock_warning()) == bool(said)
     stats.new_window()

@@ -285,8 +285,7 @@ def test_a_symbol_of_its_own_trouble_is_named_beside_an_outage_of_the_market(
 ) -> None:
     clickhouse.command(
         "INSERT INTO bars_1m (symbol, frame, open, high, low, close, vol, amount, source, ticks, quality_score, "
-        "version) "
-        "SELECT concat(toString(600000 + number), '.SH'), "
+        "version) SELECT concat(toString(600000 + number), '.SH'), "
         "toDateTime('2025-06-05 09:30:00', 'Asia/Shanghai') + 60 * arrayJoin(range(121)) AS frame, "
         "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60) "
         "WHERE NOT (frame BETWEEN '2025-06-05 09:51:00' AND '2025-06-05 10:05:00') "

@@ -179,7 +179,7 @@ def gateway(settings: Settings) -> Iterator[None]:
 
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.stream.heartbeat import Heartbeat
-    from qmt_orchestration.stream.rpc_server import Server
+    from qmt_orchestration.stream.rpc_server import RpcServer
     from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
     def history(call: Any) -> pa.Table:
@@ -217,7 +217,7 @@ def gateway(settings: Settings) -> Iterator[None]:
         while not stop.wait(1):
             heartbeat.beat({})
 
-    server = Server(client, settings, {"history": history, "instruments": instruments})
+    server = RpcServer(client, settings, {"history": history, "instruments": instruments})
     threads = [Thread(target=beat), Thread(target=server.serve, args=(stop,))]
     for thread in threads:
         thread.start()

@@ -231,6 +231,7 @@ def test_what_a_dead_server_left_behind_is_ended_before_a_new_one_serves(tmp_pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["served"], "runs of a living server are its own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_the_end_of_the_launchers_process_ends_server_and_runs(world: World, tmp_path: Path, number: int) -> None:
     """The daemon is killed: nothing runs that nobody watches. The registered run is taken for what it is: gone."""
@@ -253,6 +254,7 @@ def test_the_end_of_the_launchers_process_ends_server_and_runs(world: World, tmp
     assert Worker.read(world.runs, run_id) is None
 
 
+@pytest.mark.slow
 def test_changed_code_gets_a_new_server_after_the_run_in_flight(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +277,7 @@ def test_changed_code_gets_a_new_server_after_the_run_in_flight(
     wait_until(lambda: gone(old), 10, "then its server ends")
 
 
+@pytest.mark.slow
 def test_a_reload_of_the_code_location_gets_a_new_server_after_the_run_in_flight(world: World, tmp_path: Path) -> None:
     """As the pages' Reload does it under `dagster dev`: the code may be the same, its settings may not."""
     socket = str(tmp_path / "code.sock")
@@ -343,6 +346,7 @@ def test_without_fork_the_default_launcher_starts_runs_and_a_killed_one_is_notic
     assert world.health(run_id) == WorkerStatus.FAILED
 
 
+@pytest.mark.slow
 def test_memory_and_threads_stay_flat_over_many_runs(world: World) -> None:
     """The benchmark `runs` does it 500 times."""
     first = world.launch()
@@ -395,6 +399,7 @@ def daemon(world: World) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
         process.wait(30)
 
 
+@pytest.mark.slow
 def test_the_daemon_notices_killed_and_never_started_runs_and_a_kill_of_itself_leaves_none(
     world: World, daemon: Callable[[], subprocess.Popen[bytes]]
 ) -> None:

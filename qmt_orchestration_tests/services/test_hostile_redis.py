@@ -16,7 +16,7 @@ from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse.ingest.commit import forget_old_sessions
 from qmt_orchestration.warehouse.ingest.plan import Plan
-from qmt_orchestration.warehouse.writer import Report, make_lanes
+from qmt_orchestration.warehouse.writer import Heartbeats, make_lanes
 from qmt_orchestration_tests.stream.test_fields import WRONG
 from qmt_orchestration_tests.warehouse.market_day import DAY, table, tick
 
@@ -44,7 +44,7 @@ def test_no_thread_ends_by_what_somebody_wrote_into_redis(redis_client: Any, set
     client.xadd(stream, {"x": wrong})
     client.xadd(stream, {"last_ms": tick("09:25:00", 10.0, 100)["time"], "payload": payload})
 
-    report = Report(make_lanes(settings, None)).numbers(client)  # type: ignore[arg-type]
+    report = Heartbeats(make_lanes(settings, None)).numbers(client)  # type: ignore[arg-type]
     assert (report["lost"], report["stored_total"]) == (1, 7)
     forget_old_sessions(client, stream)
     plan = Plan(client, settings, stream, 0, "", lambda *_: [])

@@ -79,6 +79,7 @@ def qmt(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_tick_of_a_recording_is_stored_once_and_playing_it_again_changes_nothing(tmp_path: Path) -> None:
     ticks = recording()
     twice = ticks.tail(1)  # one snapshot twice, as real recordings have it
@@ -159,6 +160,7 @@ def play(settings: Settings, file: Path) -> None:
     replay(settings, [file], speed=0, materialize=never, progress=lambda _: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_replay_that_is_killed_or_interrupted_leaves_no_process_behind(tmp_path: Path, number: int) -> None:
     recording().to_parquet(tmp_path / "ticks.parquet")

@@ -196,6 +196,7 @@ def agent(settings: Settings, services: str) -> subprocess.Popen[bytes]:
     return spawn(argv, settings, "agent.log")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_the_whole_pipeline_under_least_privilege_and_tls(deployment: Deployment) -> None:
     feed, warehouse, dagster, user = (deployment.settings(role) for role in ("feed", "warehouse", "dagster", "client"))

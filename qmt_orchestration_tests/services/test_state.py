@@ -12,7 +12,7 @@ import pytest
 from qmt_orchestration.cli.services import state_of
 from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.services.desired import set_desired
-from qmt_orchestration.services.state import NEEDED, State, read_state
+from qmt_orchestration.services.state import NEEDED, SystemState, read_state
 from qmt_orchestration.services.summary import Summary, line
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
@@ -114,7 +114,7 @@ def test_the_line_says_what_it_waits_for(settings: Settings) -> None:
     assert any(settings.clickhouse_url in text for text in said)
     assert said[-1] == "waiting for Redis"
     none = {"delay_p50_s": None, "delay_p99_s": None, "lag_s": 0.0, "last_published": None, "last_final": None}
-    state = State(
+    state = SystemState(
         "2025-06-06T09:29:20+08:00",
         True,
         0.0,

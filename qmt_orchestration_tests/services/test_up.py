@@ -143,6 +143,7 @@ def test_a_second_one_on_the_folder_is_refused(system: System) -> None:
     assert "in use by another `qmt up`" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_process_comes_back_after_kill_and_hang(system: System) -> None:
     for number, names in ((signal.SIGKILL, ALL), (signal.SIGSTOP, ("dagster-daemon", "publisher"))):
@@ -158,6 +159,7 @@ def test_every_process_comes_back_after_kill_and_hang(system: System) -> None:
         wait_until(lambda name=name, since=since: (system.status().get(name) or "") > since, 150, f"minutes are {what}")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_kill_of_everything_loses_nothing_and_no_process_runs_beside_the_new_ones(system: System) -> None:
     final, last = system.bars(), market_times(system.log)[-1]

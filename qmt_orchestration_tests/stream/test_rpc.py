@@ -24,10 +24,10 @@ from qmt_orchestration_tests.helpers import wait_until
 
 
 @contextmanager
-def gateway(settings: Settings, handlers: Mapping[str, rpc.Handler]) -> Iterator[rpc_server.Server]:
+def gateway(settings: Settings, handlers: Mapping[str, rpc.Handler]) -> Iterator[rpc_server.RpcServer]:
     client, stop = connect(settings), threading.Event()
     Heartbeat(client, settings, rpc.SERVICE).beat()
-    server = rpc_server.Server(client, settings, handlers)
+    server = rpc_server.RpcServer(client, settings, handlers)
     thread = threading.Thread(target=server.serve, args=(stop,))
     thread.start()
     try:
@@ -270,12 +270,12 @@ def test_any_entry_is_a_request_or_names_what_is_wrong(fields: dict[bytes, bytes
 def test_a_reply_with_a_wrong_field_is_an_error_of_the_call(
     redis_client: Any, settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = rpc_server.Server._write
+    write = rpc_server.RpcServer._write
 
     def spoilt(self: Any, reply: str, entry: Entry, fields: dict[str, Any]) -> None:
         write(self, reply, entry, {**fields, **({name: b"\xff"} if name in fields or name == "attempt" else {})})
 
-    monkeypatch.setattr(rpc_server.Server, "_write", spoilt)
+    monkeypatch.setattr(rpc_server.RpcServer, "_write", spoilt)
     Heartbeat(redis_client, settings, rpc.SERVICE).beat()
     with gateway(settings, {"numbers": numbers}), pytest.raises(rpc.RpcError, match="numbers: "):
         rpc.call(redis_client, "numbers", {"parts": 1}, timeout_seconds=10, on_progress=lambda _: None)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
-from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from qmt_orchestration.market.schema import TICK_SCHEMA, TICK_SCHEMA_V1
@@ -93,7 +92,6 @@ def test_times_lie_between_1990_and_the_clock(column: str, ms: int) -> None:
     counts=st.lists(st.integers(-(2**63), 2**63 - 1), min_size=3, max_size=3),
     books=st.lists(st.lists(st.floats(), max_size=14), min_size=3, max_size=3),
 )
-@hypothesis_settings(max_examples=60)
 def test_whatever_comes_each_row_is_judged_on_its_own(
     prices: list[float], counts: list[int], books: list[list[float]]
 ) -> None:
@@ -120,7 +118,7 @@ def test_right_rows_of_an_entry_are_stored_and_the_entry_goes_to_the_dead_letter
     with running(settings) as lanes:
         settled(redis_client, clickhouse, 200 + 198 + 200)
         assert lanes[0].counters.refused_rows == 4
-        assert writer.Report(lanes).numbers(redis_client)["refused_rows"] == 4
+        assert writer.Heartbeats(lanes).numbers(redis_client)["refused_rows"] == 4
     errors = sorted(letter.error for letter in dead_letters.read(redis_client, STREAM))
     assert [error.partition(":")[0] for error in errors] == ["2 of 2 rows refused", "2 of 200 rows refused"]
     assert "1 × lastPrice negative or not finite" in errors[1]

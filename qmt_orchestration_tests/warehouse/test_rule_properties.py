@@ -18,7 +18,7 @@ from qmt_orchestration_tests.warehouse.market_day import DAY, Tick, clock, rows,
 from qmt_orchestration_tests.warehouse.oracle import day_bars
 
 TABLES = ("ticks", "qmt_bars", "bars_1m", "bars_5m", "bars_30m", "bars_1d", "final_frames", "rolled_up")
-FEW = limits(max_examples=4)
+FEW = limits(max_examples=max(2, limits.default.max_examples // 40))  # an example is a day or two through ClickHouse
 
 
 def session(seed: int, symbol: str = "000001.SZ", gap: bool = False) -> list[Tick]:
@@ -175,7 +175,7 @@ def test_a_chain_of_frame_ranges_equals_the_whole_day_also_around_rows_from_hist
         assert rows(clickhouse) == whole
 
 
-@limits(max_examples=3)
+@FEW
 @given(seed=st.integers(0, 10**6), gap=st.booleans())
 def test_minute_by_minute_with_late_ticks_equals_the_whole_day(
     clickhouse: Any, settings: Any, seed: int, gap: bool

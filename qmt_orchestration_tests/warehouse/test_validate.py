@@ -90,6 +90,7 @@ def wrong(report: MatchRates) -> list[str]:
     return [rate.name for rate in report.rates if rate.exact and rate.matched != rate.total]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_recordings_come_out_right(settings: Settings) -> None:
     report = validate(recordings(), settings)

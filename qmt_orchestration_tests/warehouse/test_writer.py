@@ -65,7 +65,7 @@ def test_batches_are_stored_once_and_accounted(redis_client: Any, clickhouse: An
         ticks = publish(redis_client, range(300))
         settled(redis_client, clickhouse, ticks)
         assert lanes[0].counters.inserts < 300  # what waits together is inserted together
-        numbers = writer.Report(lanes).numbers(redis_client)
+        numbers = writer.Heartbeats(lanes).numbers(redis_client)
     assert (numbers["stored"], numbers["lost"], numbers["duplicates"], numbers["dead_letters"]) == (ticks, 0, 0, 0)
     assert numbers["lag_entries"] == 0
     assert redis_client.hlen(keys.WRITER_PLAN.format(stream=STREAM)) == 0
@@ -76,7 +76,7 @@ def test_loss_and_repeats_are_counted_exactly(redis_client: Any, clickhouse: Any
     publish(redis_client, [1, 6])  # the same batches under new ids
     with running(settings) as lanes:
         settled(redis_client, clickhouse, ticks)
-        numbers = writer.Report(lanes).numbers(redis_client)
+        numbers = writer.Heartbeats(lanes).numbers(redis_client)
     assert (numbers["lost"], numbers["duplicates"]) == (4, 2)
 
 

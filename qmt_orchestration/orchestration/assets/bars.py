@@ -18,6 +18,10 @@ from qmt_orchestration.orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.warehouse import bars
+from qmt_orchestration.warehouse.bars import closed_watermark
+from qmt_orchestration.warehouse.client import load_sql
 
 
 class Frames(dg.Config):
@@ -73,9 +77,6 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
     def bars_1m(
         context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
     ) -> Materialized:
-        from qmt_orchestration.stream.clock import read_clock
-        from qmt_orchestration.warehouse.bars import closed_watermark
-
         _one_day_only(context, config)
         client, clock = clickhouse.connect(), read_clock(redis.connect())
         now = settled(clock, clickhouse.settings)
@@ -94,8 +95,6 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
 
 
 def _finalize(client: Any, window: Window) -> Made:
-    from qmt_orchestration.warehouse import bars
-
     written = bars.finalize(client, window.day, window.first, window.last)
     return Made(written.rows, _so_far(client, window), {**_facts(written), "source": "ticks"})
 
@@ -103,8 +102,6 @@ def _finalize(client: Any, window: Window) -> Made:
 def _so_far(client: Any, window: Window) -> Window:
     """What is judged after some frames were made: the day up to its newest minute. A bad bar stays a finding until it
     is mended; a verdict on the new frames alone would call the day well again a minute later."""
-    from qmt_orchestration.warehouse.client import load_sql
-
     newest = client.query(load_sql("newest_bar"), parameters={"day": window.day}).first_row[0].astimezone(SHANGHAI)
     return Window(window.day, at(window.day, MINUTE_LABELS[0]), max(window.last, newest))
 
@@ -114,9 +111,6 @@ def _whole_day(
 ) -> Made:
     """A day from its ticks, computed once more as a whole, then what is missing from QMT's history. The *live* day is
     made up to its last *closed* minute."""
-    from qmt_orchestration.warehouse import bars
-    from qmt_orchestration.warehouse.client import load_sql
-
     ticks = int(client.query(load_sql("day_ticks"), parameters={"day": window.day}).first_row[0])
     rows, facts = 0, dict[str, Any]()
     if ticks:
@@ -178,9 +172,6 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
     def rollup(
         context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource
     ) -> Materialized:
-        from qmt_orchestration.stream.clock import read_clock
-        from qmt_orchestration.warehouse import bars
-
         _one_day_only(context, config)
         client = clickhouse.connect()
         now = settled(read_clock(redis.connect()), clickhouse.settings)

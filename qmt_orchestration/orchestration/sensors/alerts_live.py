@@ -6,32 +6,32 @@ from datetime import datetime
 from typing import Final
 
 import dagster as dg
+import redis
 
 from qmt_orchestration.alerts import services as watching
 from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.alerts.state import State
+from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.orchestration.checks.live import EXPECTED_SERVICES, live_outcomes
 from qmt_orchestration.orchestration.sensors.evidence import Reporter, Seen, report_link
+from qmt_orchestration.services.desired import read_desired
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.stream.connection import connect as connect_redis
+from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.texts import say
+from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
 WATCHED_HERE: Final = ("tick_stream/services_alive",)  # told per service, by heartbeats
 
 
 def watch_live(settings: Settings, state: State, now_ms: int) -> tuple[list[Finding], datetime]:
     """Findings of the running system (services, feed, stream), and the market's time."""
-    import redis
-
-    from qmt_orchestration.market.calendar import is_trading_day
-    from qmt_orchestration.orchestration.checks.live import EXPECTED_SERVICES, live_outcomes
-    from qmt_orchestration.services.desired import read_desired
-    from qmt_orchestration.stream.clock import read_clock
-    from qmt_orchestration.stream.connection import connect
-    from qmt_orchestration.stream.heartbeat import read_all
 
     language, link = settings.language, report_link(settings, "")
     warehouse, away = _warehouse(settings), say(settings.language, "redis.away")
-    client = connect(settings, retries=1)
+    client = connect_redis(settings, retries=1)
     try:
         clock, beats = read_clock(client), read_all(client)
         desired = {name: wanted.state for name, wanted in read_desired(client).items()}
@@ -65,12 +65,10 @@ def _warehouse(settings: Settings) -> Finding:
     """Whether ClickHouse answers."""
     import clickhouse_connect
 
-    from qmt_orchestration.warehouse.client import connect
-
     language, link = settings.language, report_link(settings, "")
     key, title = "engine:clickhouse", say(language, "clickhouse.away")
     try:
-        with connect(settings, database="", send_receive_timeout=10) as client:
+        with connect_warehouse(settings, database="", send_receive_timeout=10) as client:
             client.command("SELECT 1")
     except (clickhouse_connect.driver.exceptions.ClickHouseError, OSError) as error:
         text, todo = say(language, "clickhouse.text", error=error), say(language, "clickhouse.todo")

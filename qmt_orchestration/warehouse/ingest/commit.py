@@ -32,7 +32,6 @@ class Counters:
     skipped: int = 0  # entries that were already stored
     refused_rows: int = 0  # in the dead letters, see `checks`
     retries: int = 0
-    last_stored_ms: int = 0
     last_tick_ms: int = 0
     insert_seconds: float = 0.0
     error: str = ""
@@ -50,7 +49,6 @@ class Counters:
     def measure(self, group: Many[Part]) -> None:
         """Add the rows of an insert that has just ended."""
         now_ms = int(time.time() * 1000)
-        self.last_stored_ms = now_ms
         table = pa.concat_tables([part.table.select(["time", "received_at"]) for part in group])
         times, received = (table.column(name).cast(pa.int64()).to_numpy() for name in ("time", "received_at"))
         if len(times):
