@@ -189,8 +189,8 @@ def build_jobs(settings: Settings) -> list[Any]:
         ),
         dg.define_asset_job(
             BEFORE_OPEN,
-            with_own_checks("instruments", "adjust_factors"),
-            description="Before the open: the day's instruments with price limits, and dividend factors.",
+            with_own_checks("instruments", "sector_members", "adjust_factors"),
+            description="Before the open: the day's instruments with price limits, members of sectors, dividend factors.",
         ),
         services_control,
         self_test,

@@ -38,7 +38,7 @@ def test_a_day_is_made_with_all_its_periods_and_checks(settings: Settings, click
     told: list[str] = []
     outcome = materialize_days(settings, [DAY], told.append)
     assert outcome["failed_runs"] == 0, outcome["errors"]
-    assert outcome["bars"] == {"1m": FRAMES, "5m": 48 * 3, "30m": 8 * 3, "1d": 3}
+    assert outcome["bars"] == {"1m": FRAMES, "5m": 48 * 3, "15m": 16 * 3, "30m": 8 * 3, "60m": 4 * 3, "1d": 3}
     assert [f"{c['asset']}/{c['check']}" for c in outcome["checks"]["failed"]] in ([], ["ticks/storage"])
     assert outcome["checks"]["passed"] > 20
     assert told == ["making 2025-06-05, 1 of 1 days"]
@@ -66,6 +66,7 @@ def test_the_live_day_made_by_hand_is_judged_as_far_as_it_has_come(
         if hour == 9 and minute == 20:
             failed = [f for f in failed if not f.startswith("ticks/rows_present")]  # there are none yet: true
         assert [f for f in failed if not f.startswith("ticks/storage")] == [], f"at {now:%H:%M:%S}"
+        assert clickhouse.query("SELECT count() FROM bars_1d").first_row == (0,), "no daily bar of a day that goes on"
 
 
 def test_dagsters_pages_know_the_day_afterwards(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
@@ -136,23 +137,23 @@ def test_a_range_in_one_run_skips_holidays_and_tells_each_day(
 
 
 def test_further_periods_are_one_setting_away(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
-    """15m, 60m, weeks and months: assets, checks and the minute run know them without new code."""
+    """2m, 120m, weeks and months: assets, checks and the minute run know them without new code."""
     from qmt_orchestration.orchestration.jobs import minute_assets
     from qmt_orchestration.warehouse.migrate import migrate
 
-    chosen = settings.model_copy(update={"rollup_periods": ("15m", "60m", "1w", "1mo")})
+    chosen = settings.model_copy(update={"rollup_periods": ("2m", "120m", "1w", "1mo")})
     migrate(chosen)
     market.insert_ticks(clickhouse)
     outcome = materialize_days(chosen, [DAY])
     assert outcome["errors"] == []
-    per_symbol = {"1m": 241, "5m": 48, "15m": 16, "30m": 8, "60m": 4, "1d": 1, "1w": 1, "1mo": 1}
+    per_symbol = {"1m": 241, "2m": 120, "5m": 48, "30m": 8, "120m": 2, "1d": 1, "1w": 1, "1mo": 1}
     assert outcome["bars"] == {period: 3 * count for period, count in per_symbol.items()}
     assert [f"{c['asset']}/{c['check']}" for c in outcome["checks"]["failed"]] in ([], ["ticks/storage"])
     checked = clickhouse.query("SELECT DISTINCT asset FROM quality_results WHERE check = 'volume_adds_up'").result_rows
-    assert {row[0] for row in checked} == {"bars_5m", "bars_15m", "bars_30m", "bars_60m", "bars_1d"}
-    assert minute_assets(chosen) == ("bars_1m", "bars_5m", "bars_15m", "bars_30m", "bars_60m")
+    assert {row[0] for row in checked} == {"bars_2m", "bars_5m", "bars_30m", "bars_120m", "bars_1d"}
+    assert minute_assets(chosen) == ("bars_1m", "bars_2m", "bars_5m", "bars_30m", "bars_120m")
     jobs = build_defs(settings=chosen).get_repository_def()
-    assert dg.AssetKey("bars_60m") in jobs.get_job("finalize_minutes").asset_layer.executable_asset_keys
+    assert dg.AssetKey("bars_120m") in jobs.get_job("finalize_minutes").asset_layer.executable_asset_keys
 
 
 def test_a_recording_that_ends_inside_a_window_loses_none_of_it(
