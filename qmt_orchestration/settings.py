@@ -186,6 +186,10 @@ class Settings(BaseSettings):
     history_chunk_symbols: int = Field(200, ge=1, description="Symbols per request of QMT's history")
     gateway_symbol_days: int = Field(20_000, ge=1, description="Symbols × days of minute bars in one such request")
     history_timeout_seconds: float = Field(600.0, description="Longest wait for one request to the gateway")
+    plugin_seconds: float = Field(60.0, gt=0, description="A plug-in that takes longer is given up")
+    source_price_tolerance: float = Field(0.001, ge=0, description="Bars of another source: prices may differ, yuan")
+    source_volume_tolerance: float = Field(0.01, ge=0, description="… and volumes, as a share")
+    source_mismatch_warn: float = Field(0.005, description="Share of its bars that may differ or be missing")
     minute_runs_keep_days: int = Field(3, ge=1, description="Runs of finalize_minutes are deleted after this")
 
     # -- alerts ---------------------------------------------------------------------------------------------------

@@ -57,8 +57,8 @@ def bars(
     *period*: 1m, any Nm up to 240m (60m = 1h), 1d, 1w, 1mo. *adjust*: front, back, front_ratio, back_ratio
     (`adjust`), None = prices as traded. Columns: symbol, frame (end label, Asia/Shanghai), open, high, low, close, vol
     (shares), amount (yuan), source (live, history, filled), ticks, quality_score. Raises `UnknownPeriod`,
-    `UnknownAdjustment`, `UnknownSymbol`, `NoDataInRange` and the errors of `moments` and `symbols`. The daily bar of the
-    running day is the day so far, quality_score at most 0.5.
+    `UnknownAdjustment`, `UnknownSymbol`, `NoDataInRange` and the errors of `moments` and `symbols`. The daily
+    bar of the running day is the day so far, quality_score at most 0.5.
     """
     _check_form(as_)
     name, how, within = period_of(period), adjustment.check(adjust), span(start, end)

@@ -39,7 +39,7 @@ def members_of(settings: Settings | None, sector: str, day: date | None = None) 
 
 def known(settings: Settings | None) -> dict[str, date | None]:
     """Sectors that have members, and since which day they are stored (None: they follow from the instrument list)."""
-    stored = {name: since for name, since in reading.rows(settings, "member_sectors", {})}
+    stored = dict[str, date | None](reading.rows(settings, "member_sectors"))
     return {**dict.fromkeys(NAMES), **stored}
 
 

@@ -5,7 +5,7 @@ under way when the gateway died is served again from its start.
 
 | method | params | columns |
 | --- | --- | --- |
-| history | symbols, period, start, end (YYYYMMDD) | `history.BAR_SCHEMA`; rows that are no bars left out and counted |
+| history | symbols, period, start, end (YYYYMMDD) | `BAR_SCHEMA`; rows that are no bars left out and counted |
 | instruments | day (optional) | `INSTRUMENT_SCHEMA`, the symbols of the feed |
 | calendar | start, end | day |
 | full_tick | symbols | symbol and xtdata's tick fields, time as timestamp(ms) |
@@ -30,10 +30,10 @@ import pyarrow as pa
 import redis
 
 from qmt_orchestration.feed import kinds, universe, xt
-from qmt_orchestration.feed.history import BAR_SCHEMA, History, Progress
+from qmt_orchestration.feed.history import History, Progress
 from qmt_orchestration.feed.payload import to_columns
 from qmt_orchestration.market.instruments import instrument_of
-from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.schema import BAR_SCHEMA, TICK_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.market.symbols import is_symbol
 from qmt_orchestration.settings import Settings

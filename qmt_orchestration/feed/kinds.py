@@ -1,4 +1,4 @@
-"""Whether the terminal agrees with `market.instruments` on what a symbol is: its own types and its sectors of one kind."""
+"""Whether the terminal agrees with `market.instruments` on what a symbol is: its types, and its sectors of one kind."""
 
 from __future__ import annotations
 

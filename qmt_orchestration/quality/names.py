@@ -58,7 +58,7 @@ class Check:
     allowed: str | float = 0.0
     fatal: str | float | None = 0.0
     blocking: bool = False  # a failure of severity ERROR keeps the assets downstream from being made in the same run
-    parameters: Mapping[str, str | int] = field(default_factory=dict)
+    parameters: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:

@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from qmt_orchestration.client.api import members
+from qmt_orchestration.client.errors import UnknownSector
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.sessions import at
@@ -180,7 +182,7 @@ def gateway(settings: Settings) -> Iterator[None]:
 
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.stream.heartbeat import Heartbeat
-    from qmt_orchestration.stream.rpc import Server
+    from qmt_orchestration.stream.rpc_server import Server
     from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
     def history(call: Any) -> pa.Table:
@@ -218,7 +220,15 @@ def gateway(settings: Settings) -> Iterator[None]:
         while not stop.wait(1):
             heartbeat.beat({})
 
-    server = Server(client, settings, {"history": history, "instruments": instruments})
+    def sector_members(call: Any) -> pa.Table:
+        later = call.params["day"] > str(DAY)
+        members = {"沪深300": ["000001.SZ", "300750.SZ" if later else "600000.SH"], "上证50": ["600000.SH"]}
+        rows = [(s, symbol) for s in call.params["sectors"] for symbol in members.get(s, [None])]
+        names, symbols = zip(*rows, strict=True)
+        return pa.table({"sector": pa.array(names), "symbol": pa.array(symbols, pa.string())})
+
+    handlers = {"history": history, "instruments": instruments, "sector_members": sector_members}
+    server = Server(client, settings, handlers)
     threads = [Thread(target=beat), Thread(target=server.serve, args=(stop,))]
     for thread in threads:
         thread.start()
@@ -314,6 +324,34 @@ def test_without_a_gateway_the_days_own_bars_are_made_all_the_same(
     outcome = materialize_days(settings, [DAY], job="reconcile_day")
     assert outcome["failed_runs"] == 1
     assert "gateway" in outcome["errors"][0]["error"]
+
+
+def test_who_was_in_a_sector_on_a_day_is_kept_and_changes_are_named(
+    settings: Settings, clickhouse: Any, redis_client: Any
+) -> None:
+    """Also when a day is fetched again with fewer members; a sector that QMT does not know is named."""
+    chosen = settings.model_copy(update={"member_sectors": ("沪深300", "上证50", "半导体")})
+    following = calendar.next_trading_day(DAY)
+    stale = [[DAY, "沪深300", "300750.SZ"], [DAY, "半导体", "600000.SH"]]
+    clickhouse.insert("sector_members", stale, column_names=["day", "sector", "symbol"])
+    defs, found = build_defs(settings=chosen), {}
+    with gateway(chosen), instance_of(chosen) as instance:
+        for day in (DAY, following):
+            result = defs.resolve_job_def("before_open").execute_in_process(
+                instance=instance, partition_key=str(day), asset_selection=[dg.AssetKey("sector_members")]
+            )
+            (event,) = result.get_asset_materialization_events()
+            found[day] = event.materialization.metadata
+    assert (found[DAY]["joined"].value, found[DAY]["left"].value) == (0, 0), "the first day has no changes"
+    assert (found[following]["joined"].value, found[following]["left"].value) == (1, 1)
+    assert found[following]["empty_sectors"].value == "半导体"
+    changed = {r.data["sector"]: r.data for r in found[following]["changes"].records}["沪深300"]
+    assert (changed["joined"], changed["left"], changed["since"]) == ("300750.SZ", "600000.SH", str(DAY))
+    assert members("沪深300", DAY, settings=chosen) == ["000001.SZ", "600000.SH"]
+    assert members("沪深300", settings=chosen) == ["000001.SZ", "300750.SZ"]
+    assert members("半导体", settings=chosen) == ["600000.SH"], "what was known stays"
+    with pytest.raises(UnknownSector, match=f"stored from {DAY} on"):
+        members("上证50", date(2025, 6, 4), settings=chosen)
 
 
 def test_the_instruments_of_the_day_come_from_the_gateway(

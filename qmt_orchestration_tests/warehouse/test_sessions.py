@@ -1,4 +1,4 @@
-"""Sessions by kind, exchange and date: the SQL side of `market.instruments.trading_of`, in the bars and the daily row."""
+"""Sessions by kind, exchange and date: `market.instruments.trading_of` in SQL, in the bars and in the daily row."""
 
 from __future__ import annotations
 

@@ -156,8 +156,8 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         "30m": "Thirty-minute bars, 8 a day (10:00 … 11:30, 13:30 … 15:00), from the minute bars.",
         "1d": (
             "Daily bars from the day's own values (the last tick): raw prices, after-hours trading in columns of its "
-            "own, one row marked `suspended` for a symbol that did not trade. The running day has none before its close: "
-            "view bars_1d_live."
+            "own, one row marked `suspended` for a symbol that did not trade. None of a day before its close: view "
+            "bars_1d_live has the day so far."
         ),
         "1w": "Weekly bars from the daily ones, label 15:00 of the week's last trading day; the current week so far.",
         "1mo": "Monthly bars from the daily ones, label 15:00 of the month's last trading day; so far, too.",

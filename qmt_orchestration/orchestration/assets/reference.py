@@ -19,7 +19,8 @@ from qmt_orchestration.settings import Settings
 
 
 def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
-    """``instruments``, ``sector_members``, ``adjust_factors`` and ``qmt_bars_1m``. *settings*: for what is shown only (names)."""
+    """``instruments``, ``sector_members``, ``adjust_factors`` and ``qmt_bars_1m``. *settings*: names
+    that are shown."""
 
     @dg.asset(
         partitions_def=days,
@@ -57,7 +58,7 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         owners=[FEED_OWNER],
         metadata=table_metadata(settings, "sector_members"),
         retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
-        description="Members of the sectors of QMT_MEMBER_SECTORS on a trading day; what joined and left since the last.",
+        description="Members of the sectors of QMT_MEMBER_SECTORS on a trading day; who joined and left since then.",
     )
     def sector_members(
         context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
@@ -156,7 +157,9 @@ def _store_members(context: dg.AssetExecutionContext, client: Any, found: Any, d
     client.command(load_sql("sector_outdated"), {"day": day, "sectors": sectors, "keys": keys})
     changes = [
         {"sector": sector, "members": count, "since": before, "joined": " ".join(joined), "left": " ".join(left)}
-        for sector, count, before, _, _, joined, left in client.query(load_sql("sector_changes"), {"day": day}).result_rows
+        for sector, count, before, _, _, joined, left in client.query(
+            load_sql("sector_changes"), {"day": day}
+        ).result_rows
     ]
     facts = {
         "dagster/partition_row_count": rows,
