@@ -193,7 +193,8 @@ CHECKS: Final[tuple[Check, ...]] = (
         "quality_filled_share_warn",
         None,
     ),
-    *(c for period in ("5m", "15m", "30m", "60m") for c in _of_bars(f"bars_{period}", base="bars_1m")),
+    *_of_bars("bars_5m", base="bars_1m"),
+    *_of_bars("bars_30m", base="bars_1m"),
     *_of_bars("bars_1d", base="bars_1m"),
     Check(
         "bars_1m",
