@@ -6,17 +6,20 @@ environment or from the file named by ``QMT_ENV_FILE`` and are never printed, lo
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import sys
 from collections.abc import Collection
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from qmt_orchestration.market import calendar
 
@@ -31,6 +34,8 @@ _MAIN_INDICES = (
     "399006.SZ",
     "899050.BJ",
 )
+
+_FIRST_DAY: Final = "first_day"  # in data_dir: the earliest day that was made, where it lies before the default
 
 
 class Settings(BaseSettings):
@@ -137,11 +142,15 @@ class Settings(BaseSettings):
     publish_revision_frames: int = Field(5, ge=0, description="Late ticks re-publish the bars of this many last frames")
 
     # -- Dagster ------------------------------------------------------------------------------------------------
-    first_date: str = Field("2015-01-05", description="First trading-day partition")
+    first_date: str = Field(
+        "",
+        description="First trading-day partition; empty = a year back, or the earliest day made or replayed",
+    )
     dagster_port: int = 3000
     dagster_env_file: Path | None = Field(
         None, description="QMT_… settings that Dagster's processes have instead of their agent's: its own users"
     )
+    dagster_url: str = Field("", description="Where the console reaches Dagster; empty = http://127.0.0.1:<port>")
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
     console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
@@ -195,7 +204,11 @@ class Settings(BaseSettings):
     # -- alerts ---------------------------------------------------------------------------------------------------
     alert_urls: SecretStr | None = Field(None, description="apprise URLs, separated by white space; [owner=]url")
     alert_window_minutes: float = Field(60.0, description="The same failure is announced once per window")
-    dagster_base_url: str = Field("", description="Base of links in alerts; empty = http://127.0.0.1:<port>")
+    dagster_base_url: str = Field("", description="Dagster's address in links; empty = http://127.0.0.1:<port>")
+    public_url: str = Field(
+        "", description="The console's address in alerts, e.g. https://market.example; empty = http://127.0.0.1:<port>"
+    )
+    language: Literal["en", "zh"] = Field("en", description="Language of alerts (the console follows the browser)")
 
     # -- the simulated market ---------------------------------------------------------------------------------------
     sim_symbols: int = Field(5150, ge=1, le=7000, description="Instruments; of several kinds, a mix as in the market")
@@ -221,10 +234,9 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
-    def _calendar_as_announced(self) -> Settings:
+    def _holidays_up_to_a_day(self) -> Settings:
         if self.holidays and not self.calendar_until:
             raise ValueError("QMT_HOLIDAYS without QMT_CALENDAR_UNTIL: up to which day are these all the holidays?")
-        calendar.extend(self.calendar_until, self.holidays)
         return self
 
     @field_validator("redis_url", "clickhouse_url")
@@ -241,9 +253,32 @@ class Settings(BaseSettings):
     @property
     def host(self) -> str:
         """Name of this host as used in heartbeats, leases and consumer names."""
-        import socket
-
         return self.host_name or socket.gethostname()
+
+    @property
+    def first_day(self) -> date:
+        """The first trading-day partition: `first_date`, else the first of the month a year before today (of the first
+        simulated day in a simulated market), or the earlier day that `keep_first_day` has kept."""
+        if self.first_date:
+            return date.fromisoformat(self.first_date)
+        today = datetime.now(ZoneInfo("Asia/Shanghai")).date()
+        now = today if self.feed == "xtquant" else min(today, date.fromisoformat(self.sim_date))
+        first = date(now.year - 1, now.month, 1)
+        try:
+            return min(first, date.fromisoformat((self.data_dir / _FIRST_DAY).read_text().strip()))
+        except (OSError, ValueError):
+            return first
+
+    def keep_first_day(self, day: date) -> None:
+        """Partitions begin at *day* from now on, if they began later and QMT_FIRST_DATE does not say where."""
+        if not self.first_date and day < self.first_day:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            (self.data_dir / _FIRST_DAY).write_text(day.isoformat())
+
+    @property
+    def console_url(self) -> str:
+        """Base of links to the console, as people reach it."""
+        return (self.public_url or f"http://127.0.0.1:{self.console_port}").rstrip("/")
 
     @property
     def run_dir(self) -> Path:
@@ -253,8 +288,6 @@ class Settings(BaseSettings):
     def engine_password(self, engine: Literal["redis", "clickhouse"], url: str | None = None) -> str:
         """The configured password, else the generated one when *url* (default: the configured one) is the address of
         the embedded engine of ``data_dir``. "" when there is none."""
-        import json
-
         configured = getattr(self, f"{engine}_password")
         if configured is not None:
             return str(configured.get_secret_value())
@@ -283,8 +316,6 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr):
                 text = value.get_secret_value()
             elif isinstance(value, tuple):
-                import json
-
                 text = json.dumps([str(v) for v in value])
             else:
                 text = str(value)
@@ -296,18 +327,23 @@ class Settings(BaseSettings):
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
 
 
+def process_settings(**chosen: Any) -> Settings:
+    """The settings this process works by: of the environment, *chosen* on top. Also tells the process's calendar which
+    days are announced; `Settings()` alone changes nothing outside itself."""
+    settings = Settings(**chosen)
+    calendar.extend(settings.calendar_until, settings.holidays)
+    return settings
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read once."""
-    return Settings()
+    return process_settings()
 
 
 def refusal(error: ValueError) -> str:
     """What is wrong with which setting, when *error* comes from reading the settings, else "". The refused value is
     not shown: it may be a secret."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     if isinstance(error, ValidationError) and error.title == Settings.__name__:
         found = [(str(e["loc"][0]) if e["loc"] else "", e["msg"]) for e in error.errors(include_input=False)]
         return "settings refused: " + "; ".join(f"QMT_{name.upper()}: {text}" if name else text for name, text in found)

@@ -8,6 +8,7 @@ minutes would pass that in two years). A partition key is a trading day, ``YYYY-
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.settings import Settings
 
@@ -22,11 +24,11 @@ WEEKENDS = "0 0 * * 0,6"  # cron: midnight of Saturdays and Sundays
 
 
 def trading_day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
-    """Every trading day from ``settings.first_date`` on; today's partition exists from midnight on
+    """Every trading day from ``settings.first_day`` on; today's partition exists from midnight on
     (``end_offset=1``)."""
-    first = date.fromisoformat(settings.first_date)
+    first = settings.first_day
     return dg.DailyPartitionsDefinition(
-        start_date=settings.first_date,
+        start_date=first.isoformat(),
         timezone=TZ,
         end_offset=1,
         exclusions=[WEEKENDS, *(datetime(d.year, d.month, d.day) for d in holidays(settings) if d >= first)],  # noqa: DTZ001 (Dagster adds the zone)
@@ -50,8 +52,6 @@ def holidays(settings: Settings) -> list[date]:
 
 
 def _holidays_of_calendar() -> list[date]:
-    from qmt_orchestration.market import calendar
-
     last = calendar.horizon()
     open_days = set(calendar.trading_days(date(2005, 1, 4), last))
     weekdays = (date(2005, 1, 4) + timedelta(days=i) for i in range((last - date(2005, 1, 4)).days + 1))
@@ -59,8 +59,6 @@ def _holidays_of_calendar() -> list[date]:
 
 
 def _keep(cache: Path, found: list[date]) -> None:
-    import os
-
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         draft = cache.with_suffix(f".{os.getpid()}")

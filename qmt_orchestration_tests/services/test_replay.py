@@ -18,10 +18,10 @@ import pytest
 import redis
 
 from qmt_orchestration.feed import subscriber
-from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.replay import ReplayError, replay
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.lease import Lease, process_owner
 from qmt_orchestration_tests.helpers import wait_until
 
 DAY = pd.Timestamp("2024-03-05", tz="Asia/Shanghai")
@@ -134,7 +134,7 @@ def test_a_recording_of_days_that_cannot_be_made_is_refused_before_anything_is_w
         shift_days = (pd.Timestamp.now(tz="Asia/Shanghai") - DAY).days + 2
     ticks["time"] += shift_days * 86_400_000
     ticks.to_parquet(tmp_path / "ticks.parquet")
-    settings = Settings(data_dir=tmp_path / "data")
+    settings = Settings(data_dir=tmp_path / "data", first_date="2015-01-05")
     with pytest.raises(ReplayError, match=words):
         play(settings, tmp_path / "ticks.parquet")
     assert not settings.data_dir.exists()

@@ -1,7 +1,7 @@
 """Ticks: the stream they come on (observed, not made here) and the table they are in (accounted for, not made here).
 
 The always-on services move ticks within milliseconds; Dagster shows what flows (observations of ``tick_stream``) and
-gives each day of ``ticks`` its verdict: nothing lost, nothing doubled, in time, few set aside.
+checks each day of ``ticks``: nothing lost, nothing doubled, in time, few rejected.
 """
 
 from datetime import date
@@ -14,6 +14,8 @@ from qmt_orchestration.orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.warehouse.client import load_sql
 
 
 def build_tick_assets(
@@ -43,14 +45,11 @@ def build_tick_assets(
         owners=[OWNER],
         metadata=table_metadata(settings, "ticks"),
         description=(
-            "Every tick of the day, once. The writer service inserts them as they come; materializing a day counts it "
-            "and gives its verdict, and changes nothing."
+            "All ticks of a trading day (Beijing time). The writer service inserts them as they come; materializing a "
+            "day here counts and checks them, and changes nothing. A day made from QMT's history has none."
         ),
     )
     def ticks(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> Materialized:
-        from qmt_orchestration.stream.clock import read_clock
-        from qmt_orchestration.warehouse.client import load_sql
-
         client = clickhouse.connect()
         now = settled(read_clock(redis.connect()), clickhouse.settings)
 
