@@ -19,6 +19,7 @@ from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.export import export_app
 from qmt_orchestration.cli.overrides import override_bar
+from qmt_orchestration.cli.probe import probe_terminal
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
 from qmt_orchestration.cli.validate import validate
@@ -116,6 +117,7 @@ app.command()(verify)
 app.command()(override_bar)
 app.command()(quality)
 app.command()(doctor)
+app.command()(probe_terminal)
 app.command()(backup)
 app.command()(restore)
 app.command()(services.agent)

@@ -42,12 +42,13 @@ _KNOWN_OTHERS: Final = ("510050.SH", "159915.SZ", "000010.SH", "399005.SZ", "113
 _NAMES: Final = {Kind.FUND: "基金", Kind.INDEX: "指数", Kind.CONVERTIBLE: "转债", Kind.REPO: "回购"}
 _LIMITS: Final = {Kind.FUND: 10, Kind.CONVERTIBLE: 20}  # per cent; an index and a repo have none
 
-#: After-hours fixed-price trading reaches all SSE and SZSE A-shares on this day; before it only STAR and ChiNext.
-AFTER_HOURS_FOR_ALL: Final = date(2026, 7, 6)
 #: Main-board ST shares move by 10 % instead of 5 % from this day on.
 ST_TEN_PERCENT: Final = date(2026, 7, 6)
 CHINEXT_TWENTY_PERCENT: Final = date(2020, 8, 24)
 
+
+#: Sectors of the members of an index, and how many of the whole market there are.
+_INDICES: Final = {"上证50": 50, "沪深300": 300, "中证500": 500, "中证1000": 1000}
 
 #: Codes of the other kinds, well-known ones first.
 _KINDS: Final[dict[Kind, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]] = {
@@ -151,16 +152,19 @@ def limit_percent(symbol: str, day: date) -> int:
     return 5 if is_st(symbol) and day < ST_TEN_PERCENT else 10
 
 
-def trades_after_hours(symbol: str, day: date) -> bool:
-    """Whether the share takes part in after-hours fixed-price trading on *day*."""
-    board = board_of(symbol)
-    if board is None or board is Board.BSE:
-        return False
-    return board in (Board.STAR, Board.CHINEXT) or day >= AFTER_HOURS_FOR_ALL
+def _index_members(shares: tuple[str, ...], size: int, day: date) -> tuple[str, ...]:
+    """Members of an index: *size* of 5,150 shares, reviewed in the middle of June and of December."""
+    reviews = 2 * day.year + (day >= date(day.year, 6, 16)) + (day >= date(day.year, 12, 15))
+
+    def place(symbol: str) -> int:  # most stay from one review to the next
+        return crc32(f"{size}{symbol}".encode()) // 2 + crc32(f"{size}{symbol}{reviews}".encode()) // 40
+
+    count = max(1, len(shares) * size // sum(_SHARES.values())) if shares else 0
+    return tuple(sorted(sorted(shares, key=place)[:count]))
 
 
-def sectors(members: Universe) -> dict[str, tuple[str, ...]]:
-    """QMT's sector names of the A-share market with their members."""
+def sectors(members: Universe, day: date) -> dict[str, tuple[str, ...]]:
+    """QMT's sector names of the market with their members on *day*."""
     boards = {s: board_of(s) for s in members.shares}
 
     def of(*wanted: Board) -> tuple[str, ...]:
@@ -184,4 +188,5 @@ def sectors(members: Universe) -> dict[str, tuple[str, ...]]:
         "沪深指数": kind(Kind.INDEX),
         "沪深转债": kind(Kind.CONVERTIBLE),
         "沪深债券": kind(Kind.CONVERTIBLE, Kind.REPO),
+        **{name: _index_members(members.shares, size, day) for name, size in _INDICES.items()},
     }

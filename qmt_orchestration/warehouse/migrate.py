@@ -42,7 +42,7 @@ def migrate(settings: Settings, progress: Callable[[str], None] = log.info) -> l
     Tables of the first edition are brought over (`warehouse.upgrade`), with a line to *progress* for each day. Raises
     `OldSchema` for tables that this version does not know, `UpgradeError` when the disk is too full for that.
     """
-    words = _words(settings)
+    words = template_words(settings)
     client = connect(settings, database="")
     database = settings.clickhouse_database
     client.command(
@@ -98,7 +98,8 @@ def _files() -> list[tuple[str, str]]:
     )
 
 
-def _words(settings: Settings) -> dict[str, str | int]:
+def template_words(settings: Settings) -> dict[str, str | int]:
+    """What the templates of the schema are filled with."""
     prefix = "Replicated" if settings.clickhouse_replicated else ""
     cluster = settings.clickhouse_cluster
     return {

@@ -11,7 +11,7 @@ WITH
   ),
   daily AS (
     SELECT symbol, vol, amount, high, low,
-           source = 'history' AND (right(symbol, 3), left(symbol, 2)) IN (SELECT market, code FROM after_hours_boards WHERE since <= {day:Date}) AS more
+           source = 'history' AND (right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE late <= {day:Date}) AS more
     FROM bars_1d WHERE toDate(frame) = {day:Date} AND NOT suspended
   ),
   differing AS (
