@@ -28,6 +28,7 @@ from qmt_orchestration.client.bar_queries import period_of, read_bars, refuse_ou
 from qmt_orchestration.client.errors import QueryError, UnknownField, UnknownSector, UnknownSymbol
 from qmt_orchestration.client.moments import Moment, span
 from qmt_orchestration.client.newest import newest_ticks
+from qmt_orchestration.client.sectors import NAMES, members_of
 from qmt_orchestration.client.symbols import nearest, normalize_all
 from qmt_orchestration.market import calendar as trading_calendar
 from qmt_orchestration.settings import Settings, get_settings
@@ -146,13 +147,9 @@ def instruments(
 
 def members(sector: str, day: Moment = None, *, settings: Settings | None = None) -> list[str]:
     """Symbols of a sector on *day* (None = now). Only sectors that follow from exchange and board are known yet."""
-    from qmt_orchestration.client.sectors import members_of
-
     on = None if day is None or day == "" else span(day, None).first_day
     found = members_of(settings, sector, on)
     if found is None:
-        from qmt_orchestration.client.sectors import NAMES
-
         raise UnknownSector(
             f"the warehouse holds no members of sector {sector!r}: there are {', '.join(NAMES)} (from the instrument "
             "list); membership of other sectors is not stored"
