@@ -1,4 +1,4 @@
-"""The documents against the project: links, commands, settings and paths that they name exist; Chinese pages keep up."""
+"""Links, commands, settings and paths that the documents name exist; Chinese pages have the same code."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ TRANSLATED = {ROOT / "README.md": ROOT / "README.zh-CN.md"} | {
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 #: Folders in which a path of a document may begin.
 BASES = [ROOT, ROOT / "qmt_orchestration", ROOT / "qmt_orchestration_tests", ROOT / "qmt_orchestration" / "console"]
+#: Made by a command, not in the repository.
+GENERATED = ("deploy/docker/secrets",)
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -93,17 +95,37 @@ def test_settings_exist(page: Path) -> None:
 
 @every_page
 def test_paths_exist(page: Path) -> None:
+    """`folder/file`, `file.py`, `module/file.function`, `test_file.py::test_name`."""
+    file: Path | None = None
     for span in re.findall(r"`([^`\s]+)`", FENCE.sub("", page.read_text())):
-        path = span.partition("::")[0].rstrip("/")
-        first = path.split("/")[0]
-        if not re.fullmatch(r"[\w.*-]+(/[\w.*{},-]+)*", path) or "." not in path and "/" not in path:
+        path, _, test = span.lstrip("…").partition("::")
+        if test and not path and file:  # `…::test_name` of the file named before
+            assert test.rstrip("…") in file.read_text(), f"{page.name} names {span} of {file.name}"
+        if not re.fullmatch(r"\.?[\w*-][\w.*-]*(/[\w.*-]+)*/?", path) or path.startswith(GENERATED):
             continue
-        if "/" in path and not any((base / first).is_dir() for base in BASES):
-            continue  # no path of this project
-        if "/" not in path and not re.search(r"\.(py|sql|md|yaml|toml|sh|ps1)$", path):
+        if "/" in path:
+            if not any((base / path.split("/")[0]).is_dir() for base in BASES):
+                continue
+        elif not re.search(r"\w\.(py|sql|md|toml|sh|ps1|ipynb)$", path):
             continue
-        found = [hit for base in BASES for hit in base.glob(path)] or list(ROOT.glob(f"*/**/{path}"))
+        found = _files(path) or _files(re.sub(r"\.\w+$", ".py", path))
         assert found, f"{page.name} names {span}"
+        file = found[0]
+        assert test.rstrip("…") in (file.read_text() if test else ""), f"{page.name} names {span}"
+
+
+def _files(path: str) -> list[Path]:
+    path = path.rstrip("/")
+    return [hit for base in BASES for hit in base.glob(path)] or (
+        [] if "/" in path else list(ROOT.glob(f"*/**/{path}"))
+    )
+
+
+def test_the_map_of_the_architecture_names_every_folder() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"^  (\w+)/ ", text, re.MULTILINE))
+    package = ROOT / "qmt_orchestration"
+    assert named == {folder.parent.name for folder in package.glob("*/__init__.py")}
 
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.name)

@@ -126,7 +126,7 @@ def _load_universe(
 
 
 class Subscriber:
-    """One life of the subscriber: the session."""
+    """One run of the subscriber: the session."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Subscriber:
     # -- before -----------------------------------------------------------------------------------------------
 
     def _recall(self) -> None:
-        """Take over ids and what an earlier life published of today."""
+        """Take over ids and what an earlier run published of today."""
         streams = [keys.ticks(shard) for shard in range(self.settings.stream_shards)] + [keys.REJECTED]
         for entry in self.outbox.spool.all():
             self.outbox.producer.seen(entry.stream, entry.id)

@@ -33,7 +33,7 @@ def test_the_cache_holds_what_the_calendar_says(tmp_path: Path) -> None:
     (cache,) = (tmp_path / "cache").iterdir()
     assert holidays(settings) == first
     cache.write_text("half a file")
-    assert holidays(settings) == first, "a damaged cache is computed anew"
+    assert holidays(settings) == first, "a damaged cache is computed again"
 
 
 def test_days_of_a_run_come_from_its_tags(tmp_path: Path) -> None:

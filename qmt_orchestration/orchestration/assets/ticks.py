@@ -1,7 +1,7 @@
 """Ticks: the stream they come on (observed, not made here) and the table they are in (accounted for, not made here).
 
 The always-on services move ticks within milliseconds; Dagster shows what flows (observations of ``tick_stream``) and
-gives each day of ``ticks`` its verdict: nothing lost, nothing doubled, in time, few set aside.
+gives each day of ``ticks`` its verdict: nothing lost, nothing doubled, in time, few rejected.
 """
 
 from datetime import date

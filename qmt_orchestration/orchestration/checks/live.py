@@ -25,7 +25,7 @@ from qmt_orchestration.stream.fields import LAST_MS, integer, number, text
 
 ASSET: Final = "tick_stream"
 AUCTION_DONE: Final = time(9, 25)
-#: Spans in which some symbol of the market always ticks; the pauses between are honest silence.
+#: Spans in which some symbol of the market always ticks; the pauses between them are silent by rule.
 SPANS: Final = ((PRE_OPEN, AUCTION_DONE), (OPEN, LUNCH), (AFTERNOON, CLOSING_CALL))
 #: A market and kind of fewer symbols may be silent by nature.
 LARGE_GROUP: Final = 20
@@ -149,7 +149,7 @@ def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping
 
 
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
-    """What was lost on the market's day of *total*, which the writer counts for ever: no loss is a finding for good."""
+    """What was lost on the market's day of *total*, a counter over all days: a loss is a finding of its day only."""
     today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
     if text(known, "day") == today:
         return max(total - number(known, "before"), 0.0)
