@@ -16,6 +16,7 @@ with warnings.catch_warnings():
     # BackfillPolicy and owners are marked beta; they are used on purpose (docs/dagster.md). Nothing else is filtered.
     warnings.simplefilter("ignore", dg.BetaWarning)
     from qmt_orchestration.orchestration.assets import build_assets
+    from qmt_orchestration.orchestration.assets.plugins import installed
 
 from qmt_orchestration.orchestration.checks.live import build_live_checks
 from qmt_orchestration.orchestration.checks.reconciliation import build_reconciliation
@@ -32,16 +33,16 @@ def build_defs(
 ) -> dg.Definitions:
     """All definitions. *settings* win over the environment; *resource_overrides* replace resources by key."""
     chosen = settings or get_settings()
-    days = trading_day_partitions(chosen)
+    days, plugins = trading_day_partitions(chosen), installed(chosen)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)
-        jobs = build_jobs(chosen)
+        jobs = build_jobs(chosen, plugins)
         return dg.Definitions(
-            assets=build_assets(days, chosen),
+            assets=build_assets(days, chosen, plugins),
             asset_checks=[build_live_checks(days), build_reconciliation(days)],
             jobs=jobs,
-            schedules=build_schedules(days),
-            sensors=build_sensors(days, chosen, jobs),
+            schedules=build_schedules(days, plugins),
+            sensors=build_sensors(days, chosen, jobs, plugins),
             resources={**build_resources(settings), **(resource_overrides or {})},
             executor=dg.in_process_executor,
         )

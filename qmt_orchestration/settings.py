@@ -85,6 +85,10 @@ class Settings(BaseSettings):
         _MAIN_INDICES, description="Symbols subscribed beside the sectors' members (default: the main indices)"
     )
     feed_sector: str = Field("", description="One sector instead of QMT_FEED_SECTORS and QMT_FEED_SYMBOLS")
+    member_sectors: tuple[str, ...] = Field(
+        ("沪深A股", "京市A股", "创业板", "科创板", "沪深ETF", "沪深转债", "上证50", "沪深300", "中证500", "中证1000"),
+        description="Sectors whose members are stored each day: industries and indices too",
+    )
     feed_gather_ms: int = Field(30, ge=1, description="Longest time ticks are gathered into one batch")
     feed_gather_rows: int = Field(5000, ge=1, description="A batch is published at the latest at this size")
     feed_queue_rows: int = Field(100_000, ge=1000, description="Bound of the queue between callback and publisher")
@@ -126,7 +130,8 @@ class Settings(BaseSettings):
         10_000, ge=0, description="11:30 and 15:00 on the stream: a symbol's bar waits this long for its last snapshot"
     )
     rollup_periods: tuple[str, ...] = Field(
-        ("5m", "30m", "1d"), description="Tables of bars besides 1m; also any Nm, 1w, 1mo (created by `qmt migrate`)"
+        ("5m", "15m", "30m", "60m", "1d"),
+        description="Tables of bars besides 1m; also any Nm, 1w, 1mo (created by `qmt migrate`)",
     )
     publish_forming: bool = Field(False, description="Also stream the bars of the minute that is not closed yet")
     publish_revision_frames: int = Field(5, ge=0, description="Late ticks re-publish the bars of this many last frames")
@@ -181,6 +186,10 @@ class Settings(BaseSettings):
     history_chunk_symbols: int = Field(200, ge=1, description="Symbols per request of QMT's history")
     gateway_symbol_days: int = Field(20_000, ge=1, description="Symbols × days of minute bars in one such request")
     history_timeout_seconds: float = Field(600.0, description="Longest wait for one request to the gateway")
+    plugin_seconds: float = Field(60.0, gt=0, description="A plug-in that takes longer is given up")
+    source_price_tolerance: float = Field(0.001, ge=0, description="Bars of another source: prices may differ, yuan")
+    source_volume_tolerance: float = Field(0.01, ge=0, description="… and volumes, as a share")
+    source_mismatch_warn: float = Field(0.005, description="Share of its bars that may differ or be missing")
     minute_runs_keep_days: int = Field(3, ge=1, description="Runs of finalize_minutes are deleted after this")
 
     # -- alerts ---------------------------------------------------------------------------------------------------

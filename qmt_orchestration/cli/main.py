@@ -18,6 +18,7 @@ from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.export import export_app
+from qmt_orchestration.cli.probe import probe_terminal
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
 
@@ -123,6 +124,7 @@ app.command()(warehouse.validate)
 app.command()(backfill)
 app.command()(quality)
 app.command()(doctor)
+app.command()(probe_terminal)
 app.command()(backup)
 app.command()(restore)
 app.command()(services.agent)

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qmt_orchestration.client import adjust as adjustment
-from qmt_orchestration.client import reading
+from qmt_orchestration.client import reading, sectors
 from qmt_orchestration.client.bar_queries import period_of, read_bars, refuse_outside, require_stored
 from qmt_orchestration.client.errors import QueryError, UnknownField, UnknownSector, UnknownSymbol
 from qmt_orchestration.client.moments import Moment, span
@@ -57,12 +57,13 @@ def bars(
     *period*: 1m, any Nm up to 240m (60m = 1h), 1d, 1w, 1mo. *adjust*: front, back, front_ratio, back_ratio
     (`adjust`), None = prices as traded. Columns: symbol, frame (end label, Asia/Shanghai), open, high, low, close, vol
     (shares), amount (yuan), source (live, history, filled), ticks, quality_score. Raises `UnknownPeriod`,
-    `UnknownAdjustment`, `UnknownSymbol`, `NoDataInRange` and the errors of `moments` and `symbols`.
+    `UnknownAdjustment`, `UnknownSymbol`, `NoDataInRange` and the errors of `moments` and `symbols`. The daily
+    bar of the running day is the day so far, quality_score at most 0.5.
     """
     _check_form(as_)
     name, how, within = period_of(period), adjustment.check(adjust), span(start, end)
     wanted = _require(settings, symbols)
-    found = read_bars(settings, wanted, within, name, how)
+    found = read_bars(settings, wanted, within, name, how, so_far=True)
     if not found.num_rows:
         require_stored(settings, within, name)
     return _as(found.select(BAR_COLUMNS), as_)
@@ -145,18 +146,15 @@ def instruments(
 
 
 def members(sector: str, day: Moment = None, *, settings: Settings | None = None) -> list[str]:
-    """Symbols of a sector on *day* (None = now). Only sectors that follow from exchange and board are known yet."""
-    from qmt_orchestration.client.sectors import members_of
+    """Symbols of a sector on *day* (None = now): who was in 沪深300 that day. Raises `UnknownSector`.
 
+    Of the newest list of that day or before it: sectors of QMT_MEMBER_SECTORS are stored every trading day. Those of
+    exchanges and boards are known without that, by the instrument list.
+    """
     on = None if day is None or day == "" else span(day, None).first_day
-    found = members_of(settings, sector, on)
+    found = sectors.members_of(settings, sector, on)
     if found is None:
-        from qmt_orchestration.client.sectors import NAMES
-
-        raise UnknownSector(
-            f"the warehouse holds no members of sector {sector!r}: there are {', '.join(NAMES)} (from the instrument "
-            "list); membership of other sectors is not stored"
-        )
+        raise UnknownSector(sectors.missing(settings, sector))
     return found
 
 

@@ -13,7 +13,7 @@ from qmt_orchestration.client import adjust, reading
 from qmt_orchestration.client.errors import FutureRange, NoDataInRange
 from qmt_orchestration.client.moments import Range
 from qmt_orchestration.market.periods import STANDARD, UnknownPeriod, minutes_of
-from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 
 PRICES: Final = ("open", "high", "low", "close")
@@ -43,10 +43,12 @@ def read_bars(
     adjustment: str = "none",
     *,
     after_hours: bool = False,
+    so_far: bool = False,
 ) -> pa.Table:
     """Bars of *symbols* (none = all) with first <= frame <= last, ordered by symbol and frame.
 
     *period* as `period_of` gives it. *after_hours*: days, weeks and months include after-hours trading.
+    *so_far*: the running day has a daily bar, too, as far as it has come (view ``bars_1d_live``).
     """
     parameters: dict[str, Any] = {"symbols": list(symbols), "first": text(span.first_ms), "last": text(span.last_ms)}
     if period == "1m" or (period in STANDARD and not (after_hours and period == "1d")):
@@ -60,7 +62,20 @@ def read_bars(
         first, last = _whole(span.first_day, period, end=False), _whole(span.last_day, period, end=True)
         more = {"first_day": first, "last_day": last, "unit": period, "after_hours": int(after_hours)}
         found = reading.table(settings, "bars_of_days", {**parameters, **more})
+    if so_far and period == "1d":
+        found = _with_running_day(settings, found, symbols, span)
     return adjusted(settings, found, adjustment)
+
+
+def _with_running_day(settings: Settings | None, found: pa.Table, symbols: Sequence[str], span: Range) -> pa.Table:
+    today = reading.market_clock(settings).today()
+    if not span.first_ms <= to_ms(at(today, MINUTE_LABELS[-1])) <= span.last_ms:
+        return found
+    running = reading.table(settings, "bars_day_so_far", {"day": today, "symbols": list(symbols)})
+    if not running.num_rows:
+        return found
+    running = running.select(found.column_names).cast(found.schema)
+    return pa.concat_tables([found, running]).sort_by([("symbol", "ascending"), ("frame", "ascending")])
 
 
 def adjusted(settings: Settings | None, found: pa.Table, adjustment: str) -> pa.Table:

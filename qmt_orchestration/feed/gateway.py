@@ -5,16 +5,18 @@ under way when the gateway died is served again from its start.
 
 | method | params | columns |
 | --- | --- | --- |
-| history | symbols, period, start, end (YYYYMMDD) | `history.BAR_SCHEMA`; rows that are no bars left out and counted |
+| history | symbols, period, start, end (YYYYMMDD) | `BAR_SCHEMA`; rows that are no bars left out and counted |
 | instruments | day (optional) | `INSTRUMENT_SCHEMA`, the symbols of the feed |
 | calendar | start, end | day |
 | full_tick | symbols | symbol and xtdata's tick fields, time as timestamp(ms) |
 | adjust_factors | symbols, start, end (optional) | symbol, ex_date, interest, stock_bonus, … allot_price, dr |
+| sector_members | sectors, day | sector, symbol; one row without a symbol for a sector that is empty or unknown |
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -27,12 +29,13 @@ from typing import Any, Final
 import pyarrow as pa
 import redis
 
-from qmt_orchestration.feed import universe, xt
-from qmt_orchestration.feed.history import BAR_SCHEMA, History, Progress
+from qmt_orchestration.feed import kinds, universe, xt
+from qmt_orchestration.feed.history import History, Progress
 from qmt_orchestration.feed.payload import to_columns
 from qmt_orchestration.market.instruments import instrument_of
-from qmt_orchestration.market.schema import TICK_SCHEMA
+from qmt_orchestration.market.schema import BAR_SCHEMA, TICK_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.market.symbols import is_symbol
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import threads
 from qmt_orchestration.stream.connection import connect
@@ -83,11 +86,15 @@ INSTRUMENT_SCHEMA: Final = pa.schema(
         ("suspended", pa.uint8()),
         ("suspended_days", pa.uint32()),  # null = unknown
         ("source", pa.string()),  # QMT_FEED
+        ("kind_doubt", pa.string()),  # `kinds.doubts`
     ]
 )
 FACTOR_SCHEMA: Final = pa.schema(
     [("symbol", pa.string()), ("ex_date", pa.date32()), *((name, pa.float64()) for name in _FACTORS.values())]
 )
+
+
+MEMBER_SCHEMA: Final = pa.schema([("sector", pa.string()), ("symbol", pa.string())])
 
 
 class BadRequest(ValueError):
@@ -148,6 +155,7 @@ class Gateway:
             "calendar": self.get_calendar,
             "full_tick": self.get_full_tick,
             "adjust_factors": self.get_adjust_factors,
+            "sector_members": self.get_sector_members,
         }
 
     def get_history(self, call: Call) -> Iterable[pa.Table]:
@@ -172,11 +180,7 @@ class Gateway:
     def get_instruments(self, call: Call) -> pa.Table:
         """The universe with its details. QMT knows today's only; a simulated market knows every day's."""
         today = from_ms(self._now_ms()).date()
-        wanted = str(call.params.get("day") or today.isoformat())
-        try:
-            day = date.fromisoformat(wanted)
-        except ValueError as error:
-            raise BadRequest(f"day: expected like 2025-06-05, found {wanted!r}") from error
+        day = _day(call) if call.params.get("day") else today
         if day != today and self.settings.feed != "simulator":
             raise BadRequest(f"day: QMT knows the instruments of today, {today}, only; asked for {day}")
         details = universe.load(self.xtdata, self.settings).details
@@ -184,7 +188,11 @@ class Gateway:
             from qmt_orchestration.simulator.reference import instrument
 
             details = {symbol: instrument(self.settings.sim_seed, day, symbol, None) for symbol in details}
-        rows = [_instrument(day, symbol, detail, self.settings.feed) for symbol, detail in details.items()]
+        against = {} if self.settings.feed == "replay" else kinds.doubts(self.xtdata, details)
+        rows = [
+            {**_instrument(day, symbol, detail, self.settings.feed), "kind_doubt": against.get(symbol, "")}
+            for symbol, detail in details.items()
+        ]
         return pa.Table.from_pylist(rows, schema=INSTRUMENT_SCHEMA)
 
     def get_calendar(self, call: Call) -> pa.Table:
@@ -212,11 +220,34 @@ class Gateway:
             for symbol in symbols[at : at + 500]:
                 frame = self.xtdata.get_divid_factors(symbol, start, end)
                 for label, values in frame.to_dict("index").items():
-                    ex_date = date(int(label[:4]), int(label[4:6]), int(label[6:8]))
+                    ex_date = universe.date_of(label)
                     factors = {ours: float(values.get(theirs) or 0.0) for theirs, ours in _FACTORS.items()}
+                    if ex_date is None or not all(map(math.isfinite, factors.values())) or factors["dr"] <= 0:
+                        self.rejected["factor"] += 1
+                        log.warning("dividend factors of %s %s are no numbers, left out: %s", symbol, label, factors)
+                        continue
                     rows.append({"symbol": symbol, "ex_date": ex_date, **factors})
             call.progress(symbols=min(at + 500, len(symbols)), total=len(symbols))
             yield pa.Table.from_pylist(rows, schema=FACTOR_SCHEMA)
+
+    def get_sector_members(self, call: Call) -> pa.Table:
+        """Members of sectors on a day, as QMT knows them; a sector that fails is logged and the others go on."""
+        sectors, day = call.params.get("sectors"), _day(call)
+        if not isinstance(sectors, list) or not all(isinstance(sector, str) for sector in sectors):
+            raise BadRequest(f"sectors: expected a list like ['沪深300'], found {sectors!r:.100}")
+        today = from_ms(self._now_ms()).date()
+        found: list[tuple[str, str | None]] = []
+        for n, sector in enumerate(sectors, 1):
+            try:
+                members = self.xtdata.get_stock_list_in_sector(sector, -1 if day == today else f"{day:%Y%m%d}") or []
+            except Exception as error:  # xtquant raises bare Exception
+                log.error("sector %s: %s", sector, error)
+                members = []
+            known = sorted({symbol for symbol in members if isinstance(symbol, str) and is_symbol(symbol)})
+            found += [(sector, symbol) for symbol in known] or [(sector, None)]
+            call.progress(sectors=n, total=len(sectors))
+        names, symbols = zip(*found, strict=True) if found else ((), ())
+        return pa.table([pa.array(names, pa.string()), pa.array(symbols, pa.string())], schema=MEMBER_SCHEMA)
 
     def _now_ms(self) -> int:
         return self.terminal.now_ms() if self.terminal.now_ms else int(time.time() * 1000)
@@ -267,3 +298,11 @@ def _text(call: Call, name: str) -> str:
     if not isinstance(value, str) or not value:
         raise BadRequest(f"{name}: expected text, found {value!r:.100}")
     return value.replace("-", "")
+
+
+def _day(call: Call) -> date:
+    value = call.params.get("day")
+    try:
+        return date.fromisoformat(str(value))
+    except ValueError as error:
+        raise BadRequest(f"day: expected like 2025-06-05, found {value!r:.100}") from error

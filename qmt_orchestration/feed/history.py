@@ -24,23 +24,10 @@ from qmt_orchestration.feed.doubts import PRICE_EPS
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.instruments import LOT_CANDIDATES, instrument_of
 from qmt_orchestration.market.quality import DAY_MS, LATEST_MS, MAX_VOLUME, SHANGHAI_OFFSET_MS, local_day
-from qmt_orchestration.market.schema import TZ
+from qmt_orchestration.market.schema import BAR_SCHEMA
 from qmt_orchestration.market.sessions import MINUTE_LABELS
 
 log = logging.getLogger("feed.history")
-
-BAR_SCHEMA: Final = pa.schema(
-    [
-        pa.field("symbol", pa.string(), nullable=False),
-        pa.field("frame", pa.timestamp("s", TZ), nullable=False),  # end label; of a daily bar the day's 15:00
-        pa.field("open", pa.float64(), nullable=False),
-        pa.field("high", pa.float64(), nullable=False),
-        pa.field("low", pa.float64(), nullable=False),
-        pa.field("close", pa.float64(), nullable=False),
-        pa.field("vol", pa.int64(), nullable=False),  # the instrument's own unit
-        pa.field("amount", pa.float64(), nullable=False),  # yuan
-    ]
-)
 CHUNK_SYMBOLS: Final = 200
 _CLOSE_MS: Final = 15 * 3_600_000
 _VALUES: Final = ("open", "high", "low", "close", "volume", "amount")

@@ -64,6 +64,20 @@ RECORDED_COLUMNS: Final[tuple[tuple[str, str], ...]] = (
     ("openInt", "integer"),
 )
 
+#: Bars as a terminal's history or another source gives them: end labels, vol in units, amount in yuan, not adjusted.
+BAR_SCHEMA: Final = pa.schema(
+    [
+        pa.field("symbol", pa.string(), nullable=False),
+        pa.field("frame", pa.timestamp("s", TZ), nullable=False),  # end label; of a daily bar the day's 15:00
+        pa.field("open", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("close", pa.float64(), nullable=False),
+        pa.field("vol", pa.int64(), nullable=False),  # the instrument's own unit
+        pa.field("amount", pa.float64(), nullable=False),  # yuan
+    ]
+)
+
 REJECTED_SCHEMA: Final = pa.schema(
     [
         pa.field("symbol", pa.string(), nullable=False),

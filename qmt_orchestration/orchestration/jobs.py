@@ -3,24 +3,28 @@
 All run in one process each: a step of its own process would cost seconds, and the work is ClickHouse's.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
 
 from qmt_orchestration.market.periods import intraday, rollups
+from qmt_orchestration.orchestration.assets.plugins import follows_minutes, source_keys
 from qmt_orchestration.orchestration.backfill import MAKE_DAY as MAKE_DAY
 from qmt_orchestration.orchestration.backfill import RECONCILE_DAY as RECONCILE_DAY
 from qmt_orchestration.orchestration.backfill import (
     materialize_days as materialize_days,
 )  # what `qmt replay` and `qmt backfill` call
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
+from qmt_orchestration.plugins import Plugins, Processor
 from qmt_orchestration.quality.names import CHECKS, RECONCILIATION, checks_of
 from qmt_orchestration.settings import Settings
 
 FINALIZE_MINUTES = "finalize_minutes"
 END_OF_DAY = "end_of_day"
 BEFORE_OPEN = "before_open"
+SOURCES = "sources"
 
 
 def minute_assets(settings: Settings) -> tuple[str, ...]:
@@ -37,6 +41,11 @@ def with_own_checks(*assets: str) -> dg.AssetSelection:
     """These assets with the checks they compute themselves (not the reconciliation, which is a step of its own)."""
     keys = [dg.AssetCheckKey(dg.AssetKey(a), c.name) for a in assets for c in checks_of(a)]
     return dg.AssetSelection.assets(*assets).without_checks() | dg.AssetSelection.checks(*keys)
+
+
+def processed(processors: Sequence[Processor]) -> dg.AssetSelection:
+    """The assets of *processors* with their checks."""
+    return dg.AssetSelection.assets(*(p.name for p in processors))
 
 
 def reconciliation() -> dg.AssetSelection:
@@ -161,36 +170,49 @@ def night() -> None:
     trim_streams()
 
 
-def build_jobs(settings: Settings) -> list[Any]:
-    """Every job, by name."""
+def build_jobs(settings: Settings, plugins: Plugins) -> list[Any]:
+    """Every job, by name; `SOURCES` only where there are sources. Processors are made with their bars."""
     minutes, every = minute_assets(settings), bar_assets(settings)
+    of_minutes = processed([p for p in plugins.processors if follows_minutes(p)])
+    of_all = processed(plugins.processors)
+    sources = [
+        dg.define_asset_job(
+            SOURCES,
+            dg.AssetSelection.assets(*source_keys(plugins)),
+            description="Bars and ticks of other sources (plug-ins), compared with ours.",
+        )
+    ]
     return [
+        *(sources if plugins.sources else []),
         dg.define_asset_job(
             FINALIZE_MINUTES,
-            with_own_checks(*minutes),
+            with_own_checks(*minutes) | of_minutes,
             description="The minutes that have just closed: 1m, the 5m and 30m windows closed with them, checks.",
             # its sensor alone asks again: a retry by Dagster would be a second run beside the sensor's
             tags={"dagster/priority": "10", "dagster/max_retries": "0"},
         ),
         dg.define_asset_job(
             MAKE_DAY,
-            with_own_checks("ticks", *every),
+            with_own_checks("ticks", *every) | of_all,
             description="A whole day from scratch, from its ticks or, without any, from QMT's bars; with checks.",
         ),
         dg.define_asset_job(
             END_OF_DAY,
-            with_own_checks("ticks", *every) | dg.AssetSelection.assets("quality_report"),
+            with_own_checks("ticks", *every) | of_all | dg.AssetSelection.assets("quality_report"),
             description="After the close: the account of the ticks, the day's bars, and the quality report.",
         ),
         dg.define_asset_job(
             RECONCILE_DAY,
-            with_own_checks("qmt_bars_1m", *every) | dg.AssetSelection.assets("quality_report") | reconciliation(),
+            with_own_checks("qmt_bars_1m", *every)
+            | of_all
+            | dg.AssetSelection.assets("quality_report")
+            | reconciliation(),
             description="QMT's own bars of the day: gaps of ours filled from them (marked), differences reported.",
         ),
         dg.define_asset_job(
             BEFORE_OPEN,
-            with_own_checks("instruments", "adjust_factors"),
-            description="Before the open: the day's instruments with price limits, and dividend factors.",
+            with_own_checks("instruments", "sector_members", "adjust_factors"),
+            description="Before the open: the day's instruments with price limits, sector members, dividend factors.",
         ),
         services_control,
         self_test,

@@ -11,11 +11,14 @@ import dagster as dg
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.orchestration import jobs
 from qmt_orchestration.orchestration.resources import RedisResource
+from qmt_orchestration.plugins import Plugins
 
 
-def build_schedules(days: dg.DailyPartitionsDefinition) -> list[dg.ScheduleDefinition]:
-    """Before the open, after the close, and at night."""
+def build_schedules(days: dg.DailyPartitionsDefinition, plugins: Plugins) -> list[dg.ScheduleDefinition]:
+    """Before the open, after the close, and at night; of the sources where there are any."""
+    sources = [_daily(days, jobs.SOURCES, "20 16 * * 1-5", "Bars of other sources.")] if plugins.sources else []
     return [
+        *sources,
         _daily(days, "self_test", "45 8 * * 1-5", "Connectivity self-test before the open.", partitioned=False),
         _daily(days, jobs.BEFORE_OPEN, "50 8 * * 1-5", "Instruments, price limits and dividend factors of the day."),
         _daily(days, jobs.END_OF_DAY, "35 15 * * 1-5", "The day's bars and its verdict, from the ticks."),

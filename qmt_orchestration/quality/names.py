@@ -38,6 +38,7 @@ QMT_OHLC: Final = "qmt_ohlc_matches"
 QMT_DAILY: Final = "qmt_daily_matches"
 COUNT_AGAINST_YESTERDAY: Final = "count_against_yesterday"
 LIMITS_KNOWN: Final = "limits_known"
+KINDS_AGREE: Final = "kinds_agree"
 CALENDAR_HORIZON: Final = "calendar_horizon"
 FEED_FRESH: Final = "feed_fresh"
 SERVICES_ALIVE: Final = "services_alive"
@@ -57,7 +58,7 @@ class Check:
     allowed: str | float = 0.0
     fatal: str | float | None = 0.0
     blocking: bool = False  # a failure of severity ERROR keeps the assets downstream from being made in the same run
-    parameters: Mapping[str, str | int] = field(default_factory=dict)
+    parameters: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 def _of_bars(asset: str, *, base: str = "") -> tuple[Check, ...]:
@@ -249,6 +250,14 @@ CHECKS: Final[tuple[Check, ...]] = (
         "Every listed, not suspended instrument has the day's price limits and a previous close.",
         "limits_known",
         "quality_limits_unknown_warn",
+        None,
+    ),
+    Check(
+        "instruments",
+        KINDS_AGREE,
+        "The kind of every instrument (by its code) is what the terminal's own types and sectors say.",
+        "kinds_agree",
+        0.0,
         None,
     ),
     Check(

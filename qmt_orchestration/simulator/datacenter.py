@@ -188,11 +188,12 @@ class Client:
 
     def get_sector_list(self) -> list[str]:
         """Names of the sectors."""
-        return list(sectors(self._sim.source.members))
+        return list(sectors(self._sim.source.members, self._today()))
 
     def get_stock_list_in_sector(self, name: str, timetag: int = -1) -> list[str]:
-        """Members of a sector, the same at all times; empty for an unknown one."""
-        return list(sectors(self._sim.source.members).get(name, ()))
+        """Members of a sector on the day of *timetag* (epoch ms, -1 = today); empty for an unknown one."""
+        day = from_ms(timetag).date() if timetag > 0 else self._today()
+        return list(sectors(self._sim.source.members, day).get(name, ()))
 
     def get_instrument_detail(self, symbol: str) -> bytes:
         """BSON of the instrument today, empty for an unknown symbol."""
@@ -206,7 +207,7 @@ class Client:
         """Which kind of instrument it is."""
         kind = instrument_of(symbol).kind
         known = {name: kind is wanted for name, wanted in _TYPES.items()}
-        return {**known, "stock": symbol in set(self._sim.source.members.shares)}
+        return {**known, "stock": kind is Kind.STOCK}
 
     def get_divid_factors(self, symbol: str, start: str = "", end: str = "") -> dict[str, dict[str, float]]:
         """``{"20250605": {time, interest, stockBonus, …, dr}}``, one entry per ex-date."""

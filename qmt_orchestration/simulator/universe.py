@@ -49,6 +49,9 @@ ST_TEN_PERCENT: Final = date(2026, 7, 6)
 CHINEXT_TWENTY_PERCENT: Final = date(2020, 8, 24)
 
 
+#: Sectors of the members of an index, and how many of the whole market there are.
+_INDICES: Final = {"上证50": 50, "沪深300": 300, "中证500": 500, "中证1000": 1000}
+
 #: Codes of the other kinds, well-known ones first.
 _KINDS: Final[dict[Kind, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]] = {
     Kind.FUND: (
@@ -159,8 +162,19 @@ def trades_after_hours(symbol: str, day: date) -> bool:
     return board in (Board.STAR, Board.CHINEXT) or day >= AFTER_HOURS_FOR_ALL
 
 
-def sectors(members: Universe) -> dict[str, tuple[str, ...]]:
-    """QMT's sector names of the A-share market with their members."""
+def _index_members(shares: tuple[str, ...], size: int, day: date) -> tuple[str, ...]:
+    """Members of an index: *size* of 5,150 shares, reviewed in the middle of June and of December."""
+    reviews = 2 * day.year + (day >= date(day.year, 6, 16)) + (day >= date(day.year, 12, 15))
+
+    def place(symbol: str) -> int:  # most stay from one review to the next
+        return crc32(f"{size}{symbol}".encode()) // 2 + crc32(f"{size}{symbol}{reviews}".encode()) // 40
+
+    count = max(1, len(shares) * size // sum(_SHARES.values())) if shares else 0
+    return tuple(sorted(sorted(shares, key=place)[:count]))
+
+
+def sectors(members: Universe, day: date) -> dict[str, tuple[str, ...]]:
+    """QMT's sector names of the market with their members on *day*."""
     boards = {s: board_of(s) for s in members.shares}
 
     def of(*wanted: Board) -> tuple[str, ...]:
@@ -184,4 +198,5 @@ def sectors(members: Universe) -> dict[str, tuple[str, ...]]:
         "沪深指数": kind(Kind.INDEX),
         "沪深转债": kind(Kind.CONVERTIBLE),
         "沪深债券": kind(Kind.CONVERTIBLE, Kind.REPO),
+        **{name: _index_members(members.shares, size, day) for name, size in _INDICES.items()},
     }

@@ -37,11 +37,11 @@ class OldSchema(RuntimeError):
 
 def migrate(settings: Settings) -> list[str]:
     """Bring the database to the schema of this version; the names of the files applied. Safe to repeat."""
-    words = _words(settings)
+    chosen = words(settings)
     client = connect(settings, database="")
     database = settings.clickhouse_database
     client.command(
-        Template("CREATE DATABASE IF NOT EXISTS {db:Identifier} $on_cluster").substitute(words), {"db": database}
+        Template("CREATE DATABASE IF NOT EXISTS {db:Identifier} $on_cluster").substitute(chosen), {"db": database}
     )
     client.close()
     client = connect(settings)
@@ -50,7 +50,7 @@ def migrate(settings: Settings) -> list[str]:
         Template(
             "CREATE TABLE IF NOT EXISTS schema_versions $on_cluster (name String, digest String, at DateTime64(3)"
             " DEFAULT now64(3)) ENGINE = $replacing_merge_tree(at) ORDER BY name"
-        ).substitute(words)
+        ).substitute(chosen)
     )
     done = dict(client.query("SELECT name, argMax(digest, at) FROM schema_versions GROUP BY name").result_rows)
     applied = []
@@ -58,7 +58,7 @@ def migrate(settings: Settings) -> list[str]:
         digest = hashlib.sha256(text.encode()).hexdigest()
         if done.get(name) == digest or (name in done and not name.endswith(".view.sql")):
             continue
-        for statement in _statements(Template(text).substitute(words)):
+        for statement in _statements(Template(text).substitute(chosen)):
             client.command(statement)
         _record(client, name, digest)
         applied.append(name)
@@ -66,7 +66,7 @@ def migrate(settings: Settings) -> list[str]:
     table = _statements(load_sql("rollup_table"))[0]
     for period in rollups(settings.rollup_periods):
         if period != "1d":
-            client.command(Template(table).substitute(words, period=period))
+            client.command(Template(table).substitute(chosen, period=period))
     client.close()
     return applied
 
@@ -109,7 +109,8 @@ def _statements(text: str) -> list[str]:
     return [part.strip() for part in re.split(r";\s*\n", bare + "\n") if part.strip()]
 
 
-def _words(settings: Settings) -> dict[str, str | int]:
+def words(settings: Settings) -> dict[str, str | int]:
+    """What the templates of the schema are filled with."""
     prefix = "Replicated" if settings.clickhouse_replicated else ""
     cluster = settings.clickhouse_cluster
     return {

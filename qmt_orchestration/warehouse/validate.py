@@ -143,7 +143,7 @@ def _note_left_out(path: Path, count: int, report: Report) -> None:
 
 @contextmanager
 def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[Any]:
-    """A client of a database that exists as long as the block; a private engine unless a server is configured."""
+    """A client of a database that lives as long as the block; a private engine unless a server is configured."""
     from qmt_orchestration.local import engines
 
     with tempfile.TemporaryDirectory(prefix="qmt-validate-") as scratch:

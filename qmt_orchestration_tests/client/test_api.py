@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from typer.testing import CliRunner
 
@@ -25,6 +26,8 @@ from qmt_orchestration.local import engines
 from qmt_orchestration.market.periods import UnknownPeriod
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.warehouse import bars
 from qmt_orchestration_tests.client import filled
 from qmt_orchestration_tests.client.filled import DAYS, EX_DATE, INTEREST, SYMBOLS
 from qmt_orchestration_tests.helpers import free_port
@@ -113,6 +116,32 @@ def test_adjusted_prices_of_every_period(world: Settings) -> None:
     assert before.vol.sum() == raw.vol[0]
     other = api.bars(B, None, None, "1d", "back", settings=world)
     assert other.close.tolist() == api.bars(B, None, None, "1d", settings=world).close.tolist()
+
+
+def test_the_running_day_has_a_daily_bar_as_far_as_it_has_come(
+    engine_settings: Settings, tmp_path_factory: pytest.TempPathFactory, redis_client: Any
+) -> None:
+    """At any second, whether the minutes so far are final or not; once the day has its own bar, that one."""
+    with filled.database(engine_settings, tmp_path_factory.mktemp("running")) as (settings, client):
+        table, shown = market.ticks(DAY), ["open", "high", "low", "close", "vol", "amount"]
+        for hour, minute, second in ((9, 26, 0), (10, 3, 20), (14, 59, 30)):
+            now = datetime(2025, 6, 5, hour, minute, second, tzinfo=SHANGHAI)
+            publish_clock(redis_client, int(now.timestamp() * 1000), 0.0)
+            client.command("TRUNCATE TABLE ticks")
+            seen = table.filter(pc.less(table["time"], now))
+            market.insert_ticks(client, seen)
+            (found,) = api.bars(A, DAY, DAY, "1d", settings=settings).to_dict("records")
+            own = seen.filter(pc.equal(seen["symbol"], A)).to_pandas()
+            last = own.iloc[-1]
+            wanted = (last.open, last.high, last.low, last.lastPrice, last.total_volume, last.amount)
+            assert tuple(found[name] for name in shown) == pytest.approx(wanted)
+            assert (found["frame"], found["ticks"]) == (pd.Timestamp("2025-06-05 15:00", tz=SHANGHAI), len(own))
+            assert found["quality_score"] == 0.5
+            bars.finalize(client, DAY)
+            (again,) = api.bars(A, DAY, DAY, "1d", settings=settings).to_dict("records")
+            assert again == found
+        bars.roll_up(client, DAY, "1d")
+        assert api.bars(None, DAY, DAY, "1d", settings=settings).quality_score.tolist() == [1.0] * 3
 
 
 def test_ticks_of_a_day_without_withdrawn_ones(

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import redis
 
-from qmt_orchestration.feed.gateway import _instrument
-from qmt_orchestration.feed.history import BAR_SCHEMA, History, HistoryError, Progress, to_bars
-from qmt_orchestration.market.schema import check_schema
+from qmt_orchestration.feed import kinds, probe, xt
+from qmt_orchestration.feed.gateway import Gateway, _instrument
+from qmt_orchestration.feed.history import History, HistoryError, Progress, to_bars
+from qmt_orchestration.market.schema import BAR_SCHEMA, check_schema
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import heartbeat, rpc
+from qmt_orchestration.stream.rpc import Call
 from qmt_orchestration_tests.helpers import wait_until
 
 #: Units per 手.
@@ -105,12 +109,81 @@ def test_calendar_ticks_and_factors(gateway: redis.Redis) -> None:
     assert all(row["dr"] >= 1 for row in factors)
 
 
+def test_members_of_sectors_by_day_and_an_unknown_sector_does_not_hold_up_the_others(gateway: redis.Redis) -> None:
+    def members(day: str) -> dict[str, set[str]]:
+        rows = ask(gateway, "sector_members", sectors=["半导体", "沪深300", "创业板"], day=day).to_pylist()
+        return {s: {r["symbol"] for r in rows if r["sector"] == s} for s in ("半导体", "沪深300", "创业板")}
+
+    today, later = members("2025-06-05"), members("2025-06-16")
+    assert today["半导体"] == {None}
+    assert today["创业板"] == later["创业板"]
+    assert today["创业板"] <= set(symbols(gateway, 60))
+    assert len(today["沪深300"]) == len(later["沪深300"]) == 3
+    assert members("2025-06-05") == today
+
+
+def test_a_terminal_that_calls_it_something_else_is_said_to(gateway: redis.Redis) -> None:
+    assert {row["kind_doubt"] for row in ask(gateway, "instruments").to_pylist()} == {""}
+
+    class Terminal:
+        def get_instrument_type(self, symbol: str) -> dict[str, bool]:
+            if symbol == "600000.SH":
+                raise Exception("no data")
+            return {"stock": symbol == "510300.SH", "fund": symbol == "159915.SZ", "etf": symbol == "159915.SZ"}
+
+        def get_stock_list_in_sector(self, sector: str) -> list[str]:
+            return ["000001.SZ", "113050.SH"] if sector == "沪深A股" else []
+
+    wanted = ["000001.SZ", "113050.SH", "159915.SZ", "510300.SH", "600000.SH"]
+    assert kinds.doubts(Terminal(), wanted) == {"113050.SH": "sector 沪深A股", "510300.SH": "type stock"}
+
+
+def test_factors_that_are_no_numbers_are_left_out_and_counted(gateway: redis.Redis) -> None:
+    class Terminal:
+        def get_divid_factors(self, symbol: str, start: str, end: str) -> pd.DataFrame:
+            rows = {"20250604": 1.03, "20250605": float("nan"), "20250606": 0.0, "soon": 1.1, "20990101": 1.2}
+            return pd.DataFrame({"interest": 0.3, "dr": rows})
+
+    served = Gateway(
+        Settings(feed="simulator"),
+        xt.Terminal(Terminal(), clock=lambda: None, now_ms=None, finished=lambda: False, failed=lambda: False),
+    )
+    call = Call({"symbols": ["600000.SH"]}, 0, lambda _: None)
+    (found,) = served.get_adjust_factors(call)
+    assert [str(row["ex_date"]) for row in found.to_pylist()] == ["2025-06-04", "2099-01-01"]
+    assert served.rejected["factor"] == 3
+
+
+def test_probe_of_a_terminal_writes_one_file(tmp_path: Path) -> None:
+    """Over the simulator; what it does not answer stands there as its error."""
+    target = tmp_path / "terminal.json"
+    settings = Settings(
+        data_dir=tmp_path, feed="simulator", sim_start_time="10:30:00", sim_symbols=600,
+        sim_kinds=("stock", "fund", "index", "convertible", "repo"),
+    )  # fmt: skip
+    asked = subprocess.run(
+        [sys.executable, "-m", "qmt_orchestration.cli", "probe-terminal", "--output", str(target)],
+        env={**os.environ, **settings.environment()}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert asked.returncode == 0, asked.stderr
+    document = json.loads(target.read_text(encoding="utf-8"))
+    assert {about["kind"] for about in document["codes"].values()} == {kind.value for kind in probe.CODES}
+    bond = document["codes"]["113050.SH"]
+    assert bond["full_tick"]["lastPrice"] > 0
+    assert bond["detail"]["PriceTick"] == 0.001
+    assert bond["instrument_type"] == {"bond": True}
+    assert len(bond["full_kline_1m"]["close"]) == 3
+    assert document["codes"]["019547.SH"]["full_tick"] is None
+
+
 @pytest.mark.parametrize(
     ("method", "params", "message"),
     [
         ("history", {"symbols": "000001.SZ", "period": "1m", "start": "20250604", "end": "20250604"}, "symbols"),
         ("history", {"symbols": ["000001.SZ"], "period": "1m", "end": "20250604"}, "start"),
         ("instruments", {"day": "yesterday"}, "expected like"),
+        ("sector_members", {"day": "2025-06-05", "sectors": "沪深300"}, "sectors: expected a list"),
+        ("sector_members", {"sectors": ["沪深300"]}, "day: expected like"),
     ],
 )
 def test_bad_requests_are_told_what_is_wrong(

@@ -12,6 +12,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from qmt_orchestration.client.api import members
+from qmt_orchestration.client.errors import UnknownSector
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.sessions import at
@@ -38,7 +40,7 @@ def test_a_day_is_made_with_all_its_periods_and_checks(settings: Settings, click
     told: list[str] = []
     outcome = materialize_days(settings, [DAY], told.append)
     assert outcome["failed_runs"] == 0, outcome["errors"]
-    assert outcome["bars"] == {"1m": FRAMES, "5m": 48 * 3, "30m": 8 * 3, "1d": 3}
+    assert outcome["bars"] == {"1m": FRAMES, "5m": 48 * 3, "15m": 16 * 3, "30m": 8 * 3, "60m": 4 * 3, "1d": 3}
     assert [f"{c['asset']}/{c['check']}" for c in outcome["checks"]["failed"]] in ([], ["ticks/storage"])
     assert outcome["checks"]["passed"] > 20
     assert told == ["making 2025-06-05, 1 of 1 days"]
@@ -66,6 +68,7 @@ def test_the_live_day_made_by_hand_is_judged_as_far_as_it_has_come(
         if hour == 9 and minute == 20:
             failed = [f for f in failed if not f.startswith("ticks/rows_present")]  # there are none yet: true
         assert [f for f in failed if not f.startswith("ticks/storage")] == [], f"at {now:%H:%M:%S}"
+        assert clickhouse.query("SELECT count() FROM bars_1d").first_row == (0,), "no daily bar of a day that goes on"
 
 
 def test_dagsters_pages_know_the_day_afterwards(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
@@ -136,23 +139,23 @@ def test_a_range_in_one_run_skips_holidays_and_tells_each_day(
 
 
 def test_further_periods_are_one_setting_away(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
-    """15m, 60m, weeks and months: assets, checks and the minute run know them without new code."""
+    """2m, 120m, weeks and months: assets, checks and the minute run know them without new code."""
     from qmt_orchestration.orchestration.jobs import minute_assets
     from qmt_orchestration.warehouse.migrate import migrate
 
-    chosen = settings.model_copy(update={"rollup_periods": ("15m", "60m", "1w", "1mo")})
+    chosen = settings.model_copy(update={"rollup_periods": ("2m", "120m", "1w", "1mo")})
     migrate(chosen)
     market.insert_ticks(clickhouse)
     outcome = materialize_days(chosen, [DAY])
     assert outcome["errors"] == []
-    per_symbol = {"1m": 241, "5m": 48, "15m": 16, "30m": 8, "60m": 4, "1d": 1, "1w": 1, "1mo": 1}
+    per_symbol = {"1m": 241, "2m": 120, "5m": 48, "30m": 8, "120m": 2, "1d": 1, "1w": 1, "1mo": 1}
     assert outcome["bars"] == {period: 3 * count for period, count in per_symbol.items()}
     assert [f"{c['asset']}/{c['check']}" for c in outcome["checks"]["failed"]] in ([], ["ticks/storage"])
     checked = clickhouse.query("SELECT DISTINCT asset FROM quality_results WHERE check = 'volume_adds_up'").result_rows
-    assert {row[0] for row in checked} == {"bars_5m", "bars_15m", "bars_30m", "bars_60m", "bars_1d"}
-    assert minute_assets(chosen) == ("bars_1m", "bars_5m", "bars_15m", "bars_30m", "bars_60m")
+    assert {row[0] for row in checked} == {"bars_2m", "bars_5m", "bars_30m", "bars_120m", "bars_1d"}
+    assert minute_assets(chosen) == ("bars_1m", "bars_2m", "bars_5m", "bars_30m", "bars_120m")
     jobs = build_defs(settings=chosen).get_repository_def()
-    assert dg.AssetKey("bars_60m") in jobs.get_job("finalize_minutes").asset_layer.executable_asset_keys
+    assert dg.AssetKey("bars_120m") in jobs.get_job("finalize_minutes").asset_layer.executable_asset_keys
 
 
 def test_a_recording_that_ends_inside_a_window_loses_none_of_it(
@@ -179,7 +182,7 @@ def gateway(settings: Settings) -> Iterator[None]:
 
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.stream.heartbeat import Heartbeat
-    from qmt_orchestration.stream.rpc import Server
+    from qmt_orchestration.stream.rpc_server import Server
     from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
     def history(call: Any) -> pa.Table:
@@ -217,7 +220,15 @@ def gateway(settings: Settings) -> Iterator[None]:
         while not stop.wait(1):
             heartbeat.beat({})
 
-    server = Server(client, settings, {"history": history, "instruments": instruments})
+    def sector_members(call: Any) -> pa.Table:
+        later = call.params["day"] > str(DAY)
+        members = {"沪深300": ["000001.SZ", "300750.SZ" if later else "600000.SH"], "上证50": ["600000.SH"]}
+        rows = [(s, symbol) for s in call.params["sectors"] for symbol in members.get(s, [None])]
+        names, symbols = zip(*rows, strict=True)
+        return pa.table({"sector": pa.array(names), "symbol": pa.array(symbols, pa.string())})
+
+    handlers = {"history": history, "instruments": instruments, "sector_members": sector_members}
+    server = Server(client, settings, handlers)
     threads = [Thread(target=beat), Thread(target=server.serve, args=(stop,))]
     for thread in threads:
         thread.start()
@@ -313,6 +324,34 @@ def test_without_a_gateway_the_days_own_bars_are_made_all_the_same(
     outcome = materialize_days(settings, [DAY], job="reconcile_day")
     assert outcome["failed_runs"] == 1
     assert "gateway" in outcome["errors"][0]["error"]
+
+
+def test_who_was_in_a_sector_on_a_day_is_kept_and_changes_are_named(
+    settings: Settings, clickhouse: Any, redis_client: Any
+) -> None:
+    """Also when a day is fetched again with fewer members; a sector that QMT does not know is named."""
+    chosen = settings.model_copy(update={"member_sectors": ("沪深300", "上证50", "半导体")})
+    following = calendar.next_trading_day(DAY)
+    stale = [[DAY, "沪深300", "300750.SZ"], [DAY, "半导体", "600000.SH"]]
+    clickhouse.insert("sector_members", stale, column_names=["day", "sector", "symbol"])
+    defs, found = build_defs(settings=chosen), {}
+    with gateway(chosen), instance_of(chosen) as instance:
+        for day in (DAY, following):
+            result = defs.resolve_job_def("before_open").execute_in_process(
+                instance=instance, partition_key=str(day), asset_selection=[dg.AssetKey("sector_members")]
+            )
+            (event,) = result.get_asset_materialization_events()
+            found[day] = event.materialization.metadata
+    assert (found[DAY]["joined"].value, found[DAY]["left"].value) == (0, 0), "the first day has no changes"
+    assert (found[following]["joined"].value, found[following]["left"].value) == (1, 1)
+    assert found[following]["empty_sectors"].value == "半导体"
+    changed = {r.data["sector"]: r.data for r in found[following]["changes"].records}["沪深300"]
+    assert (changed["joined"], changed["left"], changed["since"]) == ("300750.SZ", "600000.SH", str(DAY))
+    assert members("沪深300", DAY, settings=chosen) == ["000001.SZ", "600000.SH"]
+    assert members("沪深300", settings=chosen) == ["000001.SZ", "300750.SZ"]
+    assert members("半导体", settings=chosen) == ["600000.SH"], "what was known stays"
+    with pytest.raises(UnknownSector, match=f"stored from {DAY} on"):
+        members("上证50", date(2025, 6, 4), settings=chosen)
 
 
 def test_the_instruments_of_the_day_come_from_the_gateway(

@@ -132,18 +132,6 @@ def test_history_gives_the_daily_row_of_a_symbol_that_our_feed_lost_before_the_c
     ]
 
 
-def test_adjusted_daily_bars_follow_the_dated_ratios(clickhouse: Any) -> None:
-    days = [date(2025, 6, 3), date(2025, 6, 4), DAY]
-    for day, price in zip(days, (20.0, 10.0, 8.0), strict=True):
-        made(clickhouse, [tick("09:25:00", price, 100, day=day), tick("15:00:03", price, 200, day=day)], day)
-        bars.roll_up(clickhouse, day, "1d")
-    factors = [[SYMBOL, days[1], 2.0], [SYMBOL, days[2], 1.25], ["600000.SH", days[0], 3.0]]
-    clickhouse.insert("adjust_factors", factors, column_names=["symbol", "ex_date", "dr"])
-    columns = "SELECT close, factor FROM daily_bars_{} ORDER BY frame"
-    assert clickhouse.query(columns.format("front")).result_columns[0] == pytest.approx([8.0, 8.0, 8.0])
-    assert clickhouse.query(columns.format("back")).result_columns == [[20.0, 20.0, 20.0], [1.0, 2.0, 2.5]]
-
-
 def test_the_users_query_runs_as_it_stands(clickhouse: Any) -> None:
     made(clickhouse, FULL)
     columns = "symbol, frame, open, high, low, close, vol, amount"

@@ -62,7 +62,7 @@ def is_intraday(period: str) -> bool:
 
 def load(settings: Settings, codes: Sequence[str], period: str, span: Range, *, fill: bool) -> Bars:
     """Bars of *codes* of whole days (weeks, months) that *span* touches; *fill* adds frames without a trade."""
-    found = read_bars(settings, codes, _whole_days(span), period, after_hours=True)
+    found = read_bars(settings, codes, _whole_days(span), period, after_hours=True, so_far=True)
     seconds = found.column("frame").cast(pa.int64()).to_numpy()
     symbol = found.column("symbol").to_numpy(zero_copy_only=False)
     time = seconds * 1000 if is_intraday(period) else local_days(seconds * 1000) * _DAY_MS - _OFFSET_MS

@@ -83,8 +83,8 @@ def get_instrument_type(stock_code: str, variety_list: Sequence[str] | None = No
 
 
 def get_sector_list() -> list[str]:
-    """Names of the sectors that are served: those that follow from exchange and board."""
-    return list(sectors.NAMES)
+    """Names of the sectors that are served: those stored (QMT_MEMBER_SECTORS), those of exchanges and boards."""
+    return list(sectors.known(_shared.settings()))
 
 
 def get_stock_list_in_sector(sector_name: str, real_timetag: int | str = -1) -> list[str]:
@@ -92,9 +92,7 @@ def get_stock_list_in_sector(sector_name: str, real_timetag: int | str = -1) -> 
     day = None if real_timetag in (-1, "") else span(real_timetag, None).first_day
     found = sectors.members_of(_shared.settings(), sector_name, day)
     if found is None:
-        raise NotImplementedError(
-            f"the members of sector {sector_name!r} are not stored; there are {', '.join(sectors.NAMES)}"
-        )
+        raise NotImplementedError(sectors.missing(_shared.settings(), sector_name))
     return found
 
 

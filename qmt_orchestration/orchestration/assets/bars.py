@@ -156,7 +156,8 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         "30m": "Thirty-minute bars, 8 a day (10:00 … 11:30, 13:30 … 15:00), from the minute bars.",
         "1d": (
             "Daily bars from the day's own values (the last tick): raw prices, after-hours trading in columns of its "
-            "own, one row marked `suspended` for a symbol that did not trade."
+            "own, one row marked `suspended` for a symbol that did not trade. None of a day before its close: view "
+            "bars_1d_live has the day so far."
         ),
         "1w": "Weekly bars from the daily ones, label 15:00 of the week's last trading day; the current week so far.",
         "1mo": "Monthly bars from the daily ones, label 15:00 of the month's last trading day; so far, too.",
@@ -186,6 +187,9 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         now = settled(read_clock(redis.connect()), clickhouse.settings)
 
         def make(day: date) -> Made:
+            if period == "1d" and day == now.date() and now < at(day, MINUTE_LABELS[-1]):
+                facts = {"note": "the day is not over: bars_1d_live has it as far as it has come"}
+                return Made(0, Window.whole(day, now), facts)
             if config.whole_day or not minutes:
                 # a recording may end inside a window: on a day that is over that window is whole, too
                 written = bars.roll_up(client, day, period, day_over=day != now.date())

@@ -78,11 +78,19 @@ _INSTRUMENTS: Final = (
     ("suspended_days", "Nullable(UInt32)", "days suspended so far"),
     ("source", "LowCardinality(String)", "the feed that told it"),
     ("listed", "UInt8", "1 = listed this day"),
+    ("kind_doubt", "String", "what the terminal's types and sectors say against the kind"),
+)
+_MEMBERS: Final = (
+    ("day", "Date", "trading day"),
+    ("sector", "LowCardinality(String)", "the terminal's name of it"),
+    ("symbol", "LowCardinality(String)", "000001.SZ"),
 )
 _FACTORS: Final = (
     ("symbol", "LowCardinality(String)", "000001.SZ"),
     ("ex_date", "Date", "ex-dividend day"),
+    ("interest, stock_bonus, stock_gift, allot_num, allot_price", "Float64", "yuan, shares and yuan per share held"),
     ("dr", "Float64", "QMT's adjustment ratio of that day"),
+    ("event_a, event_b", "Float64", "front: prices before the day become event_a · p + event_b"),
 )
 
 COLUMNS: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
@@ -92,6 +100,7 @@ COLUMNS: Final[dict[str, tuple[tuple[str, str, str], ...]]] = {
     "bars_30m": (*_BAR, *_VERSION),
     "bars_1d": _DAILY,
     "instruments": _INSTRUMENTS,
+    "sector_members": _MEMBERS,
     "adjust_factors": _FACTORS,
 }
 

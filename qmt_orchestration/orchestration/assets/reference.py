@@ -11,7 +11,7 @@ import dagster as dg
 
 from qmt_orchestration.orchestration.assets.columns import FEED_OWNER, table_metadata
 from qmt_orchestration.orchestration.assets.making import Made, Materialized, make_days
-from qmt_orchestration.orchestration.checks.evaluate import Outcome, Window, find, judge, specs
+from qmt_orchestration.orchestration.checks.evaluate import Outcome, Window, find, judge, specs, table
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
@@ -19,7 +19,8 @@ from qmt_orchestration.settings import Settings
 
 
 def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
-    """``instruments``, ``adjust_factors`` and ``qmt_bars_1m``. *settings*: for what is shown only (names)."""
+    """``instruments``, ``sector_members``, ``adjust_factors`` and ``qmt_bars_1m``. *settings*: names
+    that are shown."""
 
     @dg.asset(
         partitions_def=days,
@@ -49,6 +50,28 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         return make_days(context, client, chosen, "instruments", make)
 
     @dg.asset(
+        partitions_def=days,
+        deps=["instruments"],
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name="reference",
+        kinds={"clickhouse", "table"},
+        owners=[FEED_OWNER],
+        metadata=table_metadata(settings, "sector_members"),
+        retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
+        description="Members of the sectors of QMT_MEMBER_SECTORS on a trading day; who joined and left since then.",
+    )
+    def sector_members(
+        context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
+    ) -> Materialized:
+        chosen, server, client = clickhouse.settings, redis.connect(), clickhouse.connect()
+
+        def make(day: date) -> Made:
+            asked = {"day": day.isoformat(), "sectors": list(chosen.member_sectors)}
+            return _store_members(context, client, _ask(context, server, chosen, "sector_members", asked), day)
+
+        return make_days(context, client, chosen, "sector_members", make)
+
+    @dg.asset(
         deps=["instruments"],
         group_name="reference",
         kinds={"clickhouse", "table"},
@@ -56,8 +79,7 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         metadata=table_metadata(settings, "adjust_factors"),
         retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
         description=(
-            "QMT's dated dividend factors. Prices are stored raw; the views daily_bars_front and daily_bars_back apply "
-            "these."
+            "QMT's dated dividend factors. Prices are stored raw; clients adjust what they read (`bars(…, adjust=…)`)."
         ),
     )
     def adjust_factors(
@@ -98,7 +120,7 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
 
         return make_days(context, client, chosen, "qmt_bars_1m", make)
 
-    return [instruments, adjust_factors, qmt_bars_1m]
+    return [instruments, sector_members, adjust_factors, qmt_bars_1m]
 
 
 def calendar_horizon(settings: Settings, day: date) -> Outcome:
@@ -117,6 +139,35 @@ def calendar_horizon(settings: Settings, day: date) -> Outcome:
         f"known up to {last}"
         + ("" if known >= wanted else ": install a newer exchange-calendars or give QMT_HOLIDAYS, and restart"),
     )
+
+
+def _store_members(context: dg.AssetExecutionContext, client: Any, found: Any, day: date) -> Made:
+    """Store the members of a day, without those of an earlier fetch of it; sectors without any are named and left."""
+    import pyarrow.compute as pc
+
+    from qmt_orchestration.warehouse.client import load_sql
+
+    members = found.filter(pc.is_valid(found["symbol"]))
+    empty = sorted(set(found["sector"].to_pylist()) - set(members["sector"].to_pylist()))
+    if empty:
+        context.log.warning(f"sector_members: {day}: empty or unknown to QMT: {', '.join(empty)} (QMT_MEMBER_SECTORS)")
+    rows = _store(client, "sector_members", members, day=day)
+    keys = list(zip(members["sector"].to_pylist(), members["symbol"].to_pylist(), strict=True))
+    sectors = sorted({sector for sector, _ in keys})
+    client.command(load_sql("sector_outdated"), {"day": day, "sectors": sectors, "keys": keys})
+    changes = [
+        {"sector": sector, "members": count, "since": before, "joined": " ".join(joined), "left": " ".join(left)}
+        for sector, count, before, _, _, joined, left in client.query(
+            load_sql("sector_changes"), {"day": day}
+        ).result_rows
+    ]
+    facts = {
+        "dagster/partition_row_count": rows,
+        "joined": sum(len(c["joined"].split()) for c in changes),
+        "left": sum(len(c["left"].split()) for c in changes),
+        "empty_sectors": ", ".join(empty) or "none",
+    }
+    return Made(rows, Window.whole(day), {**facts, "changes": table(changes)} if changes else facts)
 
 
 def _ask(

@@ -1,4 +1,4 @@
-"""The alert sensor: reads what Dagster and the services report since its last look, and sends notifications.
+"""The alert sensor: reads what Dagster and the services say since its last look, and has it told.
 
 Plain `@sensor`, not a run-failure sensor: that one never sees a failed check of a successful run, and loses an alert
 when sending fails. Works on SQLite and PostgreSQL: ended runs come by storage id, oldest first; a run's check
@@ -36,7 +36,7 @@ def build_alert_sensor() -> dg.SensorDefinition:
         name="alerts",
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Sends alerts of failed and crashed checks, failed runs, silent services, a stale feed; once each.",
+        description="Tells people of failed and crashed checks, failed runs, silent services, a stale feed; once each.",
     )
     def alerts(context: dg.SensorEvaluationContext, redis: RedisResource) -> dg.SkipReason:
         graph = context.repository_def.asset_graph if context.repository_def else None

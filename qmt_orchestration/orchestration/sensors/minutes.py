@@ -21,8 +21,10 @@ import dagster as dg
 
 from qmt_orchestration.market.periods import intraday, minutes_of
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, minute_frames, to_ms
+from qmt_orchestration.orchestration.assets.plugins import computed_check
 from qmt_orchestration.orchestration.jobs import FINALIZE_MINUTES
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
+from qmt_orchestration.plugins import Plugins, Processor
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import MarketClock
@@ -71,8 +73,10 @@ class Cursor:
         return max(self.failed_at + min(5.0 * 2.0**self.failures, LONGEST_PAUSE_SECONDS) - now, 0.0)
 
 
-def build_minutes_sensor(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.SensorDefinition:
-    """The sensor ``minutes``. *settings*: the periods that follow the minutes."""
+def build_minutes_sensor(
+    days: dg.DailyPartitionsDefinition, settings: Settings, plugins: Plugins
+) -> dg.SensorDefinition:
+    """The sensor ``minutes``. *settings*: the periods that follow the minutes; *plugins*: processors of their bars."""
     periods = intraday(settings.rollup_periods)
 
     @dg.sensor(
@@ -92,7 +96,7 @@ def build_minutes_sensor(days: dg.DailyPartitionsDefinition, settings: Settings)
             return dg.SensorResult(skip_reason=reason, cursor=cursor.text())
         if reason := _wait_for_close(cursor, days, clickhouse, redis, deadline):
             return dg.SensorResult(skip_reason=reason, cursor=cursor.text())
-        return _ask(cursor, days, clickhouse, redis, periods)
+        return _ask(cursor, days, clickhouse, redis, periods, plugins.of_period(("1m", *periods)))
 
     return minutes
 
@@ -103,6 +107,7 @@ def _ask(
     clickhouse: ClickHouseResource,
     redis: RedisResource,
     periods: Sequence[str],
+    processors: Sequence[Processor],
 ) -> dg.SensorResult:
     from qmt_orchestration.warehouse.bars import closed_watermark, pending
 
@@ -122,7 +127,8 @@ def _ask(
         turn = chosen[cursor.failures % len(chosen)]  # a day that fails again and again must not hold up the others
         until = max(closed(turn.day) or turn.last_frame, turn.last_frame)
     advanced = replace(cursor, generation=cursor.generation + 1, looked_at=0.0)
-    return dg.SensorResult(run_requests=[request(turn, advanced.generation, periods, until)], cursor=advanced.text())
+    asked = request(turn, advanced.generation, periods, until, processors)
+    return dg.SensorResult(run_requests=[asked], cursor=advanced.text())
 
 
 def _wait_for_close(
@@ -206,19 +212,30 @@ def _learn(instance: dg.DagsterInstance, cursor: Cursor) -> "Cursor":
     return replace(cursor, run_id=run.run_id, failures=cursor.failures + 1, failed_at=failed_at)
 
 
-def request(pending: Any, generation: int, periods: Sequence[str], closed: datetime) -> dg.RunRequest:
+def request(
+    pending: Any,
+    generation: int,
+    periods: Sequence[str],
+    closed: datetime,
+    processors: Sequence[Processor] = (),
+) -> dg.RunRequest:
     """The run for one `warehouse.bars.Pending`: 1m and those of *periods* of which a window has closed, with their
-    checks. *generation* makes its key a new one; *closed*: the day's last closed frame."""
+    checks, and the *processors* of these bars. *generation* makes its key a new one; *closed*: the day's last closed
+    frame."""
     first, last = f"{pending.first_frame:%H:%M}", f"{pending.last_frame:%H:%M}"
     assets = ["bars_1m", *(f"bars_{p}" for p in periods if window_end(pending.first_frame, p) <= closed)]
     frames = {"config": {"first_frame": first, "last_frame": last}}
     day = pending.day.isoformat()
+    checks = [dg.AssetCheckKey(dg.AssetKey(a), c.name) for a in assets for c in checks_of(a)]
+    chosen = [p for p in processors if f"bars_{p.period}" in assets]
+    assets += [p.name for p in chosen]
+    checks += [dg.AssetCheckKey(dg.AssetKey(p.name), computed_check(p).name) for p in chosen]
     return dg.RunRequest(
         run_key=f"{day}/{first}-{last}/{generation}",
         partition_key=day,
         run_config={"ops": dict.fromkeys(assets, frames)},
         asset_selection=[dg.AssetKey(a) for a in assets],
-        asset_check_keys=[dg.AssetCheckKey(dg.AssetKey(a), c.name) for a in assets for c in checks_of(a)],
+        asset_check_keys=checks,
         tags={"qmt/frames": f"{first}-{last}", "qmt/minutes": str(pending.frames)},
     )
 

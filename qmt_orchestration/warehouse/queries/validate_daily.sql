@@ -14,7 +14,7 @@ WITH
     )
 SELECT toString(d.symbol) AS symbol, d.frame AS frame, m.minutes = 240 AND m.vol > 0 AND d.vol > 0 AS comparable,
        m.open = d.open AND m.close = d.close AS prices_ok,
-       ifNull(toDate(d.frame) >= b.since, 0) AS after_hours,
+       toDate(d.frame) >= b.late AS after_hours,
        abs(m.vol - d.vol) <= 50 * m.traded OR (after_hours AND d.vol > m.vol) AS vol_ok,
        abs(m.amount - d.amount) <= 0.5 * m.traded + 0.01 OR (after_hours AND d.amount > m.amount) AS amount_ok,
        m.high <= d.high AND m.low >= d.low AS range_ok,
@@ -23,5 +23,5 @@ SELECT toString(d.symbol) AS symbol, d.frame AS frame, m.minutes = 240 AND m.vol
               toString((d.open, d.high, d.low, d.close, d.vol, d.amount))) AS found
 FROM (SELECT * FROM qmt_bars FINAL WHERE period = '1d') AS d
 LEFT JOIN m ON d.symbol = m.symbol AND toDate(d.frame) = m.day
-LEFT JOIN (SELECT market, code, toNullable(since) AS since FROM after_hours_boards) AS b ON right(d.symbol, 3) = b.market AND left(d.symbol, 2) = b.code
+INNER JOIN trading_codes AS b ON right(d.symbol, 2) = b.market AND left(d.symbol, 3) = b.code
 ORDER BY symbol, frame

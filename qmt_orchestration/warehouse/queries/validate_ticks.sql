@@ -6,7 +6,7 @@
 WITH
     seen AS (
         SELECT symbol, time, total_volume, (total_volume, amount, high, low, open, lastPrice) AS reached, frame_i AS i, traded, baseline, moment, traded AND i <= 240 AS counts,
-               (right(symbol, 3), left(symbol, 2)) IN (SELECT market, code FROM after_hours_boards WHERE since <= {day:Date}) AS after_hours_board
+               (right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE late <= {day:Date}) AS after_hours_board
         FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND NOT withdrawn
     ),
     t AS (

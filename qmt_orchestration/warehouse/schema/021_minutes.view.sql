@@ -15,8 +15,3 @@ SELECT m.i AS i, m.frame AS frame, w.i AS end_i, w.frame AS label
 FROM (SELECT i, frame, toInt16(least(intDiv(greatest(i, 1) + {minutes:UInt16} - 1, {minutes:UInt16}) * {minutes:UInt16}, 240)) AS ends_at
       FROM trading_minutes(day = {day:Date})) AS m
 INNER JOIN trading_minutes(day = {day:Date}) AS w ON m.ends_at = w.i;
-
--- Which shares have after-hours fixed-price trading (15:05 to 15:30), and since when: market and begin of the code.
-CREATE OR REPLACE VIEW after_hours_boards $on_cluster AS
-SELECT * FROM VALUES('market String, code String, since Date',
-    ('.SH', '68', '2019-07-22'), ('.SZ', '30', '2020-08-24'), ('.SH', '60', '2026-07-06'), ('.SZ', '00', '2026-07-06'));

@@ -38,7 +38,7 @@ WITH
                least(blo, arrayMin(arrayPushBack(bases.4, inf))) AS plo,
                leadInFrame(i, 1, toInt16(last_i + 1)) OVER (PARTITION BY symbol ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS next_i,
                greatest(v - pv, 0) AS dv, round(greatest(a - pa, 0.), 4) AS da, hi > phi AS rose, lo < plo AS fell,
-               dv > 0 OR da > 0 OR rose OR fell AS moves, i = 240 AND continuous <= pv AS auction_only
+               dv > 0 OR da > 0 OR rose OR fell AS moves, i = 240 AND continuous <= pv AND (right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE closing_call <= {day:Date}) AS auction_only
         FROM tick_frames(day = {day:Date}, first = {first:DateTime('Asia/Shanghai')}, last = {last:DateTime('Asia/Shanghai')})
         WINDOW before AS (PARTITION BY symbol ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     ),
@@ -50,7 +50,7 @@ SELECT symbol, toDateTime({day:Date}, 'Asia/Shanghai') + (at_i + if(at_i <= 120,
        if(trades, least(if(auction_only, price, bottom), if(fell, lo, inf)), price) AS low,
        price AS close, toInt64(if(trades, dv, 0)) AS vol, if(trades, da, 0.) AS amount,
        CAST(if(trades, 'live', 'filled'), 'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source,
-       toUInt32(if(seen, n, 0)) AS ticks, toFloat32(multiIf(NOT seen, 0.5, in_part, least(score, 0.5), score)) AS quality_score,
+       toUInt32(if(seen, n, 0)) AS ticks, toFloat32(multiIf(NOT seen, if(at_i IN (238, 239) AND (right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE closing_call <= {day:Date}), 1., 0.5), in_part, least(score, 0.5), score)) AS quality_score,
        greatest(bv, v) AS cum_volume, greatest(ba, a) AS cum_amount, greatest(bo, o) AS day_open, greatest(bhi, hi) AS day_high,
        if(least(blo, lo) = inf, 0., least(blo, lo)) AS day_low, 0. AS last_price, greatest(bpre, pre) AS pre_close, seen AND in_part AS gap
 FROM filled;

@@ -1,8 +1,8 @@
 -- Symbols do not fall silent together. In each minute of continuous trading: of the symbols that ticked in each of the five minutes
 -- before it (the lunch break does not count), how many have no tick at all now, or, where they had 12 and more, less than a sixth: a feed
 -- that is dead and subscribed to again brings one snapshot of everything each time. Halts take a few at a time, so up to five at once are
--- no finding; more is a part of the feed that has gone. 14:58 to 15:00 (the closing call), minutes not from ticks, and the minute in
--- which a recording of a part of the day ends are left out.
+-- no finding; more is a part of the feed that has gone. 14:58 to 15:00 of what has a closing call, minutes not from ticks, and the minute
+-- in which a recording of a part of the day ends are left out.
 -- measure: the largest share of active symbols that fell silent in one minute
 WITH
   b AS (
@@ -11,7 +11,7 @@ WITH
            avg(ticks) OVER before AS average_before, ticks = 0 OR (average_before >= 12 AND ticks * 6 < average_before) AS is_silent
     FROM bars_1m
     WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame <= {last:DateTime('Asia/Shanghai')}
-      AND frame IN (SELECT frame FROM trading_minutes(day = {day:Date}) WHERE session != 'opening call' AND minute <= 897)
+      AND toHour(frame) * 60 + toMinute(frame) BETWEEN 571 AND if((right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE closing_call <= {day:Date}), 897, 900)
     WINDOW before AS (PARTITION BY symbol ORDER BY frame ROWS BETWEEN 5 PRECEDING AND 1 PRECEDING)
   ),
   (SELECT max(frame) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) AS newest,
