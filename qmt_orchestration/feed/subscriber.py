@@ -383,7 +383,7 @@ class Subscriber:
         try:
             self.client.hset(keys.FEED_STATE.format(feed_id=self.settings.feed), mapping=state)
         except redis.RedisError as error:
-            log.warning("the feed's state cannot be told: %s", error)
+            log.warning("the feed's state cannot be written: %s", error)
 
     # -- the end ----------------------------------------------------------------------------------------------
 
