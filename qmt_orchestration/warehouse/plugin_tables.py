@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from string import Template
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -16,10 +16,10 @@ from qmt_orchestration.warehouse.client import load_sql
 from qmt_orchestration.warehouse.migrate import words
 
 
-def make_like(client: Any, settings: Settings, table: str, like: str) -> None:
-    """Create *table* as *like*, if it is not there."""
-    statement = Template(load_sql("table_like")).substitute(words(settings))
-    client.command(statement, {"table": table, "like": like})
+def make_like(client: Any, settings: Settings, table: str, like: Literal["qmt_bars", "ticks"]) -> None:
+    """Create *table* as *like*, one of ours (the server takes no parameter there), if it is not there."""
+    statement = Template(load_sql("table_like")).substitute(words(settings), like=like)
+    client.command(statement, {"table": table})
 
 
 def make_processor_table(client: Any, settings: Settings, table: str, schema: pa.Schema) -> None:

@@ -161,6 +161,13 @@ DAMAGE = [
         sql("ALTER TABLE instruments UPDATE up_stop = 0 WHERE symbol = '600000.SH'"),
         "600000.SH",
     ),
+    Damage(
+        "instruments",
+        names.KINDS_AGREE,
+        WARN,
+        sql("ALTER TABLE instruments UPDATE kind_doubt = 'type fund' WHERE symbol = '600000.SH'"),
+        "type fund",
+    ),
 ]
 
 

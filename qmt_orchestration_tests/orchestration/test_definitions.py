@@ -13,7 +13,7 @@ import dagster as dg
 
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.orchestration.launcher import ForkedRunLauncher
-from qmt_orchestration.quality.names import CHECKS
+from qmt_orchestration.quality.names import CHECKS, checks_of
 from qmt_orchestration.settings import Settings
 
 SNAPSHOT = Path(__file__).with_name("graph.json")
@@ -66,7 +66,8 @@ def test_the_graph_changes_on_purpose_only(tmp_path: Path) -> None:
 
 def test_every_check_listed_is_in_the_graph(tmp_path: Path) -> None:
     found = graph(build_defs(settings=Settings(data_dir=tmp_path)))["checks"]
-    assert sorted(shown(c.asset, c) for c in CHECKS) == found
+    every = [*CHECKS, *checks_of("bars_15m"), *checks_of("bars_60m")]  # by the pattern of bars_5m
+    assert sorted(shown(c.asset, c) for c in every) == found
 
 
 def test_every_setting_named_by_a_check_exists_and_is_ordered() -> None:

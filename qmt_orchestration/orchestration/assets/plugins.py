@@ -4,8 +4,6 @@ Sources have a job of their own. A processor is made in the run that makes its b
 fails, its check does, not the run. A plug-in that cannot be loaded is an asset whose materialization says why.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any, Final

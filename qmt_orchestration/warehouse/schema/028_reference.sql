@@ -21,3 +21,4 @@ ALTER TABLE adjust_factors $on_cluster
 DROP VIEW IF EXISTS daily_bars_front $on_cluster;
 DROP VIEW IF EXISTS daily_bars_back $on_cluster;
 DROP VIEW IF EXISTS daily_factors $on_cluster;
+DROP VIEW IF EXISTS after_hours_boards $on_cluster;
