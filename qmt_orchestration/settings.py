@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection
-from datetime import date
+from datetime import date, datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -31,6 +32,8 @@ _MAIN_INDICES = (
     "399006.SZ",
     "899050.BJ",
 )
+
+_FIRST_DAY: Final = "first_day"  # in data_dir: the earliest day that was made, where it lies before the default
 
 
 class Settings(BaseSettings):
@@ -137,11 +140,15 @@ class Settings(BaseSettings):
     publish_revision_frames: int = Field(5, ge=0, description="Late ticks re-publish the bars of this many last frames")
 
     # -- Dagster ------------------------------------------------------------------------------------------------
-    first_date: str = Field("2015-01-05", description="First trading-day partition")
+    first_date: str = Field(
+        "",
+        description="First trading-day partition; empty = a year back, or the earliest day made or replayed",
+    )
     dagster_port: int = 3000
     dagster_env_file: Path | None = Field(
         None, description="QMT_… settings that Dagster's processes have instead of their agent's: its own users"
     )
+    dagster_url: str = Field("", description="Where the console reaches Dagster; empty = http://127.0.0.1:<port>")
     console_port: int = 3080
     console_bind: str = Field("127.0.0.1", description="Address the console listens on; loopback unless behind TLS")
     console_hosts: tuple[str, ...] = Field((), description="Further host names the console and Dagster answer to")
@@ -195,7 +202,11 @@ class Settings(BaseSettings):
     # -- alerts ---------------------------------------------------------------------------------------------------
     alert_urls: SecretStr | None = Field(None, description="apprise URLs, separated by white space; [owner=]url")
     alert_window_minutes: float = Field(60.0, description="The same failure is announced once per window")
-    dagster_base_url: str = Field("", description="Base of links in alerts; empty = http://127.0.0.1:<port>")
+    dagster_base_url: str = Field("", description="Dagster's address in links; empty = http://127.0.0.1:<port>")
+    public_url: str = Field(
+        "", description="The console's address in alerts, e.g. https://market.example; empty = http://127.0.0.1:<port>"
+    )
+    language: Literal["en", "zh"] = Field("en", description="Language of alerts (the console follows the browser)")
 
     # -- the simulated market ---------------------------------------------------------------------------------------
     sim_symbols: int = Field(5150, ge=1, le=7000, description="Instruments; of several kinds, a mix as in the market")
@@ -244,6 +255,31 @@ class Settings(BaseSettings):
         import socket
 
         return self.host_name or socket.gethostname()
+
+    @property
+    def first_day(self) -> date:
+        """The first trading-day partition: `first_date`, else the first of the month a year before today (of the first
+        simulated day in a simulated market), or the earlier day that `keep_first_day` has kept."""
+        if self.first_date:
+            return date.fromisoformat(self.first_date)
+        today = datetime.now(ZoneInfo("Asia/Shanghai")).date()
+        now = today if self.feed == "xtquant" else min(today, date.fromisoformat(self.sim_date))
+        first = date(now.year - 1, now.month, 1)
+        try:
+            return min(first, date.fromisoformat((self.data_dir / _FIRST_DAY).read_text().strip()))
+        except (OSError, ValueError):
+            return first
+
+    def keep_first_day(self, day: date) -> None:
+        """Partitions begin at *day* from now on, if they began later and QMT_FIRST_DATE does not say where."""
+        if not self.first_date and day < self.first_day:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            (self.data_dir / _FIRST_DAY).write_text(day.isoformat())
+
+    @property
+    def console_url(self) -> str:
+        """Base of links to the console, as people reach it."""
+        return (self.public_url or f"http://127.0.0.1:{self.console_port}").rstrip("/")
 
     @property
     def run_dir(self) -> Path:

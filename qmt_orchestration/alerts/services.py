@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.stream.fields import integer
+from qmt_orchestration.texts import Language, say
 
 SILENT_MS: Final = 30_000  # an agent restarts a dead service within seconds: what is silent longer needs a person
 FLAPPING_RESTARTS: Final = 3
@@ -22,6 +23,7 @@ def watch(
     expected: Sequence[str],
     now_ms: int,
     link: str = "",
+    language: Language = "en",
 ) -> list[Finding]:
     """Findings of this look; *memory* (JSON-able, kept by the caller) carries what earlier looks saw.
 
@@ -41,39 +43,45 @@ def watch(
             continue
         silent = now_ms - seen["seen_ms"]
         if silent == 0 or silent >= SILENT_MS:
-            findings.append(_silent(name, silent, wanted, alive.get(name), link))
+            findings.append(_silent(name, silent, wanted, alive.get(name), link, language))
     for beat in beats:
         if beat["service"] == "agent":
-            findings += _flapping(memory, beat, now_ms, link)
+            findings += _flapping(memory, beat, now_ms, link, language)
     return findings
 
 
-def _silent(name: str, silent_ms: int, wanted: bool, beat: Mapping[str, str] | None, link: str) -> Finding:
+def _silent(
+    name: str, silent_ms: int, wanted: bool, beat: Mapping[str, str] | None, link: str, language: Language
+) -> Finding:
+    key, title = f"service:{name}", say(language, "service.silent", name=name)
     if silent_ms == 0:
-        text = f"alive on {beat.get('host', '?')}" if beat else ("" if wanted else "it should not run now")
-        return Finding(f"service:{name}", False, f"service {name} is silent", text, owner=OWNER, link=link)
-    text = (
-        f"expected a heartbeat every second, found none for {silent_ms / 1000:.0f} s. "
-        "Is `qmt agent` running on its host? `qmt status` shows what the agents report; logs stand in data_dir/logs."
-    )
-    return Finding(f"service:{name}", True, f"service {name} is silent", text, owner=OWNER, link=link)
+        well = say(language, "service.alive", host=beat.get("host", "?")) if beat else ""
+        text = well if beat or wanted else say(language, "service.not.wanted")
+        return Finding(key, False, title, text, owner=OWNER, link=link)
+    text = say(language, "service.silent.text", seconds=f"{silent_ms / 1000:.0f}")
+    return Finding(key, True, title, text, owner=OWNER, link=link, todo=say(language, "service.silent.todo"))
 
 
-def _flapping(memory: dict[str, dict[str, Any]], beat: Mapping[str, str], now_ms: int, link: str) -> list[Finding]:
+def _flapping(
+    memory: dict[str, dict[str, Any]], beat: Mapping[str, str], now_ms: int, link: str, language: Language
+) -> list[Finding]:
     out: list[Finding] = []
+    host = beat["host"]
     for name in filter(None, beat.get("services", "").split(",")):
-        key = f"{name}#{beat['host']}"
+        key = f"{name}#{host}"
         restarts = integer(beat, f"{name}.restarts", low=0)
         known = memory.setdefault(key, {"restarts": restarts, "at_ms": []})
-        # a smaller number is a new life of the agent, which counts from 0
+        # a smaller number means that the agent was started again and counts from 0
         new = restarts - known["restarts"] if restarts >= known["restarts"] else restarts
         recent = [ms for ms in known["at_ms"] if now_ms - ms < FLAPPING_MS] + [now_ms] * min(new, 20)
         known["restarts"], known["at_ms"] = restarts, recent
-        reason = beat.get(f"{name}.reason", "")
-        title = f"service {name} on {beat['host']} keeps restarting"
+        reason = beat.get(f"{name}.reason", "") or say(language, "no.reason")
+        title = say(language, "service.flapping", name=name, host=host)
         if len(recent) >= FLAPPING_RESTARTS:
-            text = f"{len(recent)} restarts within 10 min, the last one: {reason or 'no reason given'}"
-            out.append(Finding(f"flapping:{key}", True, title, text, owner=OWNER, link=link))
+            text = say(language, "service.flapping.text", n=len(recent), reason=reason)
+            todo = say(language, "service.flapping.todo", name=name, host=host)
+            out.append(Finding(f"flapping:{key}", True, title, text, owner=OWNER, link=link, todo=todo))
         elif not recent:
-            out.append(Finding(f"flapping:{key}", False, title, "no restart for 10 min", owner=OWNER, link=link))
+            text = say(language, "service.flapping.over")
+            out.append(Finding(f"flapping:{key}", False, title, text, owner=OWNER, link=link))
     return out

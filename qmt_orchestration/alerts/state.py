@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding, Notice
+from qmt_orchestration.texts import Language, say
 
 log = logging.getLogger(__name__)
 
 FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a word
 MOST_TOLD: Final = 3
+SAME_SUBJECT_MS: Final = 600_000  # findings of one check on further days wait this long, and go out as one message
 _RANK: Final = {"WARN": 0, "ERROR": 1}
 
 
@@ -47,7 +49,12 @@ class State:
     services: dict[str, dict[str, Any]] = field(default_factory=dict)  # memory of `services.watch`
 
     def observe(
-        self, finding: Finding, now_ms: int, window_ms: int, channels_for: Callable[[Finding], tuple[str, ...]]
+        self,
+        finding: Finding,
+        now_ms: int,
+        window_ms: int,
+        channels_for: Callable[[Finding], tuple[str, ...]],
+        language: Language = "en",
     ) -> None:
         """Take in one finding: open, repeat, worsen or close its incident, and queue what is to be told.
 
@@ -56,7 +63,7 @@ class State:
         incident = self.incidents.get(finding.key)
         if not finding.failed:
             if incident is not None:
-                self._recover(incident, finding, now_ms, channels_for)
+                self._recover(incident, finding, now_ms, channels_for, language)
             return
         if incident is None:
             incident = self.incidents[finding.key] = Incident(finding, now_ms, now_ms)
@@ -68,28 +75,44 @@ class State:
         due = worse or not told if incident.told else len(told) < MOST_TOLD
         queued = self._queued(finding.key)
         if queued is not None:  # not delivered everywhere yet: tell the newest instead of both
-            queued.finding, queued.repeats = finding, incident.repeats
+            queued.finding, queued.repeats, queued.at_ms = finding, incident.repeats, now_ms
         if due:
             if queued is None:
-                self.outbox.append(Notice(finding, now_ms, incident.repeats, channels_for(finding)))
+                notice = Notice(finding, now_ms, incident.repeats, channels_for(finding), since_ms=incident.since_ms)
+                notice.not_before_ms = self._other_days_told(finding, now_ms)
+                self.outbox.append(notice)
             else:
                 queued.waiting = channels_for(finding)
             incident.told, incident.repeats = True, 0
             told.append(now_ms)
         self.told[finding.key] = told
 
+    def _other_days_told(self, finding: Finding, now_ms: int) -> int:
+        """Until when *finding* waits because its subject was told of another day before this look; 0: at once."""
+        if not finding.partition:
+            return 0
+        others = [i for i in self.incidents.values() if i.finding.subject == finding.subject and i.told]
+        told = [ms for i in others if i.finding.key != finding.key for ms in self.told.get(i.finding.key, [])]
+        earlier = [ms for ms in told if now_ms - SAME_SUBJECT_MS < ms < now_ms]
+        return max(earlier) + SAME_SUBJECT_MS if earlier else 0
+
     def _recover(
-        self, incident: Incident, finding: Finding, now_ms: int, channels_for: Callable[[Finding], tuple[str, ...]]
+        self,
+        incident: Incident,
+        finding: Finding,
+        now_ms: int,
+        channels_for: Callable[[Finding], tuple[str, ...]],
+        language: Language,
     ) -> None:
         del self.incidents[finding.key]
         if not incident.told:
             return
-        minutes = (now_ms - incident.since_ms) / 60_000
+        lasted = say(language, "failed.for", minutes=f"{(now_ms - incident.since_ms) / 60_000:.0f}")
         # the recovery has the title, owner and severity of its failure: it goes the same way at the same hours
         well = replace(
             incident.finding,
             failed=False,
-            text=f"failed for {minutes:.0f} min; {finding.text}".rstrip("; "),
+            text=f"{lasted}\n{finding.text}".rstrip(),
             link=finding.link or incident.finding.link,
         )
         self.outbox.append(Notice(well, now_ms, incident.repeats, channels_for(well)))

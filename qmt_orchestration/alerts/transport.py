@@ -15,6 +15,11 @@ from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.settings import Settings
 
 _ENTRY: Final = re.compile(r"^(?:(?P<owner>[\w.@:-]+)=)?(?P<url>[A-Za-z][A-Za-z0-9+.-]*://\S+)$")
+#: Bytes of title and text that a receiver takes in one message, by URL scheme; apprise counts characters, of which a
+#: Chinese one has three bytes. WeCom's robot: 2,048 of a text message. DingTalk's robot: 20,000 of a request. Feishu's
+#: robot: 20 KB of a request; in both, apprise writes a Chinese character as six bytes.
+LIMITS: Final = {"wecombot": 2_000, "dingtalk": 9_000, "feishu": 9_000}
+_ELSEWHERE: Final = 30_000
 
 
 class BadAlertUrl(ValueError):
@@ -29,6 +34,7 @@ class Channel:
     name: str
     owner: str
     target: Any = field(repr=False)
+    limit: int = _ELSEWHERE  # bytes
 
     def send(self, title: str, body: str, *, failed: bool) -> bool:
         """Whether the destination took the message. Never raises: what apprise raises is a failed attempt."""
@@ -36,7 +42,11 @@ class Channel:
 
         kind = apprise.NotifyType.FAILURE if failed else apprise.NotifyType.SUCCESS
         try:
-            return bool(self.target.notify(title=title, body=body, notify_type=kind, body_format="text"))
+            return bool(
+                self.target.notify(
+                    title=title, body=fit(body, self.limit - len(title.encode())), notify_type=kind, body_format="text"
+                )
+            )
         except Exception as error:  # a plug-in's bug must not stop the other channels
             logging.getLogger(__name__).warning("channel %s: %s", self.name, type(error).__name__)
             return False
@@ -61,8 +71,22 @@ def channels(settings: Settings) -> list[Channel]:
             )
         owner, kind = found["owner"] or "", found["url"].partition("://")[0]
         digest = hashlib.sha256(entry.encode()).hexdigest()[:12]
-        out.append(Channel(digest, f"{place} ({kind}{', ' + owner if owner else ''})", owner, target))
+        out.append(
+            Channel(
+                digest, f"{place} ({kind}{', ' + owner if owner else ''})", owner, target, LIMITS.get(kind, _ELSEWHERE)
+            )
+        )
     return out
+
+
+def fit(body: str, limit: int, mark: str = "…") -> str:
+    """*body* in at most *limit* bytes: what is cut comes out of its middle, for its last two lines say what to do and
+    where the rest stands."""
+    if len(body.encode()) <= limit:
+        return body
+    lines = body.split("\n")
+    end = "\n".join(["", mark, *lines[-2:]]).encode()[-limit // 2 :].decode(errors="ignore")
+    return body.encode()[: limit - len(end.encode())].decode(errors="ignore") + end
 
 
 def route(finding: Finding, known: list[Channel]) -> tuple[str, ...]:

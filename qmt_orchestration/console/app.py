@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -24,14 +25,18 @@ from starlette.staticfiles import StaticFiles
 
 from qmt_orchestration.client import registry
 from qmt_orchestration.client.newest import DEFAULT_SYMBOL
+from qmt_orchestration.console import dagster
 from qmt_orchestration.console.guard import SameOrigin, SecurityHeaders, allowed_hosts, may_change
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.quotes import NoSuchSymbol, Quotes
+from qmt_orchestration.console.report import report
+from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.services import desired
 from qmt_orchestration.services.metrics import make_registry
 from qmt_orchestration.services.registry import UnknownService
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import fields
+from qmt_orchestration.texts import catalogue
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +59,37 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
         base = settings.dagster_base_url.rstrip("/") or f"http://127.0.0.1:{settings.dagster_port}"
         token = settings.console_token
         return JSONResponse(
-            {"dagster": base, "changes": bool(token and token.get_secret_value()), "symbol": DEFAULT_SYMBOL}
+            {
+                "dagster": base,
+                "changes": bool(token and token.get_secret_value()),
+                "symbol": DEFAULT_SYMBOL,
+                "language": settings.language,
+                "texts": catalogue("console"),
+            }
         )
+
+    async def report_page(request: Request) -> Response:
+        return FileResponse(_STATIC / "report.html", media_type="text/html; charset=utf-8")
+
+    async def day_report(request: Request) -> Response:
+        try:
+            day = date.fromisoformat(request.query_params.get("day", ""))
+        except ValueError:
+            return _error(400, "expected day=YYYY-MM-DD")
+        if not 1990 <= day.year <= 2100:
+            return _error(400, "expected a day of the years 1990 to 2100")
+        return JSONResponse(fields.finite(await run_in_threadpool(report, live, day)))
+
+    async def make_day(request: Request) -> Response:
+        return await _change(request, settings, lambda day, job: _launch(settings, day, job))
+
+    async def run_progress(request: Request) -> Response:
+        try:
+            return JSONResponse(await run_in_threadpool(dagster.progress, settings, request.path_params["run"][:64]))
+        except LookupError as error:
+            return _error(404, str(error))
+        except dagster.DagsterError as error:
+            return _error(503, str(error))
 
     async def state(request: Request) -> Response:
         return JSONResponse(live.snapshot)
@@ -93,7 +127,7 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
         log.warning("console: %s %s: %s", request.method, _shown(request), error)
         return _error(503, f"{type(error).__name__}: an engine does not answer, see the log of the console")
 
-    hosts = allowed_hosts(settings)
+    hosts = allowed_hosts(settings, settings.public_url)
 
     return Starlette(
         routes=[
@@ -101,6 +135,10 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
             Route("/api/about", about),
             Route("/api/state", state),
             Route("/api/events", events),
+            Route("/report", report_page),
+            Route("/api/report", day_report),
+            Route("/api/days/{name}", make_day, methods=["POST"]),
+            Route("/api/runs/{run}", run_progress),
             Route("/api/quote", quote),
             Route("/api/search", search),
             Route("/metrics", metrics),
@@ -141,21 +179,23 @@ async def _refused(request: Request, settings: Settings) -> Response | None:
     return _error(403 if reason.startswith("read-only") else 401, reason)
 
 
-async def _change(request: Request, settings: Settings, tell: Callable[[str, str], None]) -> Response:
+async def _change(request: Request, settings: Settings, tell: Callable[[str, str], Any]) -> Response:
     if refused := await _refused(request, settings):
         return refused
     name = request.path_params["name"]
     try:
         action = fields.require_text(fields.require_json_object({"body": await _body(request)}, "body"), "action", 20)
-        await run_in_threadpool(tell, name, action)
+        answer = await run_in_threadpool(tell, name, action)
     except (UnknownService, registry.NoSuchClient) as error:
         return _error(404, str(error))
     except redis.RedisError as error:
         return _error(503, f"Redis does not answer: {error}")
+    except dagster.DagsterError as error:
+        return _error(503, str(error))
     except ValueError as error:
-        return _error(400, f'expected a JSON body like {{"action": "stop"}}: {error}')
+        return _error(400, f'refused: {error}; the body is JSON like {{"action": "stop"}}')
     log.info("console: %s %s by token", action, name[:100])
-    return Response(status_code=204)
+    return JSONResponse(answer) if answer else Response(status_code=204)
 
 
 async def _body(request: Request) -> bytes:
@@ -171,6 +211,12 @@ async def _body(request: Request) -> bytes:
 def _shown(request: Request) -> str:
     """The path as a log line can show it: one line of bounded length."""
     return ascii(request.url.path[:200])[1:-1]
+
+
+def _launch(settings: Settings, day: str, job: str) -> dict[str, str]:
+    if not is_trading_day(date.fromisoformat(day)):
+        raise ValueError(f"{day} is no trading day")
+    return {"run": dagster.launch(settings, job, day)}
 
 
 def _tell_service(client: Any, name: str, action: str) -> None:

@@ -4,13 +4,15 @@ strips of minutes and days and the failed checks (ClickHouse, every few seconds)
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from datetime import time as time_of_day
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -18,10 +20,20 @@ from typing import Any, Final, TypeVar
 import redis
 
 from qmt_orchestration.client.registry import list_clients
+from qmt_orchestration.console.verdict import both, judge
 from qmt_orchestration.market.calendar import is_trading_day, trading_days
-from qmt_orchestration.market.sessions import FRAMES_PER_DAY, at, frame_label, from_ms, in_session, minute_frames
+from qmt_orchestration.market.sessions import (
+    CLOSING_CALL,
+    FRAMES_PER_DAY,
+    at,
+    frame_label,
+    from_ms,
+    in_session,
+    minute_frames,
+)
 from qmt_orchestration.services.desired import read_desired
 from qmt_orchestration.services.registry import SERVICES
+from qmt_orchestration.services.state import read_state
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import heartbeat, threads
 from qmt_orchestration.stream.clock import MarketClock, read_clock
@@ -31,10 +43,19 @@ from qmt_orchestration.stream.fields import finite, number
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-STRIP_DAYS: Final = 30
+CALENDAR_DAYS: Final = 60
+GONE_SECONDS: Final = 600.0  # a client that is silent for longer has left: its lag says nothing any more
+MOST_WORST: Final = 10
 _HISTORY: Final = 240  # seconds of the sparkline
 _DAYS_AT_ONCE: Final = 3
-_INTERVAL: Final = {"minute": 1.0, "minutes": 4.0, "days": 4.0, "failed": 5.0}  # seconds between queries
+_INTERVAL: Final = {
+    "minute": 1.0,
+    "state": 2.0,
+    "minutes": 4.0,
+    "days": 4.0,
+    "failed": 5.0,
+    "worst": 20.0,
+}  # seconds between queries
 
 
 @cache
@@ -44,23 +65,23 @@ def sql(name: str) -> str:
 
 
 def phase(clock: MarketClock) -> str:
-    """The part of the trading day, in words of the market."""
+    """The part of the trading day, as a key of the texts."""
     now = clock.now()
     if not is_trading_day(now.date()):
-        return "closed · 休市"
+        return "phase.holiday"
     minute = now.hour * 60 + now.minute
     for end, name in (
-        (555, "before the open · 盘前"),
-        (570, "opening call · 集合竞价"),
-        (690, "continuous · 连续竞价"),
-        (780, "lunch break · 午休"),
-        (897, "continuous · 连续竞价"),
-        (901, "closing call · 收盘竞价"),
-        (930, "after hours · 盘后"),
+        (555, "before"),
+        (570, "opening"),
+        (690, "continuous"),
+        (780, "lunch"),
+        (897, "continuous"),
+        (901, "closing"),
+        (930, "after"),
     ):
         if minute < end:
-            return name
-    return "closed · 收盘"
+            return f"phase.{name}"
+    return "phase.closed"
 
 
 class Live:
@@ -119,9 +140,11 @@ class Live:
             return
         day = clock.today()
         self._query("minute", self._minute, clock)
+        self._query("state", self._state, None)
         self._query("minutes", self._minutes, day)
         self._query("days", self._days, day)
         self._query("failed", self._failed, day)
+        self._query("worst", self._worst, day)
 
     def _gather(self) -> None:
         """Read Redis and publish a new snapshot, with what ClickHouse said last."""
@@ -130,6 +153,7 @@ class Live:
             clock = self._market = read_clock(self.redis)
             beats = heartbeat.read_all(self.redis)
             now |= {"clock": self._clock(clock), "feed": self._feed(beats), "services": self._services(beats)}
+            now["news"] = news(beats)
             now["clients"] = [_client(info) for info in list_clients(self.redis)]
         except (redis.RedisError, OSError) as error:
             self._publish({**self._seen, "error": f"Redis does not answer: {error}"[:300]})
@@ -145,6 +169,8 @@ class Live:
     def _publish(self, now: Mapping[str, Any]) -> None:
         """A new snapshot: *now* with what ClickHouse said last, and when each part was read (epoch ms, our clock)."""
         picture = {**now, **self._parts, "at_ms": int(time.time() * 1000), "read_ms": dict(self._read_ms)}
+        limits = (self.settings.quality_silence_warn_seconds, self.settings.quality_silence_error_seconds)
+        picture["verdict"] = judge(picture, limits)
         self.snapshot, self.version = finite(picture), self.version + 1
 
     def _query(self, name: str, read: Callable[[T], Any], argument: T) -> None:
@@ -168,8 +194,11 @@ class Live:
         now = clock.now()
         return {
             "ms": clock.now_ms(),
+            "now": now.isoformat(),
             "speed": clock.speed,
+            "reason": both(clock.reason),
             "simulated": clock.simulated,
+            "loud": span_start(now) is not None and is_trading_day(now.date()),
             "phase": phase(clock),
             "in_session": is_trading_day(now.date()) and in_session(now),
             "day": now.date().isoformat(),
@@ -223,16 +252,35 @@ class Live:
                 )
         return out
 
+    def _state(self, _: None) -> dict[str, Any]:
+        return asdict(read_state(self.redis, self.warehouse(), self.settings))
+
     def _minute(self, clock: MarketClock) -> dict[str, Any]:
+        """What flows in the newest minute, by market and kind, and in all."""
         now = clock.now()
         label = frame_label(now.hour * 60 + now.minute) or 900
-        (row,) = self.rows("flowing", day=now.date(), frame=int(at(now.date(), label).timestamp()))
+        rows = self.rows("flowing", day=now.date(), frame=int(at(now.date(), label).timestamp()))
+        groups = [{k: v if k in ("exchange", "kind") else int(v) for k, v in r.items() if k != "missing"} for r in rows]
+        total = {name: sum(group[name] for group in groups) for name in _FLOW}
         missing = [
-            {"symbol": symbol, "name": name, "last": f"{from_ms(last * 1000):%H:%M}" if last else "never"}
+            {"symbol": symbol, "name": name, "last": f"{from_ms(last * 1000):%H:%M}" if last else ""}
+            for row in rows
             for symbol, name, last in row["missing"]
         ]
-        newest = int(row["newest_frame"])
-        return {**row, "frame": f"{from_ms(newest * 1000):%H:%M}" if newest else "", "missing": missing}
+        newest = max((group["newest_frame"] for group in groups), default=0)
+        frame = f"{from_ms(newest * 1000):%H:%M}" if newest else ""
+        return {**total, "frame": frame, "groups": groups, "missing": missing[:24]}
+
+    def _worst(self, day: date) -> list[dict[str, Any]]:
+        """The worst symbols, with why: silent, rejected, thin, suspended; some of each."""
+        by_reason: dict[str, list[dict[str, Any]]] = {why: [] for why in ("silent", "rejected", "thin", "suspended")}
+        for one in self._parts.get("minute", {}).get("missing", []):
+            by_reason["silent"].append({**one, "why": "silent", "detail": one["last"], "n": 0})
+        for row in self.rows("worst", day=day):
+            by_reason[row["why"]].append({**row, "n": int(row["n"])})
+        share = [one for found in by_reason.values() for one in found[:4]]
+        more = [one for found in by_reason.values() for one in found[4:]]
+        return [*share, *more][:MOST_WORST]
 
     def _minutes(self, day: date) -> dict[str, Any]:
         rows = {int(row["frame_s"]): row for row in self.rows("minutes", day=day)}
@@ -245,11 +293,14 @@ class Live:
         return {"day": day.isoformat(), "full": full, "cells": cells}
 
     def _failed(self, day: date) -> list[dict[str, Any]]:
-        return self.rows("failed", day=day)
+        return [
+            {**row, "shown": {"expected": both(row["expected"]), "found": both(row["found"])}}
+            for row in self.rows("failed", day=day)
+        ]
 
     def _days(self, today: date) -> list[dict[str, Any]]:
         verdicts = {row["day_text"]: row for row in self.rows("verdicts", day=today)}
-        days = trading_days(today - timedelta(days=2 * STRIP_DAYS), today)[-STRIP_DAYS:]
+        days = trading_days(today - timedelta(days=2 * CALENDAR_DAYS), today)[-CALENDAR_DAYS:]
         stale = [day for day in days if time.monotonic() > self._past_days.get(day, (0.0, {}))[0]]
         for day in stale[-1 : -1 - _DAYS_AT_ONCE : -1]:  # newest first, few at once: the page must not become the load
             (row,) = self.rows("day", day=day)
@@ -267,11 +318,42 @@ class Live:
         return out
 
 
-_VERDICT: Final = ("checks", "errors", "warnings")
+_VERDICT: Final = ("checks", "errors", "warnings", "checked_s")
+_FLOW: Final = ("expected", "flowing", "flowed", "never")
+
+
+def news(beats: list[dict[str, str]]) -> dict[str, dict[str, float]]:
+    """What the running subscribers say of each market and kind (`feed.news`); what cannot be read is left out."""
+    out: dict[str, dict[str, float]] = {}
+    for beat in beats:
+        if beat["service"] != "subscriber" or beat.get("state") != "running":
+            continue
+        try:
+            for group, said in json.loads(beat.get("news") or "{}").items():
+                out[str(group)[:40]] = {name: float(said[name]) for name in _NEWS}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            continue
+    return out
+
+
+_NEWS: Final = ("symbols", "advanced", "silent_s", "wall_s")
+
+
+def span_start(now: datetime) -> time_of_day | None:
+    """The begin of the span in which a market is never silent that *now* lies in; None outside them."""
+    return next((begin for begin, end in _LOUD if begin <= now.time() < end), None)
+
+
+_LOUD: Final = (
+    (time_of_day(9, 31), time_of_day(11, 30)),
+    (time_of_day(13, 1), CLOSING_CALL),
+)
 
 
 def _client(info: Any) -> dict[str, Any]:
     shown = asdict(info)
     shown.pop("groups")
     shown["seen_seconds"] = None if info.seen_ms == 0 else round(info.seen_seconds, 1)
+    if info.state == "stopped" or (info.state == "down" and info.seen_seconds > GONE_SECONDS):
+        shown |= {"state": "gone", "lag_entries": 0, "lag_seconds": 0.0, "lag_at_least": False, "pending": 0}
     return shown

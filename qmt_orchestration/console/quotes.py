@@ -57,13 +57,14 @@ class Quotes:
         return out
 
     def search(self, text: str, limit: int = 12) -> list[dict[str, str]]:
-        """Symbols whose code begins with, or whose name contains, *text*."""
+        """Symbols whose code or initials (pinyin) begin with, or whose name contains, *text*."""
         wanted = text.strip().upper()
         if not wanted:
             return []
         found = [i for i in self._instruments() if i["symbol"].startswith(wanted)]
         found += [i for i in self._instruments() if wanted in i["name"].upper() and i not in found]
-        return found[:limit]
+        found += [i for i in self._instruments() if i["initials"].startswith(wanted) and i not in found]
+        return [{"symbol": i["symbol"], "name": i["name"]} for i in found[:limit]]
 
     def _bars(self, symbol: str, day: date, label: int) -> list[list[Any]]:
         out = [[int(b["frame_s"]), *(b[n] for n in _BAR)] for b in self._live.rows("chart", symbol=symbol, day=day)]
@@ -75,7 +76,7 @@ class Quotes:
 
     def _instruments(self) -> list[dict[str, str]]:
         if time.monotonic() > self._list[0]:
-            found = self._live.rows("instruments")
+            found = [{**row, "initials": initials(row["name"])} for row in self._live.rows("instruments")]
             self._list = (time.monotonic() + (_LIST_SECONDS if found else 5), found)
         return self._list[1]
 
@@ -84,3 +85,10 @@ class Quotes:
 
 
 _BAR: Final = ("open", "high", "low", "close", "vol", "source")
+
+
+def initials(name: str) -> str:
+    """First letters of a name, Chinese characters by their pinyin: 贵州茅台 → GZMT."""
+    from pypinyin import Style, lazy_pinyin
+
+    return "".join(lazy_pinyin(name, style=Style.FIRST_LETTER)).upper().replace(" ", "")

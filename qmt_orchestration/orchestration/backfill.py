@@ -64,6 +64,7 @@ def materialize_days(
     from qmt_orchestration.definitions import build_defs
     from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
 
+    settings.keep_first_day(min(days))
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
     definitions, started = build_defs(settings=settings), time.monotonic()

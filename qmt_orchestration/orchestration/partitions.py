@@ -22,11 +22,11 @@ WEEKENDS = "0 0 * * 0,6"  # cron: midnight of Saturdays and Sundays
 
 
 def trading_day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
-    """Every trading day from ``settings.first_date`` on; today's partition exists from midnight on
+    """Every trading day from ``settings.first_day`` on; today's partition exists from midnight on
     (``end_offset=1``)."""
-    first = date.fromisoformat(settings.first_date)
+    first = settings.first_day
     return dg.DailyPartitionsDefinition(
-        start_date=settings.first_date,
+        start_date=first.isoformat(),
         timezone=TZ,
         end_offset=1,
         exclusions=[WEEKENDS, *(datetime(d.year, d.month, d.day) for d in holidays(settings) if d >= first)],  # noqa: DTZ001 (Dagster adds the zone)

@@ -135,8 +135,8 @@ def _partitions(settings: Settings, dates: Sequence[date]) -> tuple[list[date], 
         raise ReplayError(
             f"no tick is of a trading day; found {', '.join(map(str, dates[:5]))}{' …' if len(dates) > 5 else ''}"
         )
-    early, late = [d for d in days if d < date.fromisoformat(settings.first_date)], [d for d in days if d > today]
-    if early:
+    early, late = [d for d in days if d < settings.first_day], [d for d in days if d > today]
+    if early and settings.first_date:
         raise ReplayError(
             f"{early[0]} lies before the first partition {settings.first_date}: set QMT_FIRST_DATE to {early[0]} or "
             "earlier"

@@ -86,7 +86,11 @@ def second() -> Iterator[Receiver]:
 def alerting(settings: Settings, receiver: Receiver) -> Settings:
     """The test's settings with the receiver as the only channel, and links with a known base."""
     return settings.model_copy(
-        update={"alert_urls": SecretStr(receiver.url), "dagster_base_url": "http://dagster.example"}
+        update={
+            "alert_urls": SecretStr(receiver.url),
+            "dagster_base_url": "http://dagster.example",
+            "public_url": "https://m.example",
+        }
     )
 
 

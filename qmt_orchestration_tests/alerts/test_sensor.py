@@ -99,8 +99,8 @@ def test_failed_check_is_told_once_over_ten_minutes_then_its_recovery(
     assert [m["title"] for m in mine] == [f"[ERROR] bars / rows · {DAY}", f"[RECOVERED] bars / rows · {DAY}"]
     text = mine[0]["message"]
     assert "expected 241, found 234" in text
-    assert "symbol 000001.SZ, missing 7" in text
-    assert "http://dagster.example/assets/bars?view=checks&checkDetail=rows" in text
+    assert "Worst: 000001.SZ (missing 7)" in text
+    assert f"See: https://m.example/report?day={DAY}&asset=bars&check=rows" in text
 
 
 def test_a_check_that_raises_is_told_without_its_secret(
@@ -227,6 +227,8 @@ def test_the_sensor_itself_evaluates_with_owners_from_the_graph(
 
     second_url = receiver.url.replace("hook", "owner")
     monkeypatch.setenv("QMT_ALERT_URLS", f"market-data={second_url}")
+    for engine in ("redis", "clickhouse"):
+        monkeypatch.setenv(f"QMT_{engine.upper()}_PASSWORD", getattr(healthy, f"{engine}_password").get_secret_value())
     resources = build_resources(healthy)
     sensor = build_alert_sensor()
     VERDICT["passed"] = False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 import pytest
 
 from qmt_orchestration.market import calendar
+from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.orchestration.partitions import days_of_tags, holidays, require_partition, trading_day_partitions
 from qmt_orchestration.settings import Settings
 
@@ -43,3 +44,17 @@ def test_days_of_a_run_come_from_its_tags(tmp_path: Path) -> None:
     assert days_of_tags(span, partitions) == [date(2025, 9, 30), date(2025, 10, 9)]
     with pytest.raises(ValueError, match="no partition"):
         days_of_tags({}, partitions)
+
+
+def test_partitions_begin_a_year_back_or_where_the_data_begins(tmp_path: Path) -> None:
+    simulated = Settings(data_dir=tmp_path, feed="simulator", sim_date="2025-06-05")
+    assert trading_day_partitions(simulated).get_first_partition_key() == "2024-06-03"
+    live = Settings(data_dir=tmp_path, feed="xtquant")
+    today = datetime.now(SHANGHAI).date()
+    assert live.first_day == date(today.year - 1, today.month, 1)
+    assert len(trading_day_partitions(live).get_partition_keys()) < 280
+    simulated.keep_first_day(date(2024, 3, 5))
+    assert trading_day_partitions(simulated).get_first_partition_key() == "2024-03-05"
+    simulated.keep_first_day(date(2024, 5, 6))
+    assert simulated.first_day == date(2024, 3, 5), "a later day changes nothing"
+    assert Settings(data_dir=tmp_path, first_date="2020-01-02").first_day == date(2020, 1, 2), "the setting wins"

@@ -134,7 +134,7 @@ def test_a_recording_of_days_that_cannot_be_made_is_refused_before_anything_is_w
         shift_days = (pd.Timestamp.now(tz="Asia/Shanghai") - DAY).days + 2
     ticks["time"] += shift_days * 86_400_000
     ticks.to_parquet(tmp_path / "ticks.parquet")
-    settings = Settings(data_dir=tmp_path / "data")
+    settings = Settings(data_dir=tmp_path / "data", first_date="2015-01-05")
     with pytest.raises(ReplayError, match=words):
         play(settings, tmp_path / "ticks.parquet")
     assert not settings.data_dir.exists()

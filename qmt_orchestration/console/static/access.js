@@ -1,5 +1,6 @@
 // Who may change things: the token lives in sessionStorage of this tab and goes along in a header of each change.
 import { $ } from "./dom.js";
+import { t } from "./texts.js";
 
 const KEY = "qmt-console-token";
 let changes = false;
@@ -21,35 +22,37 @@ export function startAccess(allowed, notice) {
       const reply = await send("/api/login", token);
       if (reply.ok) { sessionStorage.setItem(KEY, token); $("token").value = ""; $("login").close(); show(); }
       else $("login-error").textContent = await reason(reply);
-    } catch (error) { $("login-error").textContent = `Not sent: ${error.message}`; } // no connection, or no token that a header can carry
+    } catch (error) { $("login-error").textContent = t("not.sent", { error: error.message }); } // no connection, or no token that a header can carry
   });
   show();
 }
 
 function show() {
-  $("lock").textContent = unlocked() ? "Lock" : changes ? "Unlock changes" : "Read-only";
-  $("lock").title = changes ? "" : "No token is configured (QMT_CONSOLE_TOKEN)";
+  $("lock").textContent = t(unlocked() ? "lock.lock" : changes ? "lock.unlock" : "lock.readonly");
+  $("lock").title = changes ? "" : t("lock.hint");
 }
 
 export function openLogin() {
-  if (!changes) return tell("This console is read-only: no token is configured (QMT_CONSOLE_TOKEN).");
+  if (!changes) return tell(t("lock.refused"));
   $("login-error").textContent = "";
   $("login").showModal();
   $("token").focus();
 }
 
-export function change(path, action, title, text) {
-  $("confirm-title").textContent = title[0].toUpperCase() + title.slice(1);
+// Asks first; *done* gets what the console answers.
+export function change(path, action, title, text, button, done = () => {}) {
+  $("confirm-title").textContent = title;
   $("confirm-text").textContent = text;
-  $("confirm-yes").textContent = action[0].toUpperCase() + action.slice(1);
+  $("confirm-yes").textContent = button;
   $("confirm").returnValue = "no";
   $("confirm").showModal();
   $("confirm").onclose = async () => {
     if ($("confirm").returnValue !== "yes") return;
     let reply;
-    try { reply = await send(path, sessionStorage.getItem(KEY), { action }); } catch (error) { return tell(`Not sent: ${error.message}`); }
+    try { reply = await send(path, sessionStorage.getItem(KEY), { action }); } catch (error) { return tell(t("not.sent", { error: error.message })); }
     if (reply.status === 401) { sessionStorage.removeItem(KEY); show(); openLogin(); }
     else if (!reply.ok) tell(await reason(reply));
+    else done(reply.status === 200 ? await reply.json() : {});
   };
 }
 

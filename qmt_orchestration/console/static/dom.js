@@ -1,4 +1,6 @@
 // Small helpers: nodes from text, a list redrawn only where it changed (so that focus and hover survive a redraw).
+import { language, t } from "./texts.js";
+
 export const $ = (id) => document.getElementById(id);
 
 export function el(tag, attributes = {}, ...children) {
@@ -13,7 +15,7 @@ export function fill(parent, nodes) {
     const old = parent.children[i];
     if (!old) parent.append(node);
     else if (!old.isEqualNode(node)) {
-      // keep the focus of a button whose row is drawn anew
+      // the focus stays on a button whose row is drawn again
       const at = old.contains(document.activeElement) ? [...old.querySelectorAll("button, a")].indexOf(document.activeElement) : -1;
       old.replaceWith(node);
       if (at >= 0) node.querySelectorAll("button, a")[at]?.focus();
@@ -28,7 +30,11 @@ export function number(value, digits = 0) {
 
 export function since(ms) {
   const s = Math.max(ms / 1000, 0);
-  if (s < 90) return `${s < 10 ? s.toFixed(1) : Math.round(s)} s`;
-  if (s < 5400) return `${Math.round(s / 60)} min`;
-  return s < 172800 ? `${Math.round(s / 3600)} h` : `${Math.round(s / 86400)} d`;
+  if (s < 90) return t("age.seconds", { n: s < 10 ? s.toFixed(1) : Math.round(s) });
+  if (s < 5400) return t("age.minutes", { n: Math.round(s / 60) });
+  return s < 172800 ? t("age.hours", { n: Math.round(s / 3600) }) : t("age.days", { n: Math.round(s / 86400) });
 }
+
+// Always the market's time zone, whatever that of the visitor.
+export const shanghai = (ms, options) =>
+  new Intl.DateTimeFormat(language === "zh" ? "zh-CN" : "en-GB", { timeZone: "Asia/Shanghai", hourCycle: "h23", ...options }).format(ms);

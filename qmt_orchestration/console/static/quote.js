@@ -1,5 +1,6 @@
 // Quote search and today's candles. Frames are end labels; red is up, as on Chinese markets.
-import { $, el, fill, number } from "./dom.js";
+import { $, el, fill, number, shanghai } from "./dom.js";
+import { t } from "./texts.js";
 
 let touched = false, symbol = "", chart, candles, volumes, drawn = { symbol: "", day: "" }, asked = 0, chosen = -1;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -21,6 +22,7 @@ export function startChart(first) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { paint(); drawn.symbol = ""; drawQuote(); });
   startSearch();
   choose(decodeURIComponent(location.hash.slice(1)) || first);
+  addEventListener("hashchange", () => choose(decodeURIComponent(location.hash.slice(1)) || first));
 }
 
 function paint() {
@@ -46,7 +48,7 @@ export async function drawQuote() {
   try { reply = await fetch(`/api/quote?symbol=${encodeURIComponent(wanted)}`); } catch { return; }
   const q = await reply.json();
   if (wanted !== symbol || turn < asked - 2) return;
-  if (!reply.ok) { $("q-symbol").textContent = wanted; $("q-name").textContent = ""; $("q-time").textContent = q.error; return; }
+  if (!reply.ok) { $("q-symbol").textContent = wanted; $("q-name").textContent = ""; $("q-time").textContent = t("quote.none", { symbol: wanted }); return; }
   const tone = q.change > 0 ? "up" : q.change < 0 ? "down" : "";
   const sign = q.change > 0 ? "+" : q.change < 0 ? "−" : "";
   $("q-name").textContent = q.name;
@@ -55,12 +57,12 @@ export async function drawQuote() {
   $("q-price").className = tone;
   $("q-change").textContent = `${sign}${Math.abs(q.change).toFixed(2)}  ${sign}${Math.abs(q.change_percent).toFixed(2)} %`;
   $("q-change").className = tone;
-  const facts = [["Open", q.open.toFixed(2)], ["High", q.high.toFixed(2)], ["Low", q.low.toFixed(2)], ["Prev.", q.pre_close.toFixed(2)],
-    ["Volume", `${number(q.vol / 10000, 1)} 万`], ["Amount", `${number(q.amount / 1e8, 2)} 亿`]];
-  if (q.bid.length && q.bid[0]) facts.push(["Bid", `${q.bid[0].toFixed(2)} × ${number(q.bid_vol[0])}`], ["Ask", `${q.ask[0].toFixed(2)} × ${number(q.ask_vol[0])}`]);
-  fill($("q-facts"), facts.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
-  const at = new Intl.DateTimeFormat("en-GB", { timeZone: "Asia/Shanghai", dateStyle: "medium", timeStyle: "medium" }).format(q.time_ms);
-  $("q-time").textContent = `last tick ${at} · ${q.bars.length} minutes`;
+  const facts = [["open", q.open.toFixed(2)], ["high", q.high.toFixed(2)], ["low", q.low.toFixed(2)], ["prev", q.pre_close.toFixed(2)],
+    ["volume", `${number(q.vol / 10000, 1)} 万`], ["amount", `${number(q.amount / 1e8, 2)} 亿`]];
+  if (q.bid.length && q.bid[0]) facts.push(["bid", `${q.bid[0].toFixed(2)} × ${number(q.bid_vol[0])}`], ["ask", `${q.ask[0].toFixed(2)} × ${number(q.ask_vol[0])}`]);
+  fill($("q-facts"), facts.map(([name, value]) => el("div", {}, el("dt", {}, t(`quote.${name}`)), el("dd", {}, value))));
+  const at = shanghai(q.time_ms, { dateStyle: "medium", timeStyle: "medium" });
+  $("q-time").textContent = t("quote.time", { at, n: q.bars.length });
   $("chart").dataset.bars = q.bars.length;
   $("chart").dataset.symbol = q.symbol;
   drawBars(q);

@@ -66,8 +66,8 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
         tags={"period": "1m"},
         metadata=table_metadata(settings, "bars_1m"),
         description=(
-            "Final one-minute bars: 241 a day and symbol, end labels. From the day's ticks where there are any; what "
-            "they lack, and days without ticks, from QMT's own bars (`source` says which)."
+            "Final one-minute bars of a trading day: 241 a symbol, labelled by their end, Beijing time. Computed from "
+            "the day's ticks; minutes that they lack, and days without ticks, come from QMT's own bars (column source)."
         ),
     )
     def bars_1m(

@@ -24,7 +24,7 @@ def build_report_assets(days: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         kinds={"html"},
         owners=[OWNER],
         description=(
-            "The verdict of a day: all checks, what was expected and found, plots of completeness, delay and volume "
+            "The report of a trading day: all checks, what was expected and found, plots of completeness, delay and volume "
             "against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in data_dir/reports."
         ),
     )

@@ -1,7 +1,7 @@
 """Ticks: the stream they come on (observed, not made here) and the table they are in (accounted for, not made here).
 
 The always-on services move ticks within milliseconds; Dagster shows what flows (observations of ``tick_stream``) and
-gives each day of ``ticks`` its verdict: nothing lost, nothing doubled, in time, few rejected.
+checks each day of ``ticks``: nothing lost, nothing doubled, in time, few rejected.
 """
 
 from datetime import date
@@ -43,8 +43,8 @@ def build_tick_assets(
         owners=[OWNER],
         metadata=table_metadata(settings, "ticks"),
         description=(
-            "Every tick of the day, once. The writer service inserts them as they come; materializing a day counts it "
-            "and gives its verdict, and changes nothing."
+            "All ticks of a trading day (Beijing time). The writer service inserts them as they arrive; materializing a "
+            "day here counts and checks them, and changes nothing. A day made from QMT's history has none."
         ),
     )
     def ticks(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> Materialized:

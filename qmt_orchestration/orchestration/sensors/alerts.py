@@ -1,4 +1,4 @@
-"""The alert sensor: reads what Dagster and the services say since its last look, and has it told.
+"""The alert sensor: reads what Dagster and the services say since its last look, and queues notifications.
 
 Plain `@sensor`, not a run-failure sensor: that one never sees a failed check of a successful run, and loses an alert
 when sending fails. Works on SQLite and PostgreSQL: ended runs come by storage id, oldest first; a run's check
@@ -14,14 +14,16 @@ import dagster as dg
 from dagster import DagsterEventType as Event
 
 from qmt_orchestration.alerts.delivery import deliver
-from qmt_orchestration.alerts.messages import Finding, Severity
+from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.alerts.state import load, save
 from qmt_orchestration.alerts.transport import channels, route
 from qmt_orchestration.orchestration.resources import RedisResource
 from qmt_orchestration.orchestration.sensors import instigators
 from qmt_orchestration.orchestration.sensors.alerts_live import WATCHED_HERE, watch_live
+from qmt_orchestration.orchestration.sensors.evidence import Reporter, Seen
 from qmt_orchestration.redaction import Redactor
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.texts import say
 
 RUNS_PER_LOOK: Final = 50
 EVALUATIONS_PER_LOOK: Final = 500
@@ -36,7 +38,7 @@ def build_alert_sensor() -> dg.SensorDefinition:
         name="alerts",
         minimum_interval_seconds=15,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells people of failed and crashed checks, failed runs, silent services, a stale feed; once each.",
+        description="Notifies of failed and crashed checks, failed runs, silent services, a stale feed; once each.",
     )
     def alerts(context: dg.SensorEvaluationContext, redis: RedisResource) -> dg.SkipReason:
         graph = context.repository_def.asset_graph if context.repository_def else None
@@ -69,13 +71,15 @@ def look(settings: Settings, instance: dg.DagsterInstance, owner_of: Callable[[s
     findings = list(events.read())
     live, market_now = watch_live(settings, state, now_ms)
     window_ms = int(settings.alert_window_minutes * 60_000)
-    for finding in [*findings, *instigators.failing(instance, events.base), *live]:
+    for finding in [*findings, *instigators.failing(instance, events.base, settings.language), *live]:
         safe = Finding(**{**finding.__dict__, "title": redact(finding.title), "text": redact(finding.text)})
-        state.observe(safe, now_ms, window_ms, lambda f: route(f, known))
+        state.observe(safe, now_ms, window_ms, lambda f: route(f, known), settings.language)
     state.cursors = dict(events.cursors)
     state.forget_old(now_ms)
     save(state, settings.data_dir)
-    taken = deliver(state, known, now_ms, market_now, lambda: save(state, settings.data_dir))
+    taken = deliver(
+        state, known, now_ms, market_now, lambda: save(state, settings.data_dir), language=settings.language
+    )
     return f"{taken} messages sent, {len(state.outbox)} notices wait, {len(state.incidents)} incidents open"
 
 
@@ -89,7 +93,7 @@ class Events:
     cursors: Mapping[str, str]
 
     def __post_init__(self) -> None:
-        self.cursors = dict(self.cursors)
+        self.cursors, self.reporter = dict(self.cursors), Reporter(self.settings)
         self.base = (self.settings.dagster_base_url or f"http://127.0.0.1:{self.settings.dagster_port}").rstrip("/")
 
     def read(self) -> Iterator[Finding]:
@@ -137,7 +141,7 @@ class Events:
         for record in page.records:
             event = record.event_log_entry.dagster_event
             if event is not None:
-                yield from self._of_check(event.event_specific_data, "", "")
+                yield from self._of_check(event.event_specific_data, "")
         if page.records:
             self.cursors = {**self.cursors, "runless": str(page.cursor)}
 
@@ -148,11 +152,8 @@ class Events:
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             run_id = record.event_log_entry.run_id
             text = f"{type(error).__name__}: {error}"
-            return [
-                Finding(
-                    f"unread:{run_id}", True, "a run ended that cannot be read", text, link=f"{self.base}/runs/{run_id}"
-                )
-            ]
+            title = say(self.settings.language, "run.unread")
+            return [Finding(f"unread:{run_id}", True, title, text, link=f"{self.base}/runs/{run_id}")]
 
     def _of_run(self, record: dg.EventLogRecord) -> Iterator[Finding]:
         """The run itself, its evaluations, and planned checks that never got a verdict."""
@@ -180,52 +181,55 @@ class Events:
                 planned.add(_name(data))
             else:
                 evaluated.add(_name(data))
-                yield from self._of_check(data, run_id, partition)
+                yield from self._of_check(data, partition)
         crashed = sorted(planned - evaluated)
         if not failed:
-            yield from (self._crashed(name, run_id, partition) for name in crashed)
+            yield from (self._crashed(name, partition) for name in crashed)
         yield self._run(run, failed, partition, reasons or [_said(record)], crashed)
 
     def _run(self, run: Any, failed: bool, partition: str, reasons: list[str], crashed: list[str]) -> Finding:
+        language = self.settings.language
         lines = reasons[:5]
         if crashed:
-            lines.append("checks without a verdict: " + ", ".join(crashed))
+            lines.append(say(language, "run.crashed", names=", ".join(crashed)))
+        dated = len(partition) == len("2025-06-05")
         return Finding(
             key=f"run:{run.job_name}@{partition}",
             failed=failed,
-            title=f"run of {run.job_name} failed",
-            text="\n".join(lines) if failed else "a later run succeeded",
+            title=say(language, "run.failed", job=run.job_name),
+            text="\n".join(lines) if failed else say(language, "run.recovered"),
             partition=partition,
             link=f"{self.base}/runs/{run.run_id}",
+            todo=say(language, "run.todo" if dated else "run.todo.undated", day=partition),
         )
 
-    def _of_check(self, data: Any, run_id: str, partition: str) -> Iterator[Finding]:
+    def _of_check(self, data: Any, partition: str) -> Iterator[Finding]:
         name = _name(data)
         if name in WATCHED_HERE:
             return
-        asset = data.asset_key.to_user_string()
-        if asset in _NO_PARTITION:
-            partition = ""
-        elif "partition" in data.metadata:
-            partition = str(data.metadata["partition"].value)
-        else:
-            partition = data.partition or partition
-        severity: Severity = "ERROR" if data.severity == dg.AssetCheckSeverity.ERROR else "WARN"
-        yield self._check(name, not data.passed, _evidence(data), severity, partition, run_id)
-
-    def _crashed(self, name: str, run_id: str, partition: str) -> Finding:
-        text = "planned, but it gave no verdict: it raised, or its step was skipped"
-        return self._check(name, True, text, "ERROR", partition, run_id)
-
-    def _check(self, name: str, failed: bool, text: str, severity: Severity, partition: str, run_id: str) -> Finding:
-        asset, _, check = name.rpartition("/")
-        link = f"{self.base}/assets/{asset}?view=checks&checkDetail={check}"
-        if run_id and failed:
-            link += f"\n{self.base}/runs/{run_id}"
-        owner = self.owner_of(asset)
-        return Finding(
-            f"check:{name}@{partition}", failed, f"{asset} / {check}", text, severity, partition, owner, link
+        said = {key: str(value.value) for key, value in data.metadata.items() if key != "worst"}
+        day = said.get("partition") or data.partition or partition
+        seen = Seen(
+            data.asset_key.to_user_string(),
+            data.check_name,
+            data.passed,
+            "ERROR" if data.severity == dg.AssetCheckSeverity.ERROR else "WARN",
+            day,
+            said.get("expected", ""),
+            said.get("found", ""),
+            data.description or "",
+            () if data.passed else _worst(data),
+            said.get("days_failed", ""),
         )
+        yield self._check(seen, "" if seen.asset in _NO_PARTITION else day)
+
+    def _crashed(self, name: str, partition: str) -> Finding:
+        asset, _, check = name.rpartition("/")
+        said = say(self.settings.language, "no.verdict")
+        return self._check(Seen(asset, check, False, "ERROR", partition, said=said), partition)
+
+    def _check(self, seen: Seen, partition: str) -> Finding:
+        return self.reporter.finding(seen, partition, self.owner_of(seen.asset))
 
 
 def _name(data: Any) -> str:
@@ -237,15 +241,13 @@ def _partition(tags: Mapping[str, str]) -> str:
     return tags.get("dagster/partition") or (f"{first} … {last}" if first else "")
 
 
-def _evidence(data: Any) -> str:
-    """The check's own words, and its worst offenders as lines."""
-    lines = [data.description or ("passed" if data.passed else "did not pass")]
+def _worst(data: Any) -> list[dict[str, str]]:
+    """The worst offenders of an evaluation, their columns in the order of its table."""
     worst = data.metadata.get("worst")
-    if isinstance(worst, dg.TableMetadataValue) and not data.passed:
-        columns = [column.name for column in worst.schema.columns]  # a record's own keys are sorted by Dagster
-        for row in worst.records[:5]:
-            lines.append("  " + ", ".join(f"{name} {row.data.get(name, '')}" for name in columns))
-    return "\n".join(lines)
+    if not isinstance(worst, dg.TableMetadataValue):
+        return []
+    columns = [column.name for column in worst.schema.columns]  # a record's own keys are sorted by Dagster
+    return [{name: str(row.data.get(name, "")) for name in columns} for row in worst.records]
 
 
 def _cause(failure: Any) -> str:

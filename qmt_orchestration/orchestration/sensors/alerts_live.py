@@ -8,10 +8,12 @@ from typing import Final
 import dagster as dg
 
 from qmt_orchestration.alerts import services as watching
-from qmt_orchestration.alerts.messages import Finding, Severity
+from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.alerts.state import State
 from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.orchestration.sensors.evidence import Reporter, Seen, report_link
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.texts import say
 
 WATCHED_HERE: Final = ("tick_stream/services_alive",)  # told per service, by heartbeats
 
@@ -27,31 +29,35 @@ def watch_live(settings: Settings, state: State, now_ms: int) -> tuple[list[Find
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.stream.heartbeat import read_all
 
-    base = (settings.dagster_base_url or f"http://127.0.0.1:{settings.dagster_port}").rstrip("/")
-    link = f"{base}/assets/tick_stream?view=checks"
-    warehouse, away = _warehouse(settings), "Redis does not answer"
+    language, link = settings.language, report_link(settings, "")
+    warehouse, away = _warehouse(settings), say(settings.language, "redis.away")
     client = connect(settings, retries=1)
     try:
         clock, beats = read_clock(client), read_all(client)
         desired = {name: wanted.state for name, wanted in read_desired(client).items()}
         outcomes = live_outcomes(settings, client, beats, desired, trading_day=is_trading_day(clock.today()))
     except redis.RedisError as error:
-        text = f"{error}. No tick can pass; the subscriber spools to disk meanwhile. Setting: QMT_REDIS_URL."
-        return [warehouse, Finding("engine:redis", True, away, text)], from_ms(now_ms)
+        text, todo = say(language, "redis.text", error=error), say(language, "redis.todo")
+        return [warehouse, Finding("engine:redis", True, away, text, todo=todo, link=link)], from_ms(now_ms)
     finally:
         client.close()
-    findings = [warehouse, Finding("engine:redis", False, away, "it answers")]
-    findings += watching.watch(state.services, beats, desired, EXPECTED_SERVICES, now_ms, link)
+    findings = [warehouse, Finding("engine:redis", False, away, say(language, "answers"))]
+    findings += watching.watch(state.services, beats, desired, EXPECTED_SERVICES, now_ms, link, language)
+    reporter = Reporter(settings)
     for outcome in outcomes:
-        name = f"{outcome.check.asset}/{outcome.check.name}"
-        if name not in WATCHED_HERE:
-            text = f"expected {outcome.expected}, found {outcome.found}"
-            severity: Severity = "ERROR" if outcome.severity == dg.AssetCheckSeverity.ERROR else "WARN"
-            title = f"{outcome.check.asset} / {outcome.check.name}"
-            # the same key as the check's own evaluations: whoever sees it first tells it
-            findings.append(
-                Finding(f"check:{name}@", not outcome.passed, title, text, severity, "", watching.OWNER, link)
+        if f"{outcome.check.asset}/{outcome.check.name}" not in WATCHED_HERE:
+            seen = Seen(
+                outcome.check.asset,
+                outcome.check.name,
+                outcome.passed,
+                "ERROR" if outcome.severity == dg.AssetCheckSeverity.ERROR else "WARN",
+                outcome.day.isoformat(),
+                outcome.expected,
+                outcome.found,
+                worst=outcome.worst,
             )
+            # the same key as the check's own evaluations: whoever sees it first tells it
+            findings.append(reporter.finding(seen, "", watching.OWNER))
     return findings, clock.now() if clock.simulated else from_ms(now_ms)
 
 
@@ -61,11 +67,12 @@ def _warehouse(settings: Settings) -> Finding:
 
     from qmt_orchestration.warehouse.client import connect
 
-    key, title = "engine:clickhouse", "ClickHouse does not answer"
+    language, link = settings.language, report_link(settings, "")
+    key, title = "engine:clickhouse", say(language, "clickhouse.away")
     try:
         with connect(settings, database="", send_receive_timeout=10) as client:
             client.command("SELECT 1")
     except (clickhouse_connect.driver.exceptions.ClickHouseError, OSError) as error:
-        text = f"{error}. The stream keeps the ticks meanwhile; no bars are made. Setting: QMT_CLICKHOUSE_URL."
-        return Finding(key, True, title, text)
-    return Finding(key, False, title, "it answers")
+        text, todo = say(language, "clickhouse.text", error=error), say(language, "clickhouse.todo")
+        return Finding(key, True, title, text, todo=todo, link=link)
+    return Finding(key, False, title, say(language, "answers"))

@@ -10,13 +10,14 @@ from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import TickStatus
 
 from qmt_orchestration.alerts.messages import Finding
+from qmt_orchestration.texts import Language, say
 
 #: A sensor comes again within seconds: one failed evaluation mends itself. A schedule comes again tomorrow.
 FAILED_TICKS: Final = {InstigatorType.SENSOR: 3, InstigatorType.SCHEDULE: 1}
 _ENDED: Final = (TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE)
 
 
-def failing(instance: dg.DagsterInstance, base: str) -> Iterator[Finding]:
+def failing(instance: dg.DagsterInstance, base: str, language: Language = "en") -> Iterator[Finding]:
     """One finding for each sensor and schedule that is on; it fails when its last ticks all raised."""
     for state in instance.all_instigator_state():
         wanted = FAILED_TICKS.get(state.instigator_type)
@@ -30,7 +31,9 @@ def failing(instance: dg.DagsterInstance, base: str) -> Iterator[Finding]:
         failed = all(tick.status == TickStatus.FAILURE for tick in ticks)
         while error is not None and error.cause is not None:
             error = error.cause  # the outer ones say only that user code raised
-        text = error.message.strip()[:600] if failed and error is not None else "it evaluates again"
-        title = f"{kind} {state.instigator_name} cannot be evaluated"
+        text = error.message.strip()[:600] if failed and error is not None else say(language, "instigator.recovered")
+        title = say(language, f"{kind}.failing", name=state.instigator_name)
         link = f"{base}/automation"
-        yield Finding(f"{kind}:{state.instigator_name}", failed, title, text, link=link)
+        yield Finding(
+            f"{kind}:{state.instigator_name}", failed, title, text, link=link, todo=say(language, "instigator.todo")
+        )

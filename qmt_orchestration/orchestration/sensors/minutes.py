@@ -123,7 +123,7 @@ def _ask(
         chosen = [p for p in found if days.has_partition_key(p.day.isoformat())]
         if not chosen:
             looked = replace(cursor, closed_ms=to_ms(newest) if newest else 0, looked_at=time.time())
-            return dg.SensorResult(skip_reason=_nothing(found, settings.first_date), cursor=looked.text())
+            return dg.SensorResult(skip_reason=_nothing(found, str(settings.first_day)), cursor=looked.text())
         turn = chosen[cursor.failures % len(chosen)]  # a day that fails again and again must not hold up the others
         until = max(closed(turn.day) or turn.last_frame, turn.last_frame)
     advanced = replace(cursor, generation=cursor.generation + 1, looked_at=0.0)
