@@ -39,7 +39,7 @@ class LeaseLost(RuntimeError):
 
 
 class Lease:
-    """A lease under *key* for *token* (unique per run of a client: ``client_id#random``)."""
+    """A lease under *key* for *token* (unique per life of a client: ``client_id#random``)."""
 
     def __init__(self, client: Any, key: str, token: str) -> None:
         self.client, self.key, self.token = client, key, token

@@ -25,7 +25,7 @@ FROM bars_1m FINAL
 WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Date})
   AND frame = {first:DateTime('Asia/Shanghai')} - if(first_i = 121, 5460, 60);
 
--- bars_1m_live(day, first, last): rows of bars_1m, those of a minute that is still forming too. gap: a baseline is in
+-- bars_1m_live(day, first, last): rows of bars_1m, those of a minute that is still forming too. gap: a baseline stands in
 -- the minute, part of it was not seen. b…: as above, before the frame (its own baselines included in p…).
 CREATE OR REPLACE VIEW bars_1m_live $on_cluster AS
 WITH
