@@ -24,8 +24,8 @@ def build_report_assets(days: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         kinds={"html"},
         owners=[OWNER],
         description=(
-            "The report of a trading day: all checks, what was expected and found, plots of completeness, delay and volume "
-            "against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in data_dir/reports."
+            "The report of a trading day: all checks, what was expected and found, plots of completeness, delay, volumes"
+            " against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in data_dir/reports."
         ),
     )
     def quality_report(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> Materialized:

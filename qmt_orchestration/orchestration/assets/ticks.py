@@ -43,7 +43,7 @@ def build_tick_assets(
         owners=[OWNER],
         metadata=table_metadata(settings, "ticks"),
         description=(
-            "All ticks of a trading day (Beijing time). The writer service inserts them as they arrive; materializing a "
+            "All ticks of a trading day (Beijing time). The writer service inserts them as they come; materializing a "
             "day here counts and checks them, and changes nothing. A day made from QMT's history has none."
         ),
     )

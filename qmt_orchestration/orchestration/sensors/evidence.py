@@ -11,12 +11,9 @@ from datetime import date
 from typing import Final
 from urllib.parse import urlencode
 
-import clickhouse_connect
-
 from qmt_orchestration.alerts.messages import Finding, Severity
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.texts import check_title, in_words, remedy, say
-from qmt_orchestration.warehouse.client import connect, load_sql
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +93,10 @@ class Reporter:
         return f"{named} ({rest})" if named and rest else named or rest
 
     def _look_up(self, symbols: Sequence[str]) -> None:
+        import clickhouse_connect
+
+        from qmt_orchestration.warehouse.client import connect, load_sql
+
         wanted = sorted(set(symbols) - self.names.keys())
         if not wanted:
             return
