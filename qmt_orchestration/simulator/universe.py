@@ -42,8 +42,6 @@ _KNOWN_OTHERS: Final = ("510050.SH", "159915.SZ", "000010.SH", "399005.SZ", "113
 _NAMES: Final = {Kind.FUND: "基金", Kind.INDEX: "指数", Kind.CONVERTIBLE: "转债", Kind.REPO: "回购"}
 _LIMITS: Final = {Kind.FUND: 10, Kind.CONVERTIBLE: 20}  # per cent; an index and a repo have none
 
-#: After-hours fixed-price trading reaches all SSE and SZSE A-shares on this day; before it only STAR and ChiNext.
-AFTER_HOURS_FOR_ALL: Final = date(2026, 7, 6)
 #: Main-board ST shares move by 10 % instead of 5 % from this day on.
 ST_TEN_PERCENT: Final = date(2026, 7, 6)
 CHINEXT_TWENTY_PERCENT: Final = date(2020, 8, 24)
@@ -152,14 +150,6 @@ def limit_percent(symbol: str, day: date) -> int:
     if board is Board.STAR or (board is Board.CHINEXT and day >= CHINEXT_TWENTY_PERCENT):
         return 20
     return 5 if is_st(symbol) and day < ST_TEN_PERCENT else 10
-
-
-def trades_after_hours(symbol: str, day: date) -> bool:
-    """Whether the share takes part in after-hours fixed-price trading on *day*."""
-    board = board_of(symbol)
-    if board is None or board is Board.BSE:
-        return False
-    return board in (Board.STAR, Board.CHINEXT) or day >= AFTER_HOURS_FOR_ALL
 
 
 def _index_members(shares: tuple[str, ...], size: int, day: date) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from qmt_orchestration.market.calendar import trading_days
-from qmt_orchestration.market.instruments import Kind, instrument_of
+from qmt_orchestration.market.instruments import Kind, instrument_of, trading_of
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
 from qmt_orchestration.market.symbols import Board, board_of
 from qmt_orchestration.settings import Settings
@@ -27,7 +27,7 @@ from qmt_orchestration.simulator.market import (
     true_bars,
 )
 from qmt_orchestration.simulator.source import MarketSource
-from qmt_orchestration.simulator.universe import name_of, sectors, trades_after_hours, universe
+from qmt_orchestration.simulator.universe import name_of, sectors, universe
 from qmt_orchestration_tests.simulator.oracle import bars_of, minute_of, total_of
 
 DAY = date(2025, 6, 5)
@@ -174,7 +174,7 @@ def test_closing_call_and_after_hours(ticks: Ticks, plan: MarketDay) -> None:
         after = [t for t in mine if minute_of(t) >= 905]
         assert bool(after) == bool(plan.after_hours[row].sum())
         if after:
-            assert trades_after_hours(symbol, DAY)
+            assert trading_of(symbol, DAY).after_hours
             assert board_of(symbol) in (Board.STAR, Board.CHINEXT)
             assert after[-1]["pvolume"] == plan.cumulative[row, -1] + plan.after_hours[row].sum()
     at_three = [t for s, m in ticks.items() if s.endswith("SZ") for t in m if t["time"] == to_ms(at(DAY, 900))]
@@ -247,7 +247,7 @@ def test_a_market_of_all_kinds_is_a_mix_as_the_real_one() -> None:
     small = Counter(instrument_of(s).kind for s in universe(66, KINDS).listed)
     assert set(small) == set(COUNTS)
     assert sum(small.values()) == 66
-    found = sectors(members)
+    found = sectors(members, DAY)
     assert {len(found[name]) for name in ("沪深指数", "沪深转债")} == {100, 350}
     assert "510300.SH" in found["沪深ETF"]
     assert "501018.SH" not in found["沪深ETF"]
