@@ -22,6 +22,7 @@ def world(engine_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
         yield settings
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(world: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mplfinance")
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
