@@ -34,8 +34,9 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 up: install
 	@$(BIN)/qmt up $(UP_OPTIONS)
 
+# The default suite, five minutes on two cores; what takes longer (marker slow) and the browser are stages of .ci/run.
 test: install
-	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

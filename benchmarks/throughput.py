@@ -22,12 +22,12 @@ from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.feed.subscriber import LEASE, LEASE_TTL_MS, Subscriber
 from qmt_orchestration.feed.universe import Universe
 from qmt_orchestration.feed.xt import Terminal
-from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.replay import spawn_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.universe import universe
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.lease import Lease, process_owner
 from qmt_orchestration.stream.producer import Producer
 
 CHUNK_TICKS = 60_000  # made at once: pushes hold about 1 KB a tick

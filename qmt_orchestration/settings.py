@@ -6,7 +6,9 @@ environment or from the file named by ``QMT_ENV_FILE`` and are never printed, lo
 
 from __future__ import annotations
 
+import json
 import os
+import socket
 import sys
 from collections.abc import Collection
 from datetime import date, datetime
@@ -16,8 +18,8 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from qmt_orchestration.market import calendar
 
@@ -232,10 +234,9 @@ class Settings(BaseSettings):
         return values
 
     @model_validator(mode="after")
-    def _calendar_as_announced(self) -> Settings:
+    def _holidays_up_to_a_day(self) -> Settings:
         if self.holidays and not self.calendar_until:
             raise ValueError("QMT_HOLIDAYS without QMT_CALENDAR_UNTIL: up to which day are these all the holidays?")
-        calendar.extend(self.calendar_until, self.holidays)
         return self
 
     @field_validator("redis_url", "clickhouse_url")
@@ -252,8 +253,6 @@ class Settings(BaseSettings):
     @property
     def host(self) -> str:
         """Name of this host as used in heartbeats, leases and consumer names."""
-        import socket
-
         return self.host_name or socket.gethostname()
 
     @property
@@ -289,8 +288,6 @@ class Settings(BaseSettings):
     def engine_password(self, engine: Literal["redis", "clickhouse"], url: str | None = None) -> str:
         """The configured password, else the generated one when *url* (default: the configured one) is the address of
         the embedded engine of ``data_dir``. "" when there is none."""
-        import json
-
         configured = getattr(self, f"{engine}_password")
         if configured is not None:
             return str(configured.get_secret_value())
@@ -319,8 +316,6 @@ class Settings(BaseSettings):
             if isinstance(value, SecretStr):
                 text = value.get_secret_value()
             elif isinstance(value, tuple):
-                import json
-
                 text = json.dumps([str(v) for v in value])
             else:
                 text = str(value)
@@ -332,18 +327,23 @@ class Settings(BaseSettings):
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if field.annotation == SecretStr | None)
 
 
+def process_settings(**chosen: Any) -> Settings:
+    """The settings this process works by: of the environment, *chosen* on top. Also tells the process's calendar which
+    days are announced; `Settings()` alone changes nothing outside itself."""
+    settings = Settings(**chosen)
+    calendar.extend(settings.calendar_until, settings.holidays)
+    return settings
+
+
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
     """The process's settings, read once."""
-    return Settings()
+    return process_settings()
 
 
 def refusal(error: ValueError) -> str:
     """What is wrong with which setting, when *error* comes from reading the settings, else "". The refused value is
     not shown: it may be a secret."""
-    from pydantic import ValidationError
-    from pydantic_settings import SettingsError
-
     if isinstance(error, ValidationError) and error.title == Settings.__name__:
         found = [(str(e["loc"][0]) if e["loc"] else "", e["msg"]) for e in error.errors(include_input=False)]
         return "settings refused: " + "; ".join(f"QMT_{name.upper()}: {text}" if name else text for name, text in found)

@@ -18,15 +18,30 @@ from pydantic import SecretStr
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings, get_settings
 
-hypothesis_settings.register_profile(
-    "qmt", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+# "thorough" is that of .ci/run (--hypothesis-profile=thorough)
+for _profile, _examples in (("qmt", 25), ("thorough", 200)):
+    hypothesis_settings.register_profile(
+        _profile,
+        max_examples=_examples,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture],
+    )
 hypothesis_settings.load_profile("qmt")
 
 # A developer's own settings must not reach the tests (nor their servers); only the recordings do.
 for _name in [name for name in os.environ if name.startswith("QMT_") and name != "QMT_RECORDINGS_DIR"]:
     del os.environ[_name]
 get_settings.cache_clear()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a fixture of their module run in one worker, in their order (--dist loadgroup)."""
+    for item in items:
+        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
+        if any(found[-1].scope == "module" for found in fixtures if found):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 Ends with 1 on any loss, any doubling, a wrong bar, a fault that did not strike, or a recovery of more than 10 s.
 ``--control`` runs the negative controls instead: writers with a planted mistake, which the account must find.
+``--line`` runs a market through a slow line.
 ``--soak`` runs a simulated trading day without faults and watches what grows.
 """
 
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.chaos import session, soak
+from benchmarks.chaos import line, session, soak
 from benchmarks.chaos.careless import MISTAKES
 from benchmarks.chaos.faults import BY_NAME, FAULTS
 from benchmarks.chaos.world import Market
@@ -32,6 +33,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="name the faults")
     parser.add_argument("--control", action="store_true", help="the negative controls")
     parser.add_argument("--soak", action="store_true", help="a trading day without faults")
+    parser.add_argument("--line", action="store_true", help="a slow line with stalls, and its negative control")
     args = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("QMT_")]:
         del os.environ[name]  # never the servers of somebody's settings
@@ -42,6 +44,12 @@ def main() -> int:
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB; load before {report.load():g}", flush=True)
     if args.soak:
         return soak.run(Market(args.symbols or 1000, args.speed or 40.0, start="09:24:00"), say=_say)
+    if args.line:
+        market = Market(args.symbols or 2000, args.speed or 1.0, start="09:31:00")
+        good = line.run(market, stalls=2, say=_say)
+        blind = line.run(market, stalls=0, megabits=0.1, say=_say)
+        print("control: " + ("NOT FOUND: the measure is blind" if blind else "found, as it must be"))
+        return 0 if good and not blind else 1
     if args.control:
         return _controls(args.symbols or 500, args.speed or 10.0, args.seed)
     chosen = [f for f in FAULTS if any(part in f.name for part in args.only.split("|"))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
@@ -19,6 +18,7 @@ from benchmarks.chaos.world import FEED, WAREHOUSE, World
 from qmt_orchestration.local import engines
 from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.batch import encode
+from qmt_orchestration.stream.sequences import Sequence
 
 STREAM = keys.ticks(0)
 POISON = 4  # entries that one strike of the poison fault adds
@@ -26,6 +26,8 @@ REPEATS = 5
 _DROPS = 3
 _OUTAGE = 3.0
 _FILLER = "filler"
+WRONG = (b"", b"nan", b"-Infinity", b"\xff\xfe", b"9" * 10_000, b"{}", b'{"ranges": 5}', b"[[", bytes(1 << 20))
+HOSTILE = {b"symbol", b"timestamp", b"payload"}  # fields of entries that a fault has put on a stream
 
 
 def _nothing(world: World) -> None:
@@ -180,7 +182,31 @@ def _twice(world: World) -> None:
 
 def _repeats_seen(world: World) -> bool:
     texts = world.redis.hvals(keys.WRITER_SEQUENCES.format(stream=STREAM))
-    return sum(int(json.loads(text)["repeats"]) for text in texts) >= REPEATS
+    return sum(Sequence.load(text).repeats for text in texts) >= REPEATS
+
+
+def _malformed(world: World) -> None:
+    """Entries that are none of theirs on the streams of rejected ticks and of bars."""
+    for stream in (keys.REJECTED, keys.BARS):
+        for wrong in WRONG:
+            world.redis.xadd(stream, {b"symbol": wrong, b"timestamp": wrong})
+            world.redis.xadd(stream, {b"payload": wrong})
+
+
+def _malformed_buried(world: World) -> bool:
+    return int(world.redis.xlen(dead_letters.key_of(keys.REJECTED))) >= 2 * len(WRONG)
+
+
+def _wrong_hashes(world: World) -> None:
+    """Values of no type in what services read of each other."""
+    heartbeat = keys.HEARTBEAT.format(host="hostile", service="writer")
+    for number, wrong in enumerate(WRONG):
+        world.redis.hset(heartbeat, mapping={"pid": wrong, "beat_ms": wrong, "lag_seconds": wrong, "service": "writer"})
+        world.redis.hset(keys.WRITER_SEQUENCES.format(stream=STREAM), f"hostile-{number}", wrong)
+        world.redis.hset(keys.WRITER_PLAN.format(stream=STREAM), f"0-{number + 1}", wrong)
+        world.redis.hset(keys.PUBLISHED, f"day {number}", wrong)
+        world.redis.hset(keys.PUBLISHED, f"2025-05-{10 + number}", wrong)
+        world.redis.hset(keys.DESIRED, f"hostile{number}", wrong)
 
 
 def _second_writer(world: World) -> None:
@@ -240,6 +266,8 @@ FAULTS: tuple[Fault, ...] = (
     Fault("parts limit", _few_parts, _many_parts, lasts=_OUTAGE, struck=_writer_was_told("TOO_MANY_PARTS")),
     Fault("poison batches", _poison, struck=_poison_buried),
     Fault("batches published twice", _twice, struck=_repeats_seen),
+    Fault("malformed entries", _malformed, struck=_malformed_buried, back=("writer", "publisher")),
+    Fault("wrong values in hashes", _wrong_hashes, back=("subscriber", "writer", "publisher")),
     Fault("two writers, one killed", _second_writer),
 )
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import redis
 
-from benchmarks.chaos.faults import STREAM
+from benchmarks.chaos.faults import HOSTILE, STREAM
 from benchmarks.chaos.world import FEED, World
 from qmt_orchestration.market.schema import TickFlag
 from qmt_orchestration.market.sessions import from_ms, minute_frames, to_ms
@@ -280,6 +280,8 @@ def _published(world: World, live: dict[tuple[str, int], Bar], newest: int, verd
     seen: Counter[tuple[str, int, int]] = Counter()
     last: dict[tuple[str, int], tuple[int, Bar]] = {}
     for _, fields in world.redis.xrange(keys.BARS):
+        if fields.keys() <= HOSTILE:
+            continue  # an entry of the fault, not of the publisher
         key = fields[b"symbol"].decode(), int(fields[b"timestamp"]) * 1000
         revision = int(fields[b"revision"])
         seen[key[0], key[1], revision] += 1

@@ -1,11 +1,11 @@
-"""A TCP proxy on loopback that can refuse, answer for the server, or lose a reply after the server has acted."""
+"""A TCP proxy on loopback that can refuse, answer for the server, lose a reply after it has acted, or be slow."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,8 @@ class Proxy:
         self._answer: bytes | None = None
         self._refusing = False
         self._needle, self._drops = b"", 0
+        self._delay, self._bytes_per_second = 0.0, 0.0
+        self._free_at = {"out": 0.0, "in": 0.0}  # when each direction of the line has room again
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
@@ -67,6 +69,46 @@ class Proxy:
         """Of the next *times* requests that contain *needle*, lose the reply: the server has acted, nobody knows."""
         self._do(self._set(needle=needle, drops=times))
 
+    def slow(self, round_trip_seconds: float, megabits: float) -> None:
+        """A line of this round trip and this rate in each direction, shared by all connections (0, 0: as it began)."""
+        self._do(self._set_line(round_trip_seconds / 2, megabits * 125_000))
+
+    def stall(self, seconds: float) -> None:
+        """Nothing passes in either direction for *seconds*; nothing is lost."""
+        self._do(self._stall(seconds))
+
+    async def _set_line(self, delay: float, bytes_per_second: float) -> None:
+        self._delay, self._bytes_per_second = delay, bytes_per_second
+
+    async def _stall(self, seconds: float) -> None:
+        until = self._loop.time() + seconds
+        self._free_at = {way: max(at, until) for way, at in self._free_at.items()}
+
+    async def _pass(self, reader: asyncio.StreamReader, way: str) -> AsyncIterator[bytes]:
+        """What *reader* gives, as late as the line makes it; what is under way is bounded, as in a socket's buffer."""
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(64)
+
+        async def fill() -> None:
+            data = b"begin"
+            while data:
+                data = await reader.read(_CHUNK)
+                now = self._loop.time()
+                cost = len(data) / self._bytes_per_second if self._bytes_per_second else 0.0
+                self._free_at[way] = max(self._free_at[way], now) + cost
+                await under_way.put((self._free_at[way] + self._delay, data))
+
+        filling = asyncio.ensure_future(fill())
+        try:
+            while True:
+                due, data = await under_way.get()
+                if (wait := due - self._loop.time()) > 0:
+                    await asyncio.sleep(wait)
+                if not data:
+                    return
+                yield data
+        finally:
+            filling.cancel()
+
     def _do(self, work: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
@@ -95,7 +137,7 @@ class Proxy:
         self._lines.discard(line)
 
     async def _requests(self, line: _Line, reader: asyncio.StreamReader) -> None:
-        while data := await reader.read(_CHUNK):
+        async for data in self._pass(reader, "out"):
             if self._answer is not None:
                 with contextlib.suppress(asyncio.TimeoutError):  # the rest of the request
                     while await asyncio.wait_for(reader.read(_CHUNK), 0.02):
@@ -114,7 +156,7 @@ class Proxy:
         line.cut()
 
     async def _replies(self, line: _Line, back: asyncio.StreamReader) -> None:
-        while data := await back.read(_CHUNK):
+        async for data in self._pass(back, "in"):
             if line.doomed:
                 self.struck += 1
                 break

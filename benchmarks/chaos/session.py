@@ -103,7 +103,7 @@ def run(
         while ledger.ticks < ticks and time.monotonic() < quiet:
             time.sleep(0.5)
         say(f"{ledger.ticks:,} ticks produced; the feed stops, the writer finishes, then everything is counted")
-        problems = _settle(there, ledger)
+        problems = settle(there, ledger)
         if left:
             problems.append(f"{left} faults did not strike: the market came to its lunch break; lower --speed")
         verdict = judge(there, ledger)
@@ -145,7 +145,7 @@ def _beating(there: World, since_ms: int, services: Sequence[str]) -> bool:
     return True
 
 
-def _settle(there: World, ledger: Ledger) -> list[str]:
+def settle(there: World, ledger: Ledger) -> list[str]:
     """The subscriber stops as a person would stop it; then nothing may be left to do."""
     set_desired(there.redis, "subscriber", "stopped")
     problems = []

@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from qmt_orchestration.backup.manifest import BackupError, File, sealed
 
 FOLDER: Final = "dagster"
@@ -76,8 +78,6 @@ def has_data(home: Path) -> bool:
 
 def postgresql(home: Path) -> dict[str, str] | None:
     """The server in the storage section of dagster.yaml, its variables resolved; None where there is none."""
-    import yaml  # comes with dagster
-
     config = home / CONFIG
     told: Any = yaml.safe_load(config.read_text()) if config.is_file() else None
     found = (((told or {}).get("storage") or {}).get("postgres") or {}).get("postgres_db")

@@ -14,6 +14,7 @@ from qmt_orchestration.backup.manifest import BackupError, Manifest
 from qmt_orchestration.backup.partitions import Mover
 from qmt_orchestration.services.lock import try_lock
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.migrate import migrate, schema_digests
 
 
@@ -105,7 +106,7 @@ def differences(mover: Mover, saved: Manifest) -> list[str]:
 
 def _require_schema(saved: Manifest) -> None:
     ours = schema_digests()
-    unknown = sorted(set(saved.applied) - set(ours))
+    unknown = sorted(set(saved.applied) - set(ours) - set(upgrade.FILES))
     if unknown:
         raise BackupError(
             f"the backup has the schema of version {saved.version}, with {', '.join(unknown)}, which this version "

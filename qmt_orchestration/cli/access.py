@@ -19,7 +19,7 @@ import typer
 
 from qmt_orchestration import extras
 from qmt_orchestration.local import engines
-from qmt_orchestration.settings import Settings, refusal
+from qmt_orchestration.settings import Settings, process_settings, refusal
 from qmt_orchestration.stream.connection import connect
 
 FOUND: Final = 0
@@ -34,10 +34,12 @@ class Misuse(ValueError):
     """The command line asks for something that cannot be; the message says what was expected."""
 
 
-def settings_of(data_dir: Path | None) -> Settings:
-    """Settings of the environment with the folder of the command line; the folder is absolute, as messages show it."""
-    chosen = Settings(**({"data_dir": data_dir} if data_dir is not None else {}))  # type: ignore[arg-type]
-    return chosen.model_copy(update={"data_dir": chosen.data_dir.expanduser().resolve()})
+def settings_of(data_dir: Path | None = None, **chosen: Any) -> Settings:
+    """Settings of the environment with what the command line chose (not None) on top; the folder is absolute, as
+    messages show it."""
+    update = {name: value for name, value in {"data_dir": data_dir, **chosen}.items() if value is not None}
+    settings = process_settings(**update)
+    return settings.model_copy(update={"data_dir": settings.data_dir.expanduser().resolve()})
 
 
 def fail(text: str, code: int = NOTHING) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from qmt_orchestration.cli.access import MISUSE, DataDir, fail, has_warehouse, no_warehouse, settings_of
 from qmt_orchestration.cli.days import trading_span
 from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.local import engines
 
 
@@ -22,6 +24,9 @@ def backfill(
             "--history", help="Fetch QMT's own bars of every day (needs a running gateway), fill gaps, compare"
         ),
     ] = False,
+    symbols: Annotated[
+        str, typer.Option(help="With commas: fetch QMT's bars of these symbols only; implies --history")
+    ] = "",
     data_dir: DataDir = None,
 ) -> None:
     """Make the trading days of a range again: from ticks where they are, else from QMT's history, which a running
@@ -29,10 +34,11 @@ def backfill(
 
     The last line is JSON: bars per period, what each day came from, checks, cost. Exit code 1 when a day's run failed.
     """
-    days = trading_span(first, last)
+    days, wanted = trading_span(first, last), normalize_all([s for s in symbols.split(",") if s])
     from dagster import DagsterExecutionInterruptedError
 
-    from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, RECONCILE_DAY, materialize_days
+    from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, materialize_days
+    from qmt_orchestration.orchestration.jobs import RECONCILE_DAY
     from qmt_orchestration.warehouse.migrate import migrate
 
     started, cpu = time.monotonic(), time.process_time()
@@ -42,8 +48,9 @@ def backfill(
     try:
         with engines.ensure(settings) as ready:
             migrate(ready)
-            job = RECONCILE_DAY if history else FROM_WHAT_THERE_IS
-            outcome = materialize_days(ready, days, lambda text: typer.echo(text, err=True), job=job)
+            job = RECONCILE_DAY if history or wanted else FROM_WHAT_THERE_IS
+            progress = partial(typer.echo, err=True)
+            outcome = materialize_days(ready, days, progress, job=job, symbols=wanted)
     except ValueError as error:  # a day before the first partition
         fail(str(error), MISUSE)
     except engines.EngineError as error:

@@ -6,21 +6,24 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from qmt_orchestration.cli import clients, services, warehouse
-from qmt_orchestration.cli.access import MISUSE, explain, fail
+from qmt_orchestration.cli.access import MISUSE, DataDir, explain, fail, settings_of
 from qmt_orchestration.cli.alerts import alerts_app
 from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
 from qmt_orchestration.cli.doctor import doctor
 from qmt_orchestration.cli.export import export_app
+from qmt_orchestration.cli.overrides import override_bar
 from qmt_orchestration.cli.probe import probe_terminal
 from qmt_orchestration.cli.quality import quality
 from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.cli.validate import validate
+from qmt_orchestration.cli.verify import verify
 
 app = typer.Typer(
     name="qmt",
@@ -29,18 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
-
-
-def _settings(data_dir: Path | None, **chosen: Any) -> Any:
-    """Settings from the environment, what the command line chose on top."""
-    from qmt_orchestration.settings import Settings
-
-    update = {name: value for name, value in chosen.items() if value is not None}
-    if data_dir is not None:
-        update["data_dir"] = data_dir
-    return Settings(**update)
 
 
 def _say(text: str) -> None:
@@ -61,7 +52,7 @@ def up(
     """Start everything on this machine and show what flows; Ctrl-C ends it and leaves the data."""
     from qmt_orchestration.services import up as command
 
-    settings = _settings(data_dir, sim_symbols=symbols, sim_faults=tuple(fault) if fault else None)
+    settings = settings_of(data_dir, sim_symbols=symbols, sim_faults=tuple(fault) if fault else None)
     if speed is None and "sim_speed" in settings.model_fields_set:
         speed = settings.sim_speed
     try:
@@ -94,7 +85,7 @@ def replay(
             typer.echo(("\r\x1b[2K" if live else "") + text, err=True, nl=not live)
         last = text
 
-    settings = _settings(data_dir)
+    settings = settings_of(data_dir)
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has them ignored, as behind "&"
         signal.signal(number, signal.default_int_handler)
     try:
@@ -120,8 +111,10 @@ def _engine_error() -> type[Exception]:
 app.command()(warehouse.sql)
 app.command()(warehouse.migrate)
 app.command()(warehouse.bars)
-app.command()(warehouse.validate)
+app.command()(validate)
 app.command()(backfill)
+app.command()(verify)
+app.command()(override_bar)
 app.command()(quality)
 app.command()(doctor)
 app.command()(probe_terminal)

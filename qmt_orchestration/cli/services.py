@@ -18,7 +18,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from qmt_orchestration.cli.access import MISUSE, fail, redis_of, settings_of
+from qmt_orchestration.cli.access import MISUSE, DataDir, fail, redis_of, settings_of
 from qmt_orchestration.cli.terminal import screen
 from qmt_orchestration.services.dagster_processes import dagster_services
 from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
@@ -33,7 +33,6 @@ from qmt_orchestration.stream.fields import number
 from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
-DataDir = Annotated[Path | None, typer.Option(help="Folder of the engines' data and logs [env QMT_DATA_DIR]")]
 ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join((*SERVICES, *DAGSTER))}")]
 Row = dict[str, str]
 

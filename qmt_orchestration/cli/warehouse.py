@@ -50,13 +50,14 @@ def sql(
 
 def migrate(data_dir: DataDir = None) -> None:
     """Create the warehouse's tables, or bring them up to date; safe to repeat."""
+    from qmt_orchestration.warehouse.migrate import OldSchema, UpgradeError
     from qmt_orchestration.warehouse.migrate import migrate as run
 
     try:
         with engines.ensure(settings_of(data_dir), names=("clickhouse",)) as ready:
-            run(ready)
+            run(ready, lambda text: typer.echo(text, err=True))
             typer.echo(f"the tables of database {ready.clickhouse_database} are up to date", err=True)
-    except engines.EngineError as error:
+    except (engines.EngineError, OldSchema, UpgradeError) as error:
         fail(str(error))
 
 
@@ -158,17 +159,3 @@ def _print_bars(found: Any, as_json: bool) -> None:
         typer.echo(found.to_string(index=False))
     else:
         typer.echo(found.to_csv(sep="\t", index=False, lineterminator="\n"), nl=False)
-
-
-def validate(
-    folder: Annotated[Path | None, typer.Argument(help="Folder of recordings [env QMT_RECORDINGS_DIR]")] = None,
-) -> None:
-    """Hold recorded data against our bars: ticks to bars, and a vendor's minutes to its other periods."""
-    from qmt_orchestration.warehouse.validate import command
-
-    chosen = folder or Settings().recordings_dir
-    if chosen is None:
-        fail("name a folder of recordings, or set QMT_RECORDINGS_DIR", MISUSE)
-    if not chosen.is_dir():
-        fail(f"expected a folder of recordings, found none at {chosen.resolve()}", MISUSE)
-    raise typer.Exit(command(chosen))

@@ -17,6 +17,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.fields import decoded
 from qmt_orchestration.stream.groups import Entry, GroupReader, create_group
+from qmt_orchestration.warehouse.client import connect
 
 Mode = Literal["broadcast", "shard", "hybrid"]
 SHARED_GROUP: Final = "shared"
@@ -161,8 +162,6 @@ class BarConsumer(Consumer[Bar]):
 
     def _open_warehouse(self) -> Any:
         if self._warehouse is None:
-            from qmt_orchestration.warehouse.client import connect
-
             self._warehouse = connect(self.settings)
         return self._warehouse
 

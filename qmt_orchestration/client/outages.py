@@ -9,6 +9,8 @@ from typing import Final
 
 import redis
 
+from qmt_orchestration.warehouse.client import is_passing
+
 
 class RetryLater(Exception):
     """Raised by a handler: what it needs is away (an outage). The same item comes again, for as long as it takes."""
@@ -24,8 +26,6 @@ def is_outage(error: BaseException) -> bool:
         return True
     if "clickhouse_connect" not in sys.modules:
         return False
-    from qmt_orchestration.warehouse.client import is_passing
-
     return is_passing(error)
 
 

@@ -14,8 +14,10 @@ import redis
 
 from qmt_orchestration.doctor import Finding, error, ok, warning
 from qmt_orchestration.extras import hint
+from qmt_orchestration.local.redis_server import NoRedisBinary, find_binary
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.client import error_code
 from qmt_orchestration.warehouse.migrate import schema_digests
 
@@ -32,8 +34,6 @@ ANSWER_SECONDS: Final = 5
 
 def embedded(settings: Settings) -> list[Finding]:
     """Whether the engines that no URL replaces can be started here."""
-    from qmt_orchestration.local.redis_server import NoRedisBinary, find_binary
-
     findings = []
     if not settings.redis_url:
         try:
@@ -212,6 +212,8 @@ def _schema(settings: Settings, client: Any) -> Finding:
     wanted = set(schema_digests())
     names = "SELECT name FROM {db:Identifier}.schema_versions"
     done = {row[0] for row in client.query(names, parameters={"db": settings.clickhouse_database}).result_rows}
+    if old := sorted(done & set(upgrade.FILES)):
+        return error("schema", f"of the first edition, or brought over in part: {', '.join(old)}", "qmt migrate")
     if missing := sorted(wanted - done):
         return error("schema", f"not applied: {', '.join(missing)}", "qmt migrate")
     if newer := sorted(done - wanted):

@@ -29,6 +29,7 @@ from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import PayloadError, decode
+from qmt_orchestration.stream.fields import FIRST_MS, LAST_MS, integer
 
 log = logging.getLogger("feed.checkpoint")
 
@@ -148,8 +149,9 @@ def read_tail(client: Any, settings: Settings, known: Known) -> int:
         for entry_id, fields in _entries(client, stream, known.positions.get(stream, "-")):
             entries += 1
             known.positions[stream] = entry_id
-            if from_ms(int(fields[b"last_ms"])).date() == known.day:
-                _apply_payload(known, fields[b"payload"], settings, stream)
+            last_ms = integer(fields, "last_ms", low=FIRST_MS, high=LAST_MS)
+            if last_ms and from_ms(last_ms).date() == known.day:
+                _apply_payload(known, fields.get(b"payload", b""), settings, stream)
     return entries
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.feed.spool import Spool
-from qmt_orchestration.services.lease import Lease, owner_is_dead
+from qmt_orchestration.stream.lease import Lease, owner_is_dead
 from qmt_orchestration.stream.producer import Entry, NotOwner, Producer
 
 log = logging.getLogger("feed.outbox")

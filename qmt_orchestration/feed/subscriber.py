@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import redis
 
+from qmt_orchestration.exit_codes import EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.feed import checkpoint, universe, xt
 from qmt_orchestration.feed.edge import Edge, Outcome
 from qmt_orchestration.feed.entries import Entries
@@ -30,13 +31,12 @@ from qmt_orchestration.feed.statistics import Statistics
 from qmt_orchestration.feed.subscription import Subscription
 from qmt_orchestration.market.quality import minute_of_day
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.services.lease import Lease, process_owner
-from qmt_orchestration.services.registry import EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import clear_clock, publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.stream.lease import Lease, process_owner
 from qmt_orchestration.stream.producer import Entry, NotOwner, Producer
 
 log = logging.getLogger("feed.subscriber")

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
+import pyarrow as pa
+
 #: URL parameters that the HTTP handler keeps for itself: they are not settings of the engine.
 RESERVED: Final = frozenset(
     (
@@ -173,8 +175,6 @@ def decompress(body: bytes, encoding: str, limit: int) -> bytes:
         elif encoding == "deflate":
             plain = zlib.decompress(body)
         elif encoding in ("lz4", "zstd"):
-            import pyarrow as pa
-
             codec = "lz4" if encoding == "lz4" else "zstd"
             with pa.CompressedInputStream(pa.BufferReader(body), codec) as stream:
                 plain = stream.read(limit + 1)

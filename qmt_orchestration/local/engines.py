@@ -20,8 +20,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
+
+import psutil
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from qmt_orchestration.local import redis_server
 from qmt_orchestration.local.passwords import ADMIN, password_file, private_folder
@@ -102,8 +108,6 @@ def start_redis(settings: Settings, port: int | None = None) -> Engine:
 
 def start_clickhouse(settings: Settings, port: int | None = None) -> Engine:
     """Start the embedded ClickHouse and wait until it answers; see :func:`_start`."""
-    from importlib.util import find_spec
-
     if sys.platform != "win32" and find_spec("chdb") is None:
         raise EngineError(
             "the embedded ClickHouse needs chdb: make install, or set QMT_CLICKHOUSE_URL to a running server"
@@ -125,8 +129,6 @@ def warehouse_path(settings: Settings) -> Path:
 
 def redis_admin(settings: Settings) -> Any:
     """A client of the embedded Redis of ``data_dir`` that may also CONFIG, SAVE and SHUTDOWN; for tests and repairs."""
-    import redis
-
     engine = find(settings, "redis")
     if engine is None:
         raise EngineError(f"no embedded Redis of {settings.data_dir} runs")
@@ -295,8 +297,6 @@ def _choose_port(name: Name, settings: Settings, port: int | None) -> int:
 
 def _holder(port: int) -> str:
     """`` by NAME (process PID)`` when the system tells."""
-    import psutil
-
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == "LISTEN" and connection.laddr.port == port and connection.pid:
@@ -316,10 +316,6 @@ def _answers(name: Name, port: int, settings: Settings) -> int | None:
 
 
 def _redis_pid(port: int, settings: Settings) -> int | None:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
     client = redis.Redis(
         port=port,
         socket_timeout=2,

@@ -6,6 +6,7 @@ exchanges have announced and no release of the package holds yet is told by `ext
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from functools import lru_cache
@@ -42,7 +43,7 @@ def _days() -> tuple[date, ...]:
 def extend(until: date | None, holidays: Iterable[date]) -> None:
     """Every weekday after the package's end up to *until* but *holidays* is a trading day; None: none of them.
 
-    Process-wide; called with the settings ``calendar_until`` and ``holidays``. Within its range the package is right.
+    Process-wide; called once a process by `settings.process_settings`. Within its range the package is right.
     """
     global _announced
     announced = (until, frozenset(holidays)) if until else None
@@ -69,16 +70,12 @@ def is_trading_day(day: date) -> bool:
 
 def trading_days(first: date, last: date) -> list[date]:
     """Trading days in [first, last], ascending."""
-    from bisect import bisect_left, bisect_right
-
     days = _days()
     return list(days[bisect_left(days, first) : bisect_right(days, last)])
 
 
 def previous_trading_day(day: date) -> date:
     """The last trading day before *day*."""
-    from bisect import bisect_left
-
     i = bisect_left(_days(), day)
     if i == 0:
         raise NotATradingDay(f"the calendar begins on {_days()[0]}; no trading day before {day} is known")
@@ -87,8 +84,6 @@ def previous_trading_day(day: date) -> date:
 
 def next_trading_day(day: date) -> date:
     """The first trading day after *day*."""
-    from bisect import bisect_right
-
     i = bisect_right(_days(), day)
     if i == len(_days()):
         raise NotATradingDay(

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import dagster as dg
 
 from qmt_orchestration.market.periods import rollups
+from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.orchestration.jobs import MAKE_DAY, RECONCILE_DAY
 from qmt_orchestration.settings import Settings
 
-MAKE_DAY, RECONCILE_DAY = "make_day", "reconcile_day"
 FROM_WHAT_THERE_IS = ""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
 
@@ -51,33 +52,41 @@ def materialize_days(
     on_progress: Callable[[str], None] = lambda _: None,
     *,
     job: str = MAKE_DAY,
+    symbols: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make *days* through Dagster: the account of the ticks, bars of every period, and their checks.
 
     *job*: the one to run, or `FROM_WHAT_THERE_IS`: ``make_day`` for days with ticks, else ``reconcile_day``, which
     fetches QMT's history and needs a gateway (without one, QMT's bars that are already here are taken).
+    *symbols*: those whose history is fetched; empty: all. What a day before today holds then is recorded as right
+    (`warehouse.verify`).
 
     Returns ``{"bars": {period: rows}, "sources": {day: what its minutes stand on}, "checks": {"passed": n, "failed":
     [{day, asset, check, severity, expected, found}]}, "runs": [ids], "failed_runs": n, "errors": [{day, error}]}``.
     Raises ValueError when a day is no partition; a run that fails is reported, and the other days are still made.
     """
-    from qmt_orchestration.definitions import build_defs
+    from qmt_orchestration.orchestration.build import build_defs
     from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
+    from qmt_orchestration.warehouse import verify
+    from qmt_orchestration.warehouse.client import connect
 
     settings.keep_first_day(min(days))
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
     definitions, started = build_defs(settings=settings), time.monotonic()
     outcome = Outcome()
+    warehouse, today = connect(settings), datetime.now(SHANGHAI).date()
     with instance_of(settings) as instance:
         for n, key in enumerate(keys, 1):
             left = (time.monotonic() - started) / (n - 1) * (len(keys) - n + 1) if n > 1 else 0.0
             on_progress(f"making {key}, {n} of {len(keys)} days" + (f", about {left:,.0f} s left" if n > 1 else ""))
             name = _job_for(settings, days[n - 1]) if job == FROM_WHAT_THERE_IS else job
             result = definitions.resolve_job_def(name).execute_in_process(
-                partition_key=key, instance=instance, raise_on_error=False, run_config=QUIET
+                partition_key=key, instance=instance, raise_on_error=False, run_config=_config(name, symbols)
             )
             _collect(outcome, key, result)
+            if result.success and days[n - 1] < today:
+                verify.record(warehouse, settings, days[n - 1])
     _count(settings, days, outcome)
     return {
         "bars": outcome.bars,
@@ -87,6 +96,13 @@ def materialize_days(
         "failed_runs": len(outcome.failed_runs),
         "errors": outcome.failed_runs,
     }
+
+
+def _config(job: str, symbols: Sequence[str]) -> dict[str, Any]:
+    chosen = (
+        {"ops": {"qmt_bars_1m": {"config": {"symbols": list(symbols)}}}} if symbols and job == RECONCILE_DAY else {}
+    )
+    return {**QUIET, **chosen}
 
 
 def _job_for(settings: Settings, day: date) -> str:

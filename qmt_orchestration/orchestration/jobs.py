@@ -4,24 +4,28 @@ All run in one process each: a step of its own process would cost seconds, and t
 """
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Literal
 
 import dagster as dg
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from qmt_orchestration.market.periods import intraday, rollups
 from qmt_orchestration.orchestration.assets.plugins import follows_minutes, source_keys
-from qmt_orchestration.orchestration.backfill import MAKE_DAY as MAKE_DAY
-from qmt_orchestration.orchestration.backfill import RECONCILE_DAY as RECONCILE_DAY
-from qmt_orchestration.orchestration.backfill import (
-    materialize_days as materialize_days,
-)  # what `qmt replay` and `qmt backfill` call
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.plugins import Plugins, Processor
 from qmt_orchestration.quality.names import CHECKS, RECONCILIATION, checks_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.stream.rpc import call
+from qmt_orchestration.stream.trim import trim_all
+from qmt_orchestration.warehouse.client import load_sql
+from qmt_orchestration.warehouse.verify import watch
 
 FINALIZE_MINUTES = "finalize_minutes"
+MAKE_DAY = "make_day"
+RECONCILE_DAY = "reconcile_day"
 END_OF_DAY = "end_of_day"
 BEFORE_OPEN = "before_open"
 SOURCES = "sources"
@@ -78,8 +82,6 @@ def connectivity(
     context: dg.OpExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource, services: ServicesResource
 ) -> None:
     """Redis, ClickHouse and the services answer, before the market opens; fails with all that do not."""
-    from qmt_orchestration.stream.rpc import call
-
     problems: list[str] = []
 
     def attempt(what: str, action: Any) -> None:
@@ -109,8 +111,6 @@ def self_test() -> None:
 @dg.op
 def purge_minute_runs(context: dg.OpExecutionContext, clickhouse: ClickHouseResource) -> int:
     """Delete finished runs of ``finalize_minutes`` after some days: about 240 a day, and nothing else removes them."""
-    from datetime import datetime, timedelta, timezone
-
     keep = clickhouse.settings.minute_runs_keep_days
     done = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
     old = dg.RunsFilter(
@@ -129,8 +129,6 @@ def purge_minute_runs(context: dg.OpExecutionContext, clickhouse: ClickHouseReso
 
 def delete_with_files(instance: dg.DagsterInstance, run_id: str) -> None:
     """Delete a run with all that it has on disk; Dagster's own deletion leaves its output and, on SQLite, its file."""
-    from dagster._core.storage.event_log import SqliteEventLogStorage
-
     instance.compute_log_manager.delete_logs(prefix=[run_id])
     instance.delete_run(run_id)
     if isinstance(instance.event_log_storage, SqliteEventLogStorage):
@@ -142,9 +140,6 @@ def delete_with_files(instance: dg.DagsterInstance, run_id: str) -> None:
 @dg.op
 def tidy_warehouse(context: dg.OpExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> None:
     """Merge the closed days of the last week, so that reading them costs no merging; expired days go by TTL."""
-    from qmt_orchestration.stream.clock import read_clock
-    from qmt_orchestration.warehouse.client import load_sql
-
     client, today = clickhouse.connect(), read_clock(redis.connect()).today()
     parts = client.query(load_sql("closed_partitions"), parameters={"today": today}).result_rows
     for table, partition in parts:
@@ -158,14 +153,28 @@ def tidy_warehouse(context: dg.OpExecutionContext, clickhouse: ClickHouseResourc
 @dg.op
 def trim_streams(context: dg.OpExecutionContext, redis: RedisResource) -> None:
     """Trim what everyone has read; the writer does so all day, this is for when it does not run."""
-    from qmt_orchestration.stream.trim import trim_all
-
     context.log.info(f"trimmed: {trim_all(redis.connect(), redis.settings)}")
 
 
-@dg.job(description="Night work: old minute runs deleted, closed days merged, streams trimmed.")
+@dg.op
+def verify_closed_days(context: dg.OpExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> None:
+    """Compare closed days that were written to since with what was recorded of them; fails with all that changed."""
+
+    changed = watch(clickhouse.connect(), clickhouse.settings, read_clock(redis.connect()).today())
+    if changed:
+        days = sorted({found.day for found in changed})
+        raise dg.Failure(
+            "closed days do not hold what they held: "
+            + "; ".join(str(found) for found in changed[:20])
+            + f": make them again with `qmt backfill --from {days[0]} --to {days[-1]}`"
+        )
+    context.log.info("closed days hold what was recorded of them")
+
+
+@dg.job(description="Night work: old minute runs deleted, closed days verified and merged, streams trimmed.")
 def night() -> None:
     purge_minute_runs()
+    verify_closed_days()
     tidy_warehouse()
     trim_streams()
 

@@ -8,6 +8,7 @@ minutes would pass that in two years). A partition key is a trading day, ``YYYY-
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from importlib.metadata import version
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.settings import Settings
 
@@ -50,8 +52,6 @@ def holidays(settings: Settings) -> list[date]:
 
 
 def _holidays_of_calendar() -> list[date]:
-    from qmt_orchestration.market import calendar
-
     last = calendar.horizon()
     open_days = set(calendar.trading_days(date(2005, 1, 4), last))
     weekdays = (date(2005, 1, 4) + timedelta(days=i) for i in range((last - date(2005, 1, 4)).days + 1))
@@ -59,8 +59,6 @@ def _holidays_of_calendar() -> list[date]:
 
 
 def _keep(cache: Path, found: list[date]) -> None:
-    import os
-
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
         draft = cache.with_suffix(f".{os.getpid()}")

@@ -12,6 +12,7 @@ from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.orchestration import jobs
 from qmt_orchestration.orchestration.resources import RedisResource
 from qmt_orchestration.plugins import Plugins
+from qmt_orchestration.stream.clock import read_clock
 
 
 def build_schedules(days: dg.DailyPartitionsDefinition, plugins: Plugins) -> list[dg.ScheduleDefinition]:
@@ -39,8 +40,6 @@ def _daily(
         description=description,
     )
     def daily(context: dg.ScheduleEvaluationContext, redis: RedisResource) -> Any:
-        from qmt_orchestration.stream.clock import read_clock
-
         day = context.scheduled_execution_time.date().isoformat()
         if not days.has_partition_key(day):
             return dg.SkipReason(f"{day} is no trading day")

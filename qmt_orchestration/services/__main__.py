@@ -20,21 +20,18 @@ from typing import Any
 
 import redis
 
-from qmt_orchestration.services.lease import Lease, owner_is_dead, process_owner
+from qmt_orchestration.exit_codes import EXIT_ALREADY, EXIT_CONFIG, EXIT_LEASE_LOST, EXIT_UNEXPECTED
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.logs import set_up_logging
 from qmt_orchestration.services.registry import (
-    EXIT_ALREADY,
-    EXIT_CONFIG,
-    EXIT_LEASE_LOST,
-    EXIT_UNEXPECTED,
     SERVICES,
     Service,
     load_run,
 )
-from qmt_orchestration.settings import Settings, refusal
+from qmt_orchestration.settings import Settings, process_settings, refusal
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.stream.lease import Lease, owner_is_dead, process_owner
 
 LEASE_TTL_MS = 5000
 _STOP_SECONDS = 15.0  # orphaned and still not done: leave for good
@@ -60,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     else:
         parser.error(f"expected one of {', '.join(SERVICES)}, found {args.name!r}")
     try:
-        settings = Settings()
+        settings = process_settings()
     except ValueError as error:
         problem = refusal(error)
         if not problem:

@@ -26,6 +26,7 @@ from typing import Final
 
 import psutil
 
+from qmt_orchestration.exit_codes import EXIT_ALREADY
 from qmt_orchestration.local.process import end_group, record_group
 from qmt_orchestration.services.child import Child, State
 from qmt_orchestration.services.desired import Desired
@@ -33,7 +34,7 @@ from qmt_orchestration.services.link import Link
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.metrics import start_metrics_server
 from qmt_orchestration.services.processes import kill_group, spawn, tell_systemd
-from qmt_orchestration.services.registry import EXIT_ALREADY, Service
+from qmt_orchestration.services.registry import Service
 from qmt_orchestration.services.watch import Watcher
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import threads

@@ -15,7 +15,7 @@ import redis
 
 from qmt_orchestration.services.desired import Desired, read_desired
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
 
@@ -95,7 +95,7 @@ class Link:
             pipe.hmget(keys.HEARTBEAT.format(host=self._settings.host, service=name), "pid", "beat_ms")
         found = pipe.execute()
         self.beats = {
-            name: ((pid or b"").decode(), (beat or b"").decode())
+            name: (fields.decoded(pid or b"", 20), fields.decoded(beat or b"", 20))
             for name, (pid, beat) in zip(services, found, strict=True)
         }
         self._compare_clocks(client)

@@ -39,6 +39,7 @@ from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.groups import group_lag
 from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, read_all
+from qmt_orchestration.warehouse.client import load_sql
 
 CACHE_SECONDS: Final = 5.0
 LABELS_AT_MOST: Final = 64
@@ -133,8 +134,6 @@ class SystemCollector(Collector):
 
     def _from_warehouse(self) -> Iterator[Metric]:
         assert self._warehouse is not None
-        from qmt_orchestration.warehouse.client import load_sql
-
         client = self._warehouse()
         limits = {"max_execution_time": 5}
         final = GaugeMetricFamily(

@@ -20,12 +20,6 @@ from qmt_orchestration.settings import Settings
 
 Run = Callable[[Settings, Event], int]
 
-#: Exit codes of a service process besides its own (names as in sysexits.h).
-EXIT_CONFIG: Final = 78  # a setting is wrong or a module is missing
-EXIT_UNEXPECTED: Final = 70  # run() raised
-EXIT_LEASE_LOST: Final = 75  # another instance works now; started again, this one waits as its stand-by
-EXIT_ALREADY: Final = 73  # the same service of the same data_dir is running
-
 
 class UnknownService(ValueError):
     """The name is no service; the message lists those that are."""

@@ -23,10 +23,23 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from qmt_orchestration.local import engines
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.simulator.replay import load_recording
+from qmt_orchestration.stream.connection import connect as connect_redis
+from qmt_orchestration.stream.fields import integer
+from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.stream.lease import Lease, owner_is_dead
+from qmt_orchestration.warehouse.client import connect as connect_warehouse
+from qmt_orchestration.warehouse.client import load_sql
+from qmt_orchestration.warehouse.migrate import migrate
 
 Progress = Callable[[str], None]
 QUIET_SECONDS = 120.0  # the writer has stored nothing for so long: nothing more will come
@@ -74,10 +87,6 @@ def replay(
 
     Raises `ReplayError`, or the simulator's ``RecordingError`` that names the columns at fault.
     """
-    from qmt_orchestration.local import engines
-    from qmt_orchestration.simulator.replay import load_recording
-    from qmt_orchestration.warehouse.migrate import migrate
-
     started = time.monotonic()
     recording = load_recording(files)
     read = recording.num_rows
@@ -119,9 +128,6 @@ def replay(
 
 def _dates(recording: Any) -> list[date]:
     """Dates of the ticks in Shanghai, ascending."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     moments = recording.column("time").cast(pa.timestamp("ms", "UTC")).cast(pa.timestamp("ms", TZ))
     return sorted(pc.unique(pc.local_timestamp(moments).cast(pa.date32(), safe=False)).to_pylist())
 
@@ -149,8 +155,6 @@ def _partitions(settings: Settings, dates: Sequence[date]) -> tuple[list[date], 
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """One replay at a time into a data directory."""
-    from qmt_orchestration.services.lock import only_one
-
     with only_one(settings.run_dir / "replay.lock") as alone:
         if not alone:
             raise ReplayError(
@@ -161,10 +165,7 @@ def _alone(settings: Settings) -> Iterator[None]:
 
 def _require_no_feed(settings: Settings) -> None:
     """Raise `ReplayError` when a live feed publishes into this Redis: only one may, and ours would wait permanently."""
-    from qmt_orchestration.services.lease import Lease, owner_is_dead
-    from qmt_orchestration.stream.connection import connect
-
-    holder = Lease(connect(settings), FEED_LEASE, "").holder()
+    holder = Lease(connect_redis(settings), FEED_LEASE, "").holder()
     if not holder or owner_is_dead(holder, settings.host):
         return
     host, pid = holder.split("|")[:2]
@@ -208,16 +209,13 @@ def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]
 
 def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progress: Progress) -> dict[str, Any]:
     """Run the subscriber over the recording to its end; its report is the last line it prints."""
-    from qmt_orchestration.stream.connection import connect
-    from qmt_orchestration.stream.heartbeat import read_all
-
-    redis = connect(settings)
+    redis = connect_redis(settings)
     subscriber = spawn_service(settings, "subscriber", stdout=subprocess.PIPE)
     try:
         while subscriber.poll() is None:
             _alive(writer, settings, "writer")
             beats = {beat["service"]: beat for beat in read_all(redis)}
-            published = int(float(beats.get("subscriber", {}).get("published", 0)))
+            published = integer(beats.get("subscriber", {}), "published", low=0)
             progress(f"published {min(published, rows):,} of {rows:,} ticks")
             try:
                 subscriber.wait(1.0)
@@ -251,9 +249,7 @@ def _settle(
     settings: Settings, writer: subprocess.Popen[bytes], report: dict[str, Any], progress: Progress
 ) -> tuple[int, int]:
     """Wait until the writer has stored what was published; the rows and the distinct ticks of the session."""
-    from qmt_orchestration.warehouse.client import connect, load_sql
-
-    client = connect(settings)
+    client = connect_warehouse(settings)
     published = report["published"]
     quiet_since = time.monotonic()
     seen = -1

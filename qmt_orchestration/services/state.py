@@ -145,7 +145,7 @@ def _of_warehouse(clickhouse: Any, now: datetime) -> tuple[datetime | None, int]
 def _last_published(redis: Any, clock: MarketClock) -> str | None:
     """The newest minute of the market's day on the stream; the publisher marks a revised day with 15:05."""
     raw = redis.hget(keys.PUBLISHED, clock.today().isoformat())
-    ms = fields.integer({"ms": raw}, "ms", low=0) if raw is not None else 0
+    ms = fields.integer({"ms": raw}, "ms", low=0, high=fields.LAST_MS) if raw is not None else 0
     return f"{min(from_ms(ms).time(), CLOSE):%H:%M}" if ms else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import redis
@@ -40,8 +41,6 @@ def embedded_url(settings: Settings) -> str:
 
 def embedded_port(settings: Settings, engine: str, default: int) -> int:
     """Port in ``<data_dir>/run/<engine>.json``, else the preferred one."""
-    import json
-
     try:
         return int(json.loads((settings.run_dir / f"{engine}.json").read_text())["port"])
     except (OSError, ValueError, KeyError):

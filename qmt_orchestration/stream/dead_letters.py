@@ -15,6 +15,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.fields import LAST_MS, decoded, integer, text
 
 CAP: Final = 10_000
 _MAX_ERROR: Final = 2000
@@ -100,7 +101,7 @@ def add(
 def streams(client: Any) -> dict[str, int]:
     """Streams that have dead letters, and how many."""
     prefix = keys.DEAD_LETTERS.format(stream="")
-    found = sorted(key.decode() for key in client.scan_iter(match=prefix + "*", count=1000, _type="STREAM"))
+    found = sorted(decoded(key) for key in client.scan_iter(match=prefix + "*", count=1000, _type="STREAM"))
     return {key[len(prefix) :]: n for key in found if (n := int(client.xlen(key)))}
 
 
@@ -151,11 +152,11 @@ def _letter(stream: str, id_: bytes, fields: Mapping[bytes, bytes]) -> DeadLette
     return DeadLetter(
         stream=stream,
         id=id_.decode(),
-        source_id=fields[b"source_id"].decode(),
-        group=fields[b"group"].decode(),
-        error=fields[b"error"].decode(errors="replace"),
-        deliveries=int(fields[b"deliveries"]),
-        buried_ms=int(fields[b"buried_ms"]),
+        source_id=text(fields, "source_id"),
+        group=text(fields, "group"),
+        error=text(fields, "error"),
+        deliveries=integer(fields, "deliveries", low=0),
+        buried_ms=integer(fields, "buried_ms", low=0, high=LAST_MS),
         fields={name[2:]: value for name, value in fields.items() if name.startswith(b"f:")},
         cut=fields.get(b"cut") == b"1",
     )

@@ -6,6 +6,7 @@ Formats of the entries are in docs/architecture.md ("Contracts"); ids are `<epoc
 from __future__ import annotations
 
 from typing import Final
+from zlib import crc32
 
 # -- ticks: stream of Arrow batches; trimmed to what the slowest group has read, at least the retention setting
 TICKS: Final = "qmt:ticks:{{{shard}}}"  # qmt:ticks:{0}: the braces are a hash tag, one slot per shard
@@ -64,6 +65,4 @@ def ticks(shard: int) -> str:
 
 def shard_of(symbol: str, shards: int) -> int:
     """Shard of a symbol: crc32, the same in every language and process."""
-    from zlib import crc32
-
     return crc32(symbol.encode()) % shards

@@ -18,6 +18,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.fields import decoded
 
 log = logging.getLogger("stream.producer")
 
@@ -113,7 +114,7 @@ class Producer:
                 try:
                     pipe.watch(key)
                     holder = pipe.get(key)
-                    if holder is None or holder.decode() != owner:
+                    if holder is None or decoded(holder) != owner:
                         raise NotOwner(f"expected lease {name} to be held by {owner}, found {holder!r}")
                     pipe.multi()
                     return self._add_all(pipe, entries)

@@ -9,6 +9,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import Any
+
+from qmt_orchestration.stream import fields
 
 
 @dataclass
@@ -48,8 +51,27 @@ class Sequence:
 
     @classmethod
     def load(cls, text: bytes | str | None) -> Sequence:
-        """From `dump`; an empty one for None."""
+        """From `dump`; an empty one for None, and for what is none (counted)."""
         if not text:
             return cls()
-        data = json.loads(text)
-        return cls(ranges=data["ranges"], repeats=data["repeats"])
+        try:
+            data = fields.require_json_object({"sequence": text}, "sequence")
+            ranges, repeats = data.get("ranges"), data.get("repeats")
+            if ranges is None or not _are_ranges(ranges) or type(repeats) is not int or repeats < 0:
+                raise fields.FieldError(f"sequence: expected ascending ranges, found {fields.decoded(text, 80)!r}")
+        except fields.FieldError as error:
+            fields.skip("sequence", error)
+            return cls()
+        return cls(ranges=ranges, repeats=repeats)
+
+
+def _are_ranges(found: Any) -> bool:
+    """Whether *found* is a list of disjoint [first, last], ascending, of numbers from 0 to 2^63."""
+    last = -1
+    for pair in found if isinstance(found, list) else [None]:
+        if not isinstance(pair, list) or len(pair) != 2 or any(type(number) is not int for number in pair):
+            return False
+        if not last < pair[0] <= pair[1] <= fields.HIGH:
+            return False
+        last = pair[1]
+    return True

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from functools import cache
@@ -66,10 +67,14 @@ def load_sql(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+def statements(text: str) -> list[str]:
+    """The statements of a file: separated by a semicolon at the end of a line; comment lines are left out."""
+    bare = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
+    return [part.strip() for part in re.split(r";\s*\n", bare + "\n") if part.strip()]
+
+
 def error_code(error: BaseException) -> int | None:
     """ClickHouse's code in an exception of the client, None when there is none (a network error)."""
-    import re
-
     found = re.search(r"[Cc]ode:? (\d+)", str(error))
     return int(found.group(1)) if found else None
 

@@ -15,76 +15,71 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
+from collections.abc import Callable
 from importlib import resources
 from string import Template
 from typing import Any, Final
 
 from qmt_orchestration.market.periods import rollups
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.warehouse.client import connect, load_sql
+from qmt_orchestration.warehouse import upgrade
+from qmt_orchestration.warehouse.client import connect, load_sql, statements
+from qmt_orchestration.warehouse.tables import OldSchema as OldSchema
+from qmt_orchestration.warehouse.tables import require_known
+from qmt_orchestration.warehouse.upgrade import UpgradeError as UpgradeError
 
 log = logging.getLogger("warehouse.migrate")
 
 #: Leads the key of `ticks`: toStartOfFiveMinutes, toStartOfTenMinutes or toStartOfFifteenMinutes. A change needs new
 #: tables.
 TICK_BUCKET: Final = "toStartOfTenMinutes"
+_COPY_SECONDS: Final = 7200  # the longest that the copy of one day may take
 
 
-class OldSchema(RuntimeError):
-    """The database was made by a version with another layout of its tables; the message says what was found."""
+def migrate(settings: Settings, progress: Callable[[str], None] = log.info) -> list[str]:
+    """Bring the database to the schema of this version; the names of the files applied. Safe to repeat.
 
-
-def migrate(settings: Settings) -> list[str]:
-    """Bring the database to the schema of this version; the names of the files applied. Safe to repeat."""
-    chosen = words(settings)
+    Tables of the first edition are brought over (`warehouse.upgrade`), with a line to *progress* for each day. Raises
+    `OldSchema` for tables that this version does not know, `UpgradeError` when the disk is too full for that.
+    """
+    words = template_words(settings)
     client = connect(settings, database="")
     database = settings.clickhouse_database
     client.command(
-        Template("CREATE DATABASE IF NOT EXISTS {db:Identifier} $on_cluster").substitute(chosen), {"db": database}
+        Template("CREATE DATABASE IF NOT EXISTS {db:Identifier} $on_cluster").substitute(words), {"db": database}
     )
     client.close()
-    client = connect(settings)
-    _refuse_old_schema(client, database)
+    client = connect(settings, send_receive_timeout=_COPY_SECONDS)
     client.command(
         Template(
             "CREATE TABLE IF NOT EXISTS schema_versions $on_cluster (name String, digest String, at DateTime64(3)"
             " DEFAULT now64(3)) ENGINE = $replacing_merge_tree(at) ORDER BY name"
-        ).substitute(chosen)
+        ).substitute(words)
     )
     done = dict(client.query("SELECT name, argMax(digest, at) FROM schema_versions GROUP BY name").result_rows)
+    require_known(client, database, _files(), done)
+    first_edition = bool(set(done) & set(upgrade.FILES))
+    if first_edition:
+        progress("found tables of the first edition: they are brought to this version")
+        upgrade.begin(client, words)
     applied = []
     for name, text in _files():
         digest = hashlib.sha256(text.encode()).hexdigest()
         if done.get(name) == digest or (name in done and not name.endswith(".view.sql")):
             continue
-        for statement in _statements(Template(text).substitute(chosen)):
+        for statement in statements(Template(text).substitute(words)):
             client.command(statement)
         _record(client, name, digest)
         applied.append(name)
         log.info("schema: applied %s", name)
-    table = _statements(load_sql("rollup_table"))[0]
+    table = statements(load_sql("rollup_table"))[0]
     for period in rollups(settings.rollup_periods):
         if period != "1d":
-            client.command(Template(table).substitute(chosen, period=period))
+            client.command(Template(table).substitute(words, period=period))
+    if first_edition:
+        upgrade.finish(client, settings, words, progress)
     client.close()
     return applied
-
-
-def _refuse_old_schema(client: Any, database: str) -> None:
-    """Raise `OldSchema` when `ticks` or `bars_1m` are not those of this version."""
-    (key,) = client.query(load_sql("ticks_key")).first_row
-    columns = {name for (name,) in client.query(load_sql("bars_columns")).result_rows}
-    found = ""
-    if key and TICK_BUCKET not in key:
-        found = f"a table ticks with the key ({key})"
-    elif columns and "cum_volume" not in columns:
-        found = "a table bars_1m without the column cum_volume"
-    if found:
-        raise OldSchema(
-            f"database {database}: expected tables of this version, found {found}, made by another version: use that "
-            "version, or an empty database (QMT_CLICKHOUSE_DATABASE, QMT_DATA_DIR) and `qmt replay` or `qmt backfill`"
-        )
 
 
 def _record(client: Any, name: str, digest: str) -> None:
@@ -103,13 +98,7 @@ def _files() -> list[tuple[str, str]]:
     )
 
 
-def _statements(text: str) -> list[str]:
-    """The statements of a file: separated by a semicolon at the end of a line; comment lines are left out."""
-    bare = "\n".join(line for line in text.splitlines() if not line.lstrip().startswith("--"))
-    return [part.strip() for part in re.split(r";\s*\n", bare + "\n") if part.strip()]
-
-
-def words(settings: Settings) -> dict[str, str | int]:
+def template_words(settings: Settings) -> dict[str, str | int]:
     """What the templates of the schema are filled with."""
     prefix = "Replicated" if settings.clickhouse_replicated else ""
     cluster = settings.clickhouse_cluster

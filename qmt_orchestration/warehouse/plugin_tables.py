@@ -13,12 +13,12 @@ from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.plugins import TYPES, PluginError
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import load_sql
-from qmt_orchestration.warehouse.migrate import words
+from qmt_orchestration.warehouse.migrate import template_words
 
 
 def make_like(client: Any, settings: Settings, table: str, like: Literal["qmt_bars", "ticks"]) -> None:
     """Create *table* as *like*, one of ours (the server takes no parameter there), if it is not there."""
-    statement = Template(load_sql("table_like")).substitute(words(settings), like=like)
+    statement = Template(load_sql("table_like")).substitute(template_words(settings), like=like)
     client.command(statement, {"table": table})
 
 
@@ -26,7 +26,7 @@ def make_processor_table(client: Any, settings: Settings, table: str, schema: pa
     """Create the table of a processor. Raises `PluginError` when one of other columns is there."""
     wanted = [(column.name, TYPES[column.type]) for column in schema]  # names and types were checked when it was loaded
     columns = ", ".join(f"`{name}` {kind} CODEC(ZSTD(1))" for name, kind in wanted)
-    statement = Template(load_sql("processor_table")).substitute(words(settings), columns=columns)
+    statement = Template(load_sql("processor_table")).substitute(template_words(settings), columns=columns)
     client.command(statement, {"table": table})
     there = client.query(load_sql("table_columns"), {"table": table}).result_rows
     own = [(name, kind) for name, kind in there if name not in ("symbol", "frame", "version")]

@@ -30,6 +30,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SESSION_ENDS, at, from_ms, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import threads
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
@@ -85,11 +86,14 @@ def _beat(settings: Settings, publisher: Publisher, done: threading.Event) -> No
     """
     client = connect(settings)
     heartbeat = Heartbeat(client, settings, "publisher")
-    while not done.wait(1.0):
+
+    def step() -> None:
         try:
             heartbeat.beat(publisher.numbers())
         except redis.RedisError as gone:
             log.debug("no heartbeat while Redis is away: %s", gone)
+
+    threads.repeat(step, done, 1.0)
     heartbeat.stop()
     client.close()
 

@@ -17,6 +17,8 @@ from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
 
 from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TICK_SCHEMA_V1, TZ, TickFlag
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms
@@ -95,9 +97,6 @@ def read_bars(path: Path) -> Recording:
 
 
 def _read(path: Path, wanted: Iterable[str]) -> pa.Table:
-    import pyarrow.csv
-    import pyarrow.parquet
-
     try:
         if path.suffix == ".parquet":
             table = pyarrow.parquet.read_table(path)

@@ -1,4 +1,4 @@
-"""`qmt validate FOLDER`: recorded market data through the SQL of the warehouse, and how much of it comes out right.
+"""Recorded market data through the SQL of the warehouse, and how much of it comes out right (`qmt validate FOLDER`).
 
 Files are told apart by name (`warehouse.recordings`). Ticks go through the rule of a bar and are held
 against their own snapshots, full days and parts of days apart; a vendor's finest bars go through the rollups and are
@@ -21,6 +21,7 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qmt_orchestration.local import engines
 from qmt_orchestration.market.periods import UnknownPeriod, minutes_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
@@ -69,7 +70,7 @@ class Rate:
 
 
 @dataclass
-class Report:
+class MatchRates:
     """Rates of one folder, files that cannot be read, and what there is to know beside: parts of days, rows left out,
     bars that cannot be compared, kinds of files that were absent."""
 
@@ -92,28 +93,28 @@ class Report:
         return self.rates[-1]
 
 
-def validate(folder: Path, settings: Settings | None = None) -> Report:
+def validate(folder: Path, settings: Settings) -> MatchRates:
     """Put the recordings of *folder* through the warehouse. Raises `RecordingError` when there is no such folder."""
     if not folder.is_dir():
         raise RecordingError(f"no folder {folder}: name one with recordings (make validate RECORDINGS=folder)")
     names = sorted(p for p in folder.iterdir() if p.is_file())
-    report = Report()
+    report = MatchRates()
     vendor = _vendor_files(names, report)
     ticks = [p for p in names if TICKS.match(p.name)]
     if ticks:
-        with _warehouse(settings or Settings()) as client:
+        with _warehouse(settings) as client:
             _ticks(client, ticks, vendor, report)
     else:
         report.notes.append("no ticks_*.parquet|csv: the rule of a bar was not checked")
     if vendor:
-        with _warehouse(settings or Settings(), tuple(vendor)) as client:
+        with _warehouse(settings, tuple(vendor)) as client:
             _vendor_bars(client, vendor, report)
     else:
         report.notes.append("no bars_{1m,5m,30m,1d}_*.parquet|csv: the rollups were not checked")
     return report
 
 
-def _vendor_files(paths: Iterable[Path], report: Report) -> dict[str, pa.Table]:
+def _vendor_files(paths: Iterable[Path], report: MatchRates) -> dict[str, pa.Table]:
     """The vendor's bars by period."""
     found: dict[str, list[pa.Table]] = {}
     for path in paths:
@@ -136,7 +137,7 @@ def _vendor_files(paths: Iterable[Path], report: Report) -> dict[str, pa.Table]:
     return {period: pa.concat_tables(tables) for period, tables in found.items()}
 
 
-def _note_left_out(path: Path, count: int, report: Report) -> None:
+def _note_left_out(path: Path, count: int, report: MatchRates) -> None:
     if count:
         report.notes.append(f"{path.name}: {count:,} rows without a value were left out")
 
@@ -144,8 +145,6 @@ def _note_left_out(path: Path, count: int, report: Report) -> None:
 @contextmanager
 def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[Any]:
     """A client of a database that lives as long as the block; a private engine unless a server is configured."""
-    from qmt_orchestration.local import engines
-
     with tempfile.TemporaryDirectory(prefix="qmt-validate-") as scratch:
         private = settings if settings.clickhouse_url else settings.model_copy(update={"data_dir": Path(scratch)})
         with engines.ensure(private, names=("clickhouse",)) as ready:
@@ -163,7 +162,7 @@ def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[An
                 client.close()
 
 
-def _ticks(client: Any, paths: Iterable[Path], vendor: dict[str, pa.Table], report: Report) -> None:
+def _ticks(client: Any, paths: Iterable[Path], vendor: dict[str, pa.Table], report: MatchRates) -> None:
     days: set[date] = set()
     for path in paths:
         try:
@@ -201,7 +200,7 @@ def _make_day(client: Any, day: date) -> None:
         bars.roll_up(client, day, period, day_over=True)
 
 
-def _check_day(client: Any, day: date, report: Report) -> None:
+def _check_day(client: Any, day: date, report: MatchRates) -> None:
     newest = bars.newest_frame(client, day)
     if newest is None:
         return
@@ -221,7 +220,7 @@ def _check_day(client: Any, day: date, report: Report) -> None:
         report.notes.append(f"{day}: parts of a day, {sum(spans.values())} symbols in all")
 
 
-def _compare_with_vendor(client: Any, minutes: pa.Table, report: Report) -> None:
+def _compare_with_vendor(client: Any, minutes: pa.Table, report: MatchRates) -> None:
     """Our minutes beside a vendor's of the same symbol and day, for information."""
     _store(client, {"1m": minutes})
     names = ("volume within a lot", "close", "high and low")
@@ -237,7 +236,7 @@ def _store(client: Any, vendor: dict[str, pa.Table]) -> None:
         client.insert_arrow("qmt_bars", table.append_column("period", pa.array([period] * table.num_rows)))
 
 
-def _vendor_bars(client: Any, vendor: dict[str, pa.Table], report: Report) -> None:
+def _vendor_bars(client: Any, vendor: dict[str, pa.Table], report: MatchRates) -> None:
     _store(client, vendor)
     days = [row[0] for row in client.query(load_sql("vendor_days")).result_rows]
     for day in days:  # a partition is a day
@@ -273,7 +272,7 @@ def _vendor_bars(client: Any, vendor: dict[str, pa.Table], report: Report) -> No
         report.notes.append("no bars_1d_* beside intraday bars: daily bars were not compared")
 
 
-def _vendor_days(client: Any, report: Report) -> None:
+def _vendor_days(client: Any, report: MatchRates) -> None:
     names = (
         ("open, close", True),
         ("volume within the rounding of its minutes", True),
@@ -294,52 +293,3 @@ def _vendor_days(client: Any, report: Report) -> None:
     report.rates += [rate for rate in rates if rate.total]
     if skipped:
         report.notes.append(f"1d: {skipped} days not compared: no trade, or their minutes are not all there")
-
-
-def show(report: Report) -> None:
-    """The table of match rates, what was not right, and what there is to know beside."""
-    from rich.table import Table
-
-    from qmt_orchestration.cli.terminal import screen
-
-    console = screen()
-    table = Table(title="Recorded data through the warehouse")
-    table.add_column("check", overflow="fold")
-    for name in ("right", "of", "rate", "must be 100 %"):
-        table.add_column(name, no_wrap=True)
-    for rate in report.rates:
-        share = f"{100 * rate.matched / rate.total:.2f} %" if rate.total else "none"
-        table.add_row(rate.name, f"{rate.matched:,}", f"{rate.total:,}", share, "yes" if rate.exact else "no")
-    console.print(table)
-    for rate in report.rates:
-        for found in rate.worst if rate.exact else rate.worst[:1]:
-            console.print(f"{rate.name}: {found}", markup=False, soft_wrap=True)
-    for text in report.unreadable:
-        console.print(f"cannot be read: {text}", markup=False, soft_wrap=True)
-    for text in report.notes:
-        console.print(f"note: {text}", markup=False, soft_wrap=True)
-
-
-def command(folder: Path) -> int:
-    """Validate *folder* and print the report; the exit code: 0 right, 1 not, 2 nothing could be checked."""
-    import sys
-
-    try:
-        report = validate(folder)
-    except RecordingError as error:
-        sys.stderr.write(f"qmt validate: {error}\n")
-        return 2
-    show(report)
-    if not any(rate.total for rate in report.rates):
-        sys.stderr.write(
-            f"qmt validate: nothing to check in {folder}: expected ticks_*.parquet|csv or bars_1m_*.csv|parquet "
-            "(bars_5m_*, bars_30m_*, bars_1d_* of the same symbols and days are held against them)\n"
-        )
-        return 2
-    return 0 if report.ok else 1
-
-
-if __name__ == "__main__":
-    import sys
-
-    sys.exit(command(Path(sys.argv[1])))

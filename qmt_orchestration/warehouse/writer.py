@@ -17,7 +17,7 @@ import redis
 
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TICK_SCHEMA
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import dead_letters, keys
+from qmt_orchestration.stream import dead_letters, fields, keys, threads
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.groups import group_lag
 from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, Heartbeat
@@ -44,7 +44,9 @@ def run(settings: Settings, stop: threading.Event) -> int:
     heartbeat = Heartbeat(client, settings, "writer")
     report = Report(lanes)
     next_trim = time.monotonic() + _TRIM_SECONDS
-    while not stop.wait(1.0):
+
+    def step() -> None:
+        nonlocal next_trim
         try:
             heartbeat.beat(report.numbers(client))
             if time.monotonic() >= next_trim:
@@ -55,6 +57,8 @@ def run(settings: Settings, stop: threading.Event) -> int:
                 log.debug("trimmed %d entries", removed)
         except redis.RedisError as error:
             log.warning("Redis is away (%s), trying again", error)
+
+    threads.repeat(step, stop, 1.0)
     for lane in lanes:
         lane.join(timeout=9)
     heartbeat.stop()
@@ -125,10 +129,10 @@ class Report:
     def _totals(self, client: Any) -> dict[str, int]:
         lost = repeats = total = 0
         for lane in self._lanes:
-            totals = {k.decode(): v for k, v in client.hgetall(keys.WRITER_TOTALS.format(stream=lane.stream)).items()}
-            lost += int(totals.get("old_lost", 0))
-            repeats += int(totals.get("old_repeats", 0))
-            total += int(totals.get("rows", 0)) if lane.stream != keys.REJECTED else 0
+            totals = client.hgetall(keys.WRITER_TOTALS.format(stream=lane.stream))
+            lost += fields.integer(totals, "old_lost", low=0)
+            repeats += fields.integer(totals, "old_repeats", low=0)
+            total += fields.integer(totals, "rows", low=0) if lane.stream != keys.REJECTED else 0
             for text in client.hvals(keys.WRITER_SEQUENCES.format(stream=lane.stream)):
                 sequence = Sequence.load(text)
                 lost += sequence.lost

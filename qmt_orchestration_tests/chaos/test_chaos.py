@@ -21,6 +21,8 @@ TELLING = (
     "batches published twice",
     "SIGKILL subscriber",
     "poison batches",
+    "malformed entries",
+    "wrong values in hashes",
     "SIGKILL clickhouse",
     "SIGKILL publisher",
     "reply dropped, ClickHouse to publisher",

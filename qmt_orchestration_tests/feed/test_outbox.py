@@ -13,9 +13,9 @@ import redis
 
 from qmt_orchestration.feed.outbox import Outbox
 from qmt_orchestration.feed.spool import Spool, SpoolFull
-from qmt_orchestration.services.lease import Lease
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.stream.lease import Lease
 from qmt_orchestration.stream.producer import Entry, NotOwner, Producer
 from qmt_orchestration_tests.helpers import free_port
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from qmt_orchestration.exit_codes import EXIT_LEASE_LOST
 from qmt_orchestration.feed import xt
 from qmt_orchestration.feed.edge import Outcome
 from qmt_orchestration.feed.outbox import Outbox
@@ -30,14 +31,13 @@ from qmt_orchestration.local import engines
 from qmt_orchestration.market.schema import REJECTED_SCHEMA, TickFlag
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.orchestration.checks.live import feed_fresh, newest_tick_ms
-from qmt_orchestration.services.lease import Lease, process_owner
-from qmt_orchestration.services.registry import EXIT_LEASE_LOST
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import decode
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat, read_all
+from qmt_orchestration.stream.lease import Lease, process_owner
 from qmt_orchestration.stream.producer import Producer
 from qmt_orchestration_tests.helpers import free_port, recordings, wait_until
 from qmt_orchestration_tests.stream.ticks import START_MS, tick_table

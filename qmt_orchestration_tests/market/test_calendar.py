@@ -10,7 +10,7 @@ import pytest
 
 from qmt_orchestration.market import calendar
 from qmt_orchestration.orchestration import partitions
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.settings import Settings, process_settings
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def test_announced_days_follow_the_package(end: date, tmp_path: Path) -> None:
     weekdays = [day for i in range(1, 15) if (day := end + timedelta(days=i)).weekday() < 5]
     assert not any(calendar.is_trading_day(day) for day in weekdays)
     closed = weekdays[0]
-    settings = Settings(data_dir=tmp_path, calendar_until=weekdays[-1], holidays=(closed, end))
+    Settings(data_dir=tmp_path, calendar_until=weekdays[-1], holidays=(closed, end))
+    assert calendar.horizon() == end, "reading settings changes nothing outside of them"
+    settings = process_settings(data_dir=tmp_path, calendar_until=weekdays[-1], holidays=(closed, end))
     assert calendar.trading_days(end, weekdays[-1]) == [end, *weekdays[1:]], "within its range the package is right"
     assert calendar.horizon() == weekdays[-1]
     assert calendar.next_trading_day(end) == weekdays[1]

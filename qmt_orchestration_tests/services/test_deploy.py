@@ -21,12 +21,12 @@ from pydantic import SecretStr
 from qmt_orchestration.local.passwords import password_file
 from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.services.desired import read_desired, set_desired
-from qmt_orchestration.services.lease import Lease
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import publish_clock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat, read_all
+from qmt_orchestration.stream.lease import Lease
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 from qmt_orchestration.warehouse.migrate import migrate

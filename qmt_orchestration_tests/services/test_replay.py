@@ -18,10 +18,10 @@ import pytest
 import redis
 
 from qmt_orchestration.feed import subscriber
-from qmt_orchestration.services.lease import Lease, process_owner
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.replay import ReplayError, replay
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.lease import Lease, process_owner
 from qmt_orchestration_tests.helpers import wait_until
 
 DAY = pd.Timestamp("2024-03-05", tz="Asia/Shanghai")

@@ -87,12 +87,15 @@ def test_a_day_without_ticks_comes_from_history_and_says_so(clickhouse: Any) -> 
 
 def test_gaps_are_repaired_from_history_and_differences_never_overwritten(clickhouse: Any) -> None:
     ticks = [tick("09:25:00", 10.0, 1000), tick("09:30:30", 10.2, 1500), baseline("09:33:20", 10.2, 4000)]
-    made(clickhouse, [*ticks, tick("09:33:40", 10.2, 4100), tick("15:00:03", 10.1, 9000)])
-    history(clickhouse, [("09:31", 555), ("09:32", 900), ("09:33", 0), ("09:34", 1700), ("15:00", 4900)])
+    ticks += [tick("09:33:40", 10.2, 4100), tick("09:34:20", 10.1, 4200), tick("15:00:03", 10.1, 9000)]
+    made(clickhouse, ticks)
+    minutes = [("09:31", 555), ("09:32", 900), ("09:33", 0), ("09:34", 1700), ("09:35", 200)]
+    history(clickhouse, [*minutes, ("15:00", 700)])
     bars.fill_from_history(clickhouse, DAY)
     found = {label: bar(clickhouse, label) for label in ("09:31", "09:32", "09:33", "09:34", "15:00")}
-    assert [b["source"] for b in found.values()] == ["live", "history", "filled", "history", "live"]
-    assert [b["vol"] for b in found.values()] == [500, 900, 0, 1700, 4900]
+    assert [b["source"] for b in found.values()] == [*["history"] * 4, "live"]
+    assert [b["vol"] for b in found.values()] == [555, 900, 0, 1700, 4800]
+    assert bar(clickhouse, "09:35")["vol"] == 45, "the episode adds up: from 1,000 to 4,200 shares"
     again = bars.finalize(clickhouse, DAY)
     assert again.rows == 0, "a repair stays when our ticks have nothing better"
 
@@ -110,13 +113,42 @@ def test_what_a_silent_feed_missed_is_not_counted_twice(clickhouse: Any) -> None
 
     for _ in range(2):  # made again and repaired again, the day is the same
         bars.fill_from_history(clickhouse, DAY)
-        assert sources() == "live history filled history history live live"
+        assert sources() == "history history history history history live live"
         assert sum(r[6] for r in rows(clickhouse)) == 9000
         assert bars.fill_from_history(clickhouse, DAY).rows == 0
         bars.finalize(clickhouse, DAY)
     clickhouse.command("TRUNCATE TABLE ticks")
     bars.fill_from_history(clickhouse, DAY)
     assert sources().endswith("live live"), "ticks that have expired leave their bars"
+
+
+def test_what_was_deleted_comes_back_and_nothing_is_counted_twice(clickhouse: Any) -> None:
+    """Bars of six minutes deleted, then their ticks, too: the minute after must not hold their volume."""
+    ticks = [tick("09:25:00", 10.0, 1000)]
+    for n in range(1, 241):
+        minute = (570 if n <= 120 else 660) + n - 1
+        ticks.append(tick(f"{minute // 60:02}:{minute % 60:02}:30", 10.0, 1000 + 101 * n))
+    ticks.append(tick("15:00:03", 10.0, 1000 + 101 * 240))
+    made(clickhouse, ticks)
+    whole = rows(clickhouse)
+    history(clickhouse, [(f"{r[1]:%H:%M}", round(r[6] / 100) * 100) for r in whole])
+    lost = "formatDateTime({}, '%H:%i', 'Asia/Shanghai') BETWEEN '13:10' AND '13:15'"
+    clickhouse.command(f"DELETE FROM bars_1m WHERE {lost.format('frame')}")
+    bars.recompute(clickhouse, DAY, at(DAY, 900))
+    bars.fill_from_history(clickhouse, DAY)
+    assert rows(clickhouse) == whole
+    clickhouse.command(f"DELETE FROM ticks WHERE {lost.format('time + 60')}")
+    passes = []
+    for _ in range(2):
+        bars.recompute(clickhouse, DAY, at(DAY, 900))
+        bars.fill_from_history(clickhouse, DAY)
+        passes.append(rows(clickhouse))
+    assert passes[0] == passes[1]
+    assert sum(r[6] for r in passes[0]) == 1000 + 101 * 240
+    assert [r[6] for r in passes[0] if r[8] == "history"] == [*[100] * 7, 108], "13:09 to 13:16"
+    assert [r for r in passes[0] if r[8] != "history"] == [
+        w for w, r in zip(whole, passes[0], strict=True) if r[8] != "history"
+    ]
 
 
 def test_history_gives_the_daily_row_of_a_symbol_that_our_feed_lost_before_the_close(clickhouse: Any) -> None:

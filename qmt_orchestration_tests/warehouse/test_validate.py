@@ -13,8 +13,8 @@ from qmt_orchestration.market.schema import RECORDED_COLUMNS
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
-from qmt_orchestration.warehouse.recordings import VENDOR_COLUMNS, read_ticks
-from qmt_orchestration.warehouse.validate import Report, command, validate
+from qmt_orchestration.warehouse.recordings import VENDOR_COLUMNS, RecordingError, read_ticks
+from qmt_orchestration.warehouse.validate import MatchRates, validate
 from qmt_orchestration_tests.helpers import recordings
 from qmt_orchestration_tests.warehouse.market_day import Tick, table, tick
 from qmt_orchestration_tests.warehouse.oracle import day_bars
@@ -82,11 +82,11 @@ def write_vendor(folder: Path, damage: float = 0.0) -> Path:
     return folder
 
 
-def rates(report: Report) -> dict[str, tuple[int, int]]:
+def rates(report: MatchRates) -> dict[str, tuple[int, int]]:
     return {rate.name: (rate.matched, rate.total) for rate in report.rates}
 
 
-def wrong(report: Report) -> list[str]:
+def wrong(report: MatchRates) -> list[str]:
     return [rate.name for rate in report.rates if rate.exact and rate.matched != rate.total]
 
 
@@ -231,6 +231,6 @@ def test_files_that_cannot_be_read_are_named_and_the_others_checked(settings: Se
         assert told.startswith(name)
 
 
-def test_a_folder_that_is_not_there_is_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(tmp_path / "nowhere") == 2
-    assert "RECORDINGS=folder" in capsys.readouterr().err
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path, settings: Settings) -> None:
+    with pytest.raises(RecordingError, match="RECORDINGS=folder"):
+        validate(tmp_path / "nowhere", settings)

@@ -16,6 +16,7 @@ from qmt_orchestration.client.adjust import groups
 from qmt_orchestration.client.bar_queries import local_days, read_bars
 from qmt_orchestration.client.moments import Range
 from qmt_orchestration.client.symbols import lot_size_of
+from qmt_orchestration.market import calendar
 from qmt_orchestration.market.periods import minutes_of
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, to_ms
 from qmt_orchestration.settings import Settings
@@ -190,8 +191,6 @@ def _labels(period: str) -> list[int]:
 
 def days_back(last: date, count: int, period: str) -> date:
     """A day from which *count* bars up to *last* are reached, if the symbol was not suspended."""
-    from qmt_orchestration.market import calendar
-
     if period in ("1w", "1mo"):
         return last - timedelta(days=(count + 2) * (7 if period == "1w" else 31))
     per_day = 1 if period == "1d" else len(_labels(period))

@@ -20,6 +20,7 @@ from qmt_orchestration.orchestration.checks.evaluate import Outcome, Window
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import MarketClock
+from qmt_orchestration.warehouse.client import load_sql
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[None]
@@ -59,8 +60,6 @@ def make_days(
 
     *count_rows*: name of the query that counts the rows of a day's partition.
     """
-    from qmt_orchestration.warehouse.client import load_sql
-
     days = days_of(context)
     outcomes: list[Outcome] = []
     total, started = 0, time.monotonic()

@@ -21,6 +21,8 @@ from qmt_orchestration.orchestration.resources import ClickHouseResource
 from qmt_orchestration.plugins import PluginData, PluginError, Plugins, Processor, Source, call, checked, load
 from qmt_orchestration.quality.names import Check
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse import plugin_tables
+from qmt_orchestration.warehouse.client import load_sql
 
 OWNER: Final = "team:plugins"
 #: The settings' name of the limit of all checks of a source; never severity ERROR: the main path does not depend on it.
@@ -112,8 +114,6 @@ def _source_bars(
         description=f"Bars of {period} from the plug-in {source.name}, in table {table}; ours are compared with them.",
     )
     def bars_of_source(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> Materialized:
-        from qmt_orchestration.warehouse import plugin_tables
-
         client, chosen = clickhouse.connect(), clickhouse.settings
         plugin_tables.make_like(client, chosen, table, "qmt_bars")
 
@@ -147,8 +147,6 @@ def _source_ticks(days: dg.DailyPartitionsDefinition, source: Source) -> dg.Asse
         description=f"Ticks from the plug-in {source.name}, in a table of their own: no bar of ours is made of them.",
     )
     def ticks_of_source(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> Materialized:
-        from qmt_orchestration.warehouse import plugin_tables
-
         client, chosen = clickhouse.connect(), clickhouse.settings
         plugin_tables.make_like(client, chosen, table, "ticks")
 
@@ -185,8 +183,6 @@ def _within(name: str, found: pa.Table, column: str, day: date, symbols: Sequenc
 
 
 def _symbols(client: Any, day: date) -> list[str]:
-    from qmt_orchestration.warehouse.client import load_sql
-
     return [row[0] for row in client.query(load_sql("universe"), {"day": day}).result_rows]
 
 
@@ -244,8 +240,6 @@ def _processor_asset(
 
 def _process(client: Any, settings: Settings, processor: Processor, window: Window) -> int:
     """Compute and store the rows of a window. Raises `PluginError`."""
-    from qmt_orchestration.warehouse import plugin_tables
-
     plugin_tables.make_processor_table(client, settings, processor.name, processor.schema)
     first, last = window.first, window.last
     bars = plugin_tables.bars_made(client, f"bars_{processor.period}", first, last)

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from qmt_orchestration.orchestration.assets.columns import FEED_OWNER, table_metadata
 from qmt_orchestration.orchestration.assets.making import Made, Materialized, make_days
@@ -16,6 +17,12 @@ from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisR
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
+
+
+class Symbols(dg.Config):
+    """Whose history to fetch; empty: that of all."""
+
+    symbols: list[str] = Field(default_factory=list)
 
 
 def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
@@ -106,12 +113,12 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         ),
     )
     def qmt_bars_1m(
-        context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
+        context: dg.AssetExecutionContext, config: Symbols, clickhouse: ClickHouseResource, redis: RedisResource
     ) -> Materialized:
         chosen, server, client = clickhouse.settings, redis.connect(), clickhouse.connect()
 
         def make(day: date) -> Made:
-            rows = {p: _history(context, client, server, chosen, day, p) for p in ("1m", "1d")}
+            rows = {p: _history(context, client, server, chosen, day, p, config.symbols) for p in ("1m", "1d")}
             return Made(
                 sum(rows.values()),
                 Window.whole(day),
@@ -186,9 +193,15 @@ def _ask(
 
 
 def _history(
-    context: dg.AssetExecutionContext, client: Any, server: Any, settings: Settings, day: date, period: str
+    context: dg.AssetExecutionContext,
+    client: Any,
+    server: Any,
+    settings: Settings,
+    day: date,
+    period: str,
+    chosen: list[str],
 ) -> int:
-    symbols = _known_symbols(client, day)
+    symbols = chosen or _known_symbols(client, day)
     if not symbols:  # a first backfill: no list and no ticks yet
         symbols = sorted(_ask(context, server, settings, "instruments", {}).column("symbol").to_pylist())
     chunks = _chunks(symbols, settings.history_chunk_symbols)

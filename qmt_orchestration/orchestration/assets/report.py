@@ -11,6 +11,7 @@ from qmt_orchestration.orchestration.assets.columns import OWNER
 from qmt_orchestration.orchestration.assets.making import Materialized
 from qmt_orchestration.orchestration.resources import ClickHouseResource
 from qmt_orchestration.quality.render import Plot, Report, Verdict, markdown, page
+from qmt_orchestration.warehouse.client import load_sql
 
 
 def build_report_assets(days: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
@@ -24,8 +25,9 @@ def build_report_assets(days: dg.DailyPartitionsDefinition) -> list[dg.AssetsDef
         kinds={"html"},
         owners=[OWNER],
         description=(
-            "The report of a trading day: all checks, what was expected and found, plots of completeness, delay, volumes"
-            " against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in data_dir/reports."
+            "The report of a trading day: all checks, what was expected and found, plots of completeness, delay,"
+            " volumes against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in"
+            " data_dir/reports."
         ),
     )
     def quality_report(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource) -> Materialized:
@@ -55,7 +57,6 @@ def _make(client: Any, day: date, folder: Path) -> dict[str, Any]:
 
 def collect(client: Any, day: date) -> Report:
     """Read what the report of *day* shows."""
-    from qmt_orchestration.warehouse.client import load_sql
 
     def rows(name: str) -> Sequence[Sequence[Any]]:
         found: Sequence[Sequence[Any]] = client.query(load_sql(f"report/{name}"), parameters={"day": day}).result_rows
@@ -83,8 +84,6 @@ def collect(client: Any, day: date) -> Report:
 
 def verdicts(client: Any, day: date) -> list[Verdict]:
     """The newest verdict of each check on *day*, failures first."""
-    from qmt_orchestration.warehouse.client import load_sql
-
     found = client.query(load_sql("report/verdicts"), parameters={"day": day}).result_rows
     return [Verdict(r[0], r[1], bool(r[2]), r[3], r[4], r[5], r[6]) for r in found]
 

@@ -14,6 +14,8 @@ from qmt_orchestration.orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.clock import read_clock
+from qmt_orchestration.warehouse.client import load_sql
 
 
 def build_tick_assets(
@@ -48,9 +50,6 @@ def build_tick_assets(
         ),
     )
     def ticks(context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource) -> Materialized:
-        from qmt_orchestration.stream.clock import read_clock
-        from qmt_orchestration.warehouse.client import load_sql
-
         client = clickhouse.connect()
         now = settled(read_clock(redis.connect()), clickhouse.settings)
 

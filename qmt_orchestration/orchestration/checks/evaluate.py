@@ -20,6 +20,7 @@ from qmt_orchestration.market.sessions import SHANGHAI, at
 from qmt_orchestration.quality.names import CHECKS, Check
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.fields import finite
+from qmt_orchestration.warehouse.client import load_sql
 
 WORST_SHOWN = 20
 
@@ -96,8 +97,6 @@ def run_checks(checks: Iterable[Check], client: Any, settings: Settings, window:
 
 def run_check(check: Check, client: Any, settings: Settings, window: Window) -> Outcome:
     """Run one check's SQL; it answers with exactly one row ``measure, expected, found, worst``."""
-    from qmt_orchestration.warehouse.client import load_sql
-
     parameters = {
         "day": window.day,
         "first": _text(window.first),

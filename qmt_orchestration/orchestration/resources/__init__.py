@@ -12,7 +12,11 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field, SecretStr
 
+from qmt_orchestration.services.desired import ask_restart, read_desired, set_desired
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.connection import connect as connect_redis
+from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
 
 class _WithSettings(dg.ConfigurableResource):  # type: ignore[type-arg]
@@ -31,9 +35,7 @@ class ClickHouseResource(_WithSettings):
 
     def connect(self) -> Any:
         """A clickhouse-connect client that reads final rows (`warehouse.client.connect`)."""
-        from qmt_orchestration.warehouse.client import connect
-
-        return connect(self.settings)
+        return connect_warehouse(self.settings)
 
 
 class RedisResource(_WithSettings):
@@ -41,9 +43,7 @@ class RedisResource(_WithSettings):
 
     def connect(self) -> Any:
         """A redis-py client whose replies are bytes (`stream.connection.connect`)."""
-        from qmt_orchestration.stream.connection import connect
-
-        return connect(self.settings)
+        return connect_redis(self.settings)
 
 
 class ServicesResource(_WithSettings):
@@ -55,24 +55,15 @@ class ServicesResource(_WithSettings):
 
     def beats(self) -> list[dict[str, str]]:
         """The newest heartbeat of each service on each host; a service that is silent for 15 s is not in the list."""
-        from qmt_orchestration.stream.connection import connect
-        from qmt_orchestration.stream.heartbeat import read_all
-
-        return read_all(connect(self.settings))
+        return read_all(connect_redis(self.settings))
 
     def desired(self) -> dict[str, str]:
         """Service → ``running`` or ``stopped``, as last asked for; who is absent should run."""
-        from qmt_orchestration.services.desired import read_desired
-        from qmt_orchestration.stream.connection import connect
-
-        return {name: wanted.state for name, wanted in read_desired(connect(self.settings)).items()}
+        return {name: wanted.state for name, wanted in read_desired(connect_redis(self.settings)).items()}
 
     def ask(self, service: str, action: Literal["start", "stop", "restart"]) -> None:
         """Ask for *action* on *service*; the agents act within seconds."""
-        from qmt_orchestration.services.desired import ask_restart, set_desired
-        from qmt_orchestration.stream.connection import connect
-
-        client = connect(self.settings)
+        client = connect_redis(self.settings)
         if action == "restart":
             ask_restart(client, service)
         else:

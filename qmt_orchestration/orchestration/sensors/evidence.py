@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from qmt_orchestration.alerts.messages import Finding, Severity
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.texts import check_title, in_words, remedy, say
+from qmt_orchestration.warehouse.client import connect, load_sql
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,6 @@ class Reporter:
 
     def _look_up(self, symbols: Sequence[str]) -> None:
         import clickhouse_connect
-
-        from qmt_orchestration.warehouse.client import connect, load_sql
 
         wanted = sorted(set(symbols) - self.names.keys())
         if not wanted:

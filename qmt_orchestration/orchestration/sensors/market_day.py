@@ -12,6 +12,7 @@ import dagster as dg
 
 from qmt_orchestration.orchestration.jobs import BEFORE_OPEN, END_OF_DAY, RECONCILE_DAY
 from qmt_orchestration.orchestration.resources import RedisResource
+from qmt_orchestration.stream.clock import read_clock
 
 FINISHED = time(15, 30, 30)
 
@@ -28,8 +29,6 @@ def build_market_day_sensor(days: dg.DailyPartitionsDefinition, jobs: Sequence[A
         description="On a simulated market: instruments before its open, the day's verdict after its close.",
     )
     def market_day(context: dg.SensorEvaluationContext, redis: RedisResource) -> Any:
-        from qmt_orchestration.stream.clock import read_clock
-
         clock = read_clock(redis.connect())
         if not clock.simulated:
             return dg.SkipReason("the market is live: schedules follow the wall clock")

@@ -27,7 +27,8 @@ from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisR
 from qmt_orchestration.plugins import Plugins, Processor
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream.clock import MarketClock
+from qmt_orchestration.stream.clock import MarketClock, read_clock
+from qmt_orchestration.warehouse.bars import closed_watermark, pending
 
 IN_FLIGHT: Final = (
     dg.DagsterRunStatus.QUEUED,
@@ -109,8 +110,6 @@ def _ask(
     periods: Sequence[str],
     processors: Sequence[Processor],
 ) -> dg.SensorResult:
-    from qmt_orchestration.warehouse.bars import closed_watermark, pending
-
     settings = clickhouse.settings
     clock = _clock(redis)
     with clickhouse.connect() as client:
@@ -139,8 +138,6 @@ def _wait_for_close(
     deadline: float,
 ) -> str:
     """Return when it is time to look at what is pending (""), or why there is nothing to look at."""
-    from qmt_orchestration.warehouse.bars import closed_watermark
-
     settings = clickhouse.settings
     if not 0 <= time.time() - cursor.looked_at < LOOK_SECONDS:
         return ""
@@ -188,8 +185,6 @@ def _clock(redis: RedisResource) -> MarketClock:
 
 
 def _clock_of(server: Any) -> MarketClock:
-    from qmt_orchestration.stream.clock import read_clock
-
     return read_clock(server)
 
 
@@ -213,7 +208,7 @@ def _learn(instance: dg.DagsterInstance, cursor: Cursor) -> "Cursor":
 
 
 def request(
-    pending: Any,
+    turn: Any,
     generation: int,
     periods: Sequence[str],
     closed: datetime,
@@ -222,10 +217,10 @@ def request(
     """The run for one `warehouse.bars.Pending`: 1m and those of *periods* of which a window has closed, with their
     checks, and the *processors* of these bars. *generation* makes its key a new one; *closed*: the day's last closed
     frame."""
-    first, last = f"{pending.first_frame:%H:%M}", f"{pending.last_frame:%H:%M}"
-    assets = ["bars_1m", *(f"bars_{p}" for p in periods if window_end(pending.first_frame, p) <= closed)]
+    first, last = f"{turn.first_frame:%H:%M}", f"{turn.last_frame:%H:%M}"
+    assets = ["bars_1m", *(f"bars_{p}" for p in periods if window_end(turn.first_frame, p) <= closed)]
     frames = {"config": {"first_frame": first, "last_frame": last}}
-    day = pending.day.isoformat()
+    day = turn.day.isoformat()
     checks = [dg.AssetCheckKey(dg.AssetKey(a), c.name) for a in assets for c in checks_of(a)]
     chosen = [p for p in processors if f"bars_{p.period}" in assets]
     assets += [p.name for p in chosen]
@@ -236,7 +231,7 @@ def request(
         run_config={"ops": dict.fromkeys(assets, frames)},
         asset_selection=[dg.AssetKey(a) for a in assets],
         asset_check_keys=checks,
-        tags={"qmt/frames": f"{first}-{last}", "qmt/minutes": str(pending.frames)},
+        tags={"qmt/frames": f"{first}-{last}", "qmt/minutes": str(turn.frames)},
     )
 
 

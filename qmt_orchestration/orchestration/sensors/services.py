@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from qmt_orchestration.orchestration.resources import RedisResource, ServicesResource
+from qmt_orchestration.stream.clock import read_clock
 
 OPEN_FROM, OPEN_UNTIL = time(9, 0), time(15, 35)
 BY_CALENDAR = ("subscriber", "publisher")
@@ -37,8 +38,6 @@ def build_services_sensor(days: dg.DailyPartitionsDefinition) -> dg.SensorDefini
     def services_by_calendar(
         context: dg.SensorEvaluationContext, redis: RedisResource, services: ServicesResource
     ) -> Any:
-        from qmt_orchestration.stream.clock import read_clock
-
         clock = read_clock(redis.connect())
         simulated = clock.simulated or services.settings.feed != "xtquant"
         state = wanted(clock.now(), days, simulated=simulated)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from qmt_orchestration.stream import dead_letters, keys
+from qmt_orchestration.stream.fields import LAST_MS, integer
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse.ingest.entries import Part
 
@@ -132,4 +133,4 @@ def forget_old_sessions(client: Any, stream: str) -> None:
 def _started(session: bytes) -> int:
     """Start (epoch ms) in a session's name ``<host>-<feed>-<start ms>``; 0 where there is none."""
     tail = session.rpartition(b"-")[2]
-    return int(tail) if tail.isdigit() else 0
+    return integer({"started": tail}, "started", low=0, high=LAST_MS)

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse.ingest.entries import Part
 
 #: Rows of one insert at most (one entry is never split over inserts). Few large inserts when behind: 250,000 rows at
 #: once cost ClickHouse under half the processor time a row of 60,000 (parts to write and to merge).
 GROUP_ROWS: Final = 250_000
+_PLAN_CHARACTERS: Final = 1 << 22  # of a note: ids of entries
 _TICK_KEY: Final = ["symbol", "time", "volume", "pvolume", "amount"]
 
 Query = Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]
@@ -78,7 +79,7 @@ class Plan:
         by_id = {part.entry.id: part for part in parts}
         if any(part.entry.recovered for part in parts):
             for plan in self._redis.hgetall(self._key).values():
-                ids = plan.decode().split(",")
+                ids = fields.decoded(plan, _PLAN_CHARACTERS).split(",")
                 if all(id_ in by_id for id_ in ids):
                     groups.append([by_id.pop(id_) for id_ in ids])
         recovered = [[part] for part in by_id.values() if part.entry.recovered]

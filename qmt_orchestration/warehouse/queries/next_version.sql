@@ -1,5 +1,5 @@
 -- The version of rows written now, microseconds of the server's clock, above every version of the day even if a clock went back;
--- the newest block of the day's ticks; the moment from which on a stored tick was not read; whether the day has rows from history.
+-- the newest block of the day's ticks; the moment from which on a stored tick was not read; whether the day has rows from history or overrides.
 SELECT greatest(toUInt64(toUnixTimestamp64Micro(now64(6))),
                 (SELECT max(version) FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date})) + 1,
                 (SELECT max(version) FROM final_frames WHERE day = {day:Date}) + 1),
@@ -7,4 +7,5 @@ SELECT greatest(toUInt64(toUnixTimestamp64Micro(now64(6))),
         WHERE database = currentDatabase() AND table = 'ticks' AND active AND partition = toString(toYYYYMMDD({day:Date}))),
        now64(6, 'Asia/Shanghai'),
        (SELECT count() > 0 FROM bars_1m WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND source = 'history')
+         OR (SELECT count() > 0 FROM bar_overrides WHERE toDate(frame) = {day:Date})
 SETTINGS final = 0

@@ -25,8 +25,23 @@ FROM bars_1m FINAL
 WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Date})
   AND frame = {first:DateTime('Asia/Shanghai')} - if(first_i = 121, 5460, 60);
 
--- bars_1m_live(day, first, last): rows of bars_1m, those of a minute that is still forming too. gap: a baseline stands in
--- the minute, part of it was not seen. b…: as above, before the frame (its own baselines included in p…).
+-- silent_frames(day, first, last): frames in which a market sent nothing for six seconds and more, its feed was dead for a part of them.
+-- Judged where it sends five ticks a second and more; not in the opening call, before the break and in the closing call, and not
+-- before the frame is over. quiet: one bit for each second without a tick.
+CREATE OR REPLACE VIEW silent_frames $on_cluster AS
+WITH if(toHour({first:DateTime('Asia/Shanghai')}) = 9 AND toMinute({first:DateTime('Asia/Shanghai')}) = 30, toDateTime({day:Date}, 'Asia/Shanghai'), {first:DateTime('Asia/Shanghai')} - 60) AS begins,
+     (SELECT max(time) FROM ticks WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) SETTINGS final = 0) AS newest
+SELECT right(symbol, 3) AS market, frame_i AS i, groupBitOr(bitShiftLeft(1::UInt64, toSecond(time))) AS busy,
+       bitAnd(bitNot(busy), 1152921504606846975) AS quiet, bitAnd(quiet, bitShiftRight(quiet, 1)) AS two, bitAnd(two, bitShiftRight(two, 2)) AS four
+FROM ticks
+WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND bucket >= $tick_bucket(begins) AND bucket <= $tick_bucket({last:DateTime('Asia/Shanghai')})
+  AND time >= begins AND time < {last:DateTime('Asia/Shanghai')}
+  AND i BETWEEN 1 AND 237 AND i != 120 AND toDateTime(toStartOfMinute(time)) + 60 <= newest
+GROUP BY market, i
+HAVING bitAnd(four, bitShiftRight(two, 4)) != 0 AND count() >= 5 * (60 - bitCount(quiet));
+
+-- bars_1m_live(day, first, last): rows of bars_1m, those of a minute that is still forming too. gap: a part of the minute was not seen
+-- (a baseline stands in it, or its market was silent). b…: as above, before the frame (its own baselines included in p…).
 CREATE OR REPLACE VIEW bars_1m_live $on_cluster AS
 WITH
     (t -> toInt16(toHour(t) * 60 + toMinute(t) - if(toHour(t) < 12, 570, 660))) AS index_of,
@@ -42,15 +57,16 @@ WITH
         FROM tick_frames(day = {day:Date}, first = {first:DateTime('Asia/Shanghai')}, last = {last:DateTime('Asia/Shanghai')})
         WINDOW before AS (PARTITION BY symbol ORDER BY i ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
     ),
+    silent AS (SELECT market, i FROM silent_frames(day = {day:Date}, first = {first:DateTime('Asia/Shanghai')}, last = {last:DateTime('Asia/Shanghai')})),
     -- up to the next frame with ticks every frame repeats the last price
-    filled AS (SELECT *, at_i, at_i = i AS seen, seen AND moves AS trades FROM moved ARRAY JOIN range(greatest(i, first_i), next_i) AS at_i)
+    filled AS (SELECT *, at_i, at_i = i AS seen, seen AND moves AS trades, seen AND (in_part OR (right(symbol, 3), i) IN silent) AS in_gap FROM moved ARRAY JOIN range(greatest(i, first_i), next_i) AS at_i)
 SELECT symbol, toDateTime({day:Date}, 'Asia/Shanghai') + (at_i + if(at_i <= 120, 570, 660)) * 60 AS frame,
        if(trades AND NOT auction_only, first_price, price) AS open,
        if(trades, greatest(if(auction_only, price, top), if(rose, hi, 0.)), price) AS high,
        if(trades, least(if(auction_only, price, bottom), if(fell, lo, inf)), price) AS low,
        price AS close, toInt64(if(trades, dv, 0)) AS vol, if(trades, da, 0.) AS amount,
        CAST(if(trades, 'live', 'filled'), 'Enum8(\'live\' = 1, \'history\' = 2, \'filled\' = 3)') AS source,
-       toUInt32(if(seen, n, 0)) AS ticks, toFloat32(multiIf(NOT seen, if(at_i IN (238, 239) AND (right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE closing_call <= {day:Date}), 1., 0.5), in_part, least(score, 0.5), score)) AS quality_score,
+       toUInt32(if(seen, n, 0)) AS ticks, toFloat32(multiIf(NOT seen, if(at_i IN (238, 239) AND (right(symbol, 2), left(symbol, 3)) IN (SELECT market, code FROM trading_codes WHERE closing_call <= {day:Date}), 1., 0.5), in_gap, least(score, 0.5), score)) AS quality_score,
        greatest(bv, v) AS cum_volume, greatest(ba, a) AS cum_amount, greatest(bo, o) AS day_open, greatest(bhi, hi) AS day_high,
-       if(least(blo, lo) = inf, 0., least(blo, lo)) AS day_low, 0. AS last_price, greatest(bpre, pre) AS pre_close, seen AND in_part AS gap
+       if(least(blo, lo) = inf, 0., least(blo, lo)) AS day_low, 0. AS last_price, greatest(bpre, pre) AS pre_close, in_gap AS gap
 FROM filled;

@@ -15,6 +15,7 @@ from typing import Any, Final
 import psutil
 
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.fields import decoded
 
 # One script each: no crash can fall between the steps. Taking what one already holds (a lost reply) is a renewal.
 _ACQUIRE: Final = """
@@ -93,7 +94,7 @@ class Lease:
     def holder(self) -> str:
         """Who holds it now, "" for nobody."""
         value = self.client.get(self._key)
-        return value.decode() if value else ""
+        return decoded(value) if value else ""
 
     def is_current(self) -> bool:
         """Whether Redis agrees that this owner holds it, with no later owner in between."""
