@@ -4,15 +4,13 @@ strips of minutes and days and the failed checks (ClickHouse, every few seconds)
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from datetime import date, datetime, timedelta
-from datetime import time as time_of_day
+from datetime import date, timedelta
 from functools import cache
 from importlib.resources import files
 from typing import Any, Final, TypeVar
@@ -23,7 +21,6 @@ from qmt_orchestration.client.registry import list_clients
 from qmt_orchestration.console.verdict import both, judge
 from qmt_orchestration.market.calendar import is_trading_day, trading_days
 from qmt_orchestration.market.sessions import (
-    CLOSING_CALL,
     FRAMES_PER_DAY,
     at,
     frame_label,
@@ -32,6 +29,7 @@ from qmt_orchestration.market.sessions import (
     minute_frames,
 )
 from qmt_orchestration.services.desired import read_desired
+from qmt_orchestration.services.news import news, span_start
 from qmt_orchestration.services.registry import SERVICES
 from qmt_orchestration.services.state import read_state
 from qmt_orchestration.settings import Settings
@@ -320,34 +318,6 @@ class Live:
 
 _VERDICT: Final = ("checks", "errors", "warnings", "checked_s")
 _FLOW: Final = ("expected", "flowing", "flowed", "never")
-
-
-def news(beats: list[dict[str, str]]) -> dict[str, dict[str, float]]:
-    """What the running subscribers say of each market and kind (`feed.news`); what cannot be read is left out."""
-    out: dict[str, dict[str, float]] = {}
-    for beat in beats:
-        if beat["service"] != "subscriber" or beat.get("state") != "running":
-            continue
-        try:
-            for group, said in json.loads(beat.get("news") or "{}").items():
-                out[str(group)[:40]] = {name: float(said[name]) for name in _NEWS}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-    return out
-
-
-_NEWS: Final = ("symbols", "advanced", "silent_s", "wall_s")
-
-
-def span_start(now: datetime) -> time_of_day | None:
-    """The begin of the span in which a market is never silent that *now* lies in; None outside them."""
-    return next((begin for begin, end in _LOUD if begin <= now.time() < end), None)
-
-
-_LOUD: Final = (
-    (time_of_day(9, 31), time_of_day(11, 30)),
-    (time_of_day(13, 1), CLOSING_CALL),
-)
 
 
 def _client(info: Any) -> dict[str, Any]:

@@ -6,40 +6,28 @@ asset's page. Times are of the market's clock; a simulated market that runs fast
 seconds.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime, time
 from typing import Any, Final
 
 import dagster as dg
 
-from qmt_orchestration.market.sessions import AFTERNOON, CLOSING_CALL, LUNCH, OPEN, PRE_OPEN, to_ms
+from qmt_orchestration.market.sessions import to_ms
 from qmt_orchestration.orchestration.checks.evaluate import CheckResults, Outcome, find, judge, record, results, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
+from qmt_orchestration.services.news import news, span_start
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.fields import LAST_MS, integer, number, text
 
 ASSET: Final = "tick_stream"
-AUCTION_DONE: Final = time(9, 25)
-#: Spans in which some symbol of the market always ticks; the pauses between them are silent by rule.
-SPANS: Final = ((PRE_OPEN, AUCTION_DONE), (OPEN, LUNCH), (AFTERNOON, CLOSING_CALL))
 #: A market and kind of fewer symbols may be silent by nature.
 LARGE_GROUP: Final = 20
 #: In a simulated market that runs fast, a pause of this machine is no silence.
 WALL_SECONDS: Final = 3.0
 EXPECTED_SERVICES: Final = ("subscriber", "gateway", "writer", "publisher")
-
-
-def span_start(now: datetime) -> datetime | None:
-    """Since when ticks are expected without a pause at *now* (of a trading day); None when they are not."""
-    for start, end in SPANS:
-        if start <= now.time() < end:
-            return now.replace(hour=start.hour, minute=start.minute, second=0, microsecond=0)
-    return None
 
 
 def newest_tick_ms(server: Any, shards: int) -> int:
@@ -97,21 +85,6 @@ def feed_fresh(
     )
 
 
-def news(beats: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
-    """What the subscriber's heartbeat says of each market and kind; what is no such thing is left out."""
-    out: dict[str, dict[str, float]] = {}
-    for beat in beats:
-        if beat.get("service") != "subscriber" or beat.get("state") != "running":
-            continue
-        try:
-            found = json.loads(beat.get("news") or "{}")
-            for group, counts in found.items():
-                out[str(group)] = {name: float(counts[name]) for name in ("symbols", "advanced", "silent_s", "wall_s")}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            continue
-    return out
-
-
 def services_alive(
     settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]], desired: Mapping[str, str]
 ) -> Outcome:
@@ -149,7 +122,7 @@ def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping
 
 
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
-    """What was lost on the market's day of *total*, a counter over all days: a loss is a finding of its day only."""
+    """What was lost on the market's day of *total*, which the writer counts for ever: no loss is a finding for good."""
     today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
     if text(known, "day") == today:
         return max(total - number(known, "before"), 0.0)
