@@ -1,6 +1,6 @@
 """Bars: the final minute bars of a day, and what is rolled up from them.
 
-What a bar *is* is defined in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check
+What a bar *is* is set in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check
 the outcome in the same step. A run of ``finalize_minutes`` gives the frames that have just closed; every other run is
 for whole days.
 """
