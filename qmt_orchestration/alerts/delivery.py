@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Final
 
 from qmt_orchestration.alerts.messages import Notice, render
-from qmt_orchestration.alerts.quiet import may_tell
+from qmt_orchestration.alerts.quiet import may_send
 from qmt_orchestration.alerts.state import State
 from qmt_orchestration.alerts.transport import Channel
 from qmt_orchestration.texts import Language
@@ -100,7 +100,7 @@ def _groups(state: State, channel: Channel, now_ms: int, market_now: datetime) -
     due = [
         (place, notice)
         for place, notice in enumerate(state.outbox)
-        if channel.id in notice.waiting and now_ms >= notice.not_before_ms and may_tell(notice.finding, market_now)
+        if channel.id in notice.waiting and now_ms >= notice.not_before_ms and may_send(notice.finding, market_now)
     ]
     days: dict[tuple[str, bool], set[str]] = {}
     for _, notice in due:

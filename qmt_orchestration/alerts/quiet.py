@@ -13,8 +13,8 @@ BEGINS: Final[time] = PRE_OPEN
 ENDS: Final[time] = AFTER_HOURS_END
 
 
-def may_tell(finding: Finding, now: datetime) -> bool:
-    """Whether *finding* may be told at *now* (aware): a WARN waits for 09:15 to 15:30 of a trading day."""
+def may_send(finding: Finding, now: datetime) -> bool:
+    """Whether *finding* may be sent at *now* (aware): a WARN waits for 09:15 to 15:30 of a trading day."""
     if finding.severity == "ERROR":
         return True
     here = now.astimezone(SHANGHAI)

@@ -1,4 +1,4 @@
-"""Findings to messages at a real receiver: once per window, once resolved, nothing lost, nothing stalled."""
+"""Findings to messages at a real receiver: once per window, one recovery, nothing lost, nothing stalled."""
 
 from __future__ import annotations
 
