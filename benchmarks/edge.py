@@ -28,7 +28,7 @@ def run(quick: bool) -> list[Figure]:
         batches += [(now, dict(rows[at : at + ROWS])) for at in range(0, len(rows), ROWS)]
     shares = list(universe(SYMBOLS).shares)
     spent = {"compared with before": 0.0, "all checks": 0.0}
-    # what came new with the second edition, and all that it stands in
+    # the comparisons with what is known, and all checks together
     originals = {
         "compared with before": (Checks, "_contradicts", Checks._contradicts),
         "all checks": (Checks, "run", Checks.run),

@@ -1,6 +1,6 @@
 """The whole simulated market at real speed through the real processes, and what an observer beside them sees.
 
-Callback times stand in the ticks (``received_at``) and the simulated clock is a function of the wall clock, so every
+Callback times are in the ticks (``received_at``) and the simulated clock is a function of the wall clock, so every
 delay is one wall time minus another. The observer polls; the pause between its looks is inside the figures.
 """
 

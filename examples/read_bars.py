@@ -1,6 +1,6 @@
 """Minute bars with redis-py alone: no library of this project. ``python read_bars.py redis://host:6379/0 my_client``.
 
-One consumer group per program (broadcast). Read what an earlier life left unacknowledged first (id 0), then what is
+One consumer group per program (broadcast). Read what an earlier run left unacknowledged first (id 0), then what is
 new (``>``).
 """
 

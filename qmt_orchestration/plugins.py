@@ -7,7 +7,7 @@ A package names its objects (or classes without arguments) as entry points::
     [project.entry-points."qmt_orchestration.processors"]
     vwap = "my_package:Vwap"
 
-Complete packages stand in examples/. This module imports neither Dagster nor the warehouse.
+Complete packages are in examples/. This module imports neither Dagster nor the warehouse.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every setting of the system, once, typed, read from the environment (prefix ``QMT_``).
 
-Units stand in the names (``_ms``, ``_seconds``, ``_rows``). Secrets are ``SecretStr``: they come from the
+Units are in the names (``_ms``, ``_seconds``, ``_rows``). Secrets are ``SecretStr``: they come from the
 environment or from the file named by ``QMT_ENV_FILE`` and are never printed, logged or stored.
 """
 
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
     writer_gather_ms: int = Field(250, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
     writer_gather_rows: int = Field(5000, ge=1, description="… and follow each other at once from this many rows on")
-    writer_few_rows: int = Field(500, ge=0, description="Fewer rows than this wait for company …")
+    writer_few_rows: int = Field(500, ge=0, description="Fewer rows than this wait to fill a batch …")
     writer_few_rows_ms: int = Field(1000, ge=0, le=2000, description="… at most this long, unless a minute can close")
     writer_ahead_seconds: float = Field(300.0, gt=0, description="Ticks later than the market's clock by more: refused")
     redis_block_ms: int = Field(1000, ge=10, le=2000)

@@ -1,6 +1,6 @@
 -- Roles, limits and users of the pipeline, least privilege. Run once as an administrator:
 --   clickhouse-client --multiquery < users.sql
--- then give each user its password (asked for, so that it stands in no history):
+-- then give each user its password (asked for, so that it is in no history):
 --   ALTER USER qmt_writer IDENTIFIED WITH sha256_password BY '…' HOST IP '10.0.0.0/8'
 -- Database name: qmt (setting QMT_CLICKHOUSE_DATABASE). On a cluster, add ON CLUSTER to each statement.
 

@@ -136,7 +136,7 @@ def _require_space(target: Path, todo: list[Found]) -> None:
 def _server_backup(client: Any, database: str, disk: str, before: Manifest | None) -> str:
     """Let the server make its own backup, on top of the last one on the same disk. `disk:name` of it.
 
-    The statement takes no parameters; all that stands in it are checked words.
+    The statement takes no parameters; all words in it are checked.
     """
     name = f"{database}-{time.time_ns() // 1_000_000}"
     base = ""

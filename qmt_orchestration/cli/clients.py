@@ -60,16 +60,16 @@ def stats(context: typer.Context, client_id: ClientId, as_json: Json = False) ->
 
 @clients_app.command()
 def stop(context: typer.Context, client_id: ClientId) -> None:
-    """Pause a client after what it has in hand; it keeps its place, its shards go to other members."""
+    """Pause a client after its current bars; its position is kept, its shards go to other members."""
     _on_redis(context.obj, lambda redis: registry.tell(redis, client_id, "stop"))
-    typer.echo(f"{client_id} is told to stop; `qmt clients start {client_id}` lets it go on")
+    typer.echo(f"{client_id}: stop requested; `qmt clients start {client_id}` continues it")
 
 
 @clients_app.command()
 def start(context: typer.Context, client_id: ClientId) -> None:
-    """Let a paused client go on where it stopped."""
+    """Continue a paused client where it stopped."""
     _on_redis(context.obj, lambda redis: registry.tell(redis, client_id, "run"))
-    typer.echo(f"{client_id} is told to go on")
+    typer.echo(f"{client_id}: start requested")
 
 
 @clients_app.command()
@@ -78,9 +78,9 @@ def evict(
     client_id: ClientId,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
 ) -> None:
-    """End a client and forget its place on the stream: what it has not read it will never read."""
+    """End a client and delete its position on the stream; bars that it has not read are not delivered to it."""
     if not yes:
-        typer.confirm(f"Forget the place of {client_id} on the stream?", abort=True)
+        typer.confirm(f"Delete the position of {client_id} on the stream?", abort=True)
     groups = _on_redis(context.obj, lambda redis: registry.evict(redis, client_id))
     typer.echo(f"{client_id} is evicted; consumer groups destroyed: {', '.join(groups) or 'none'}")
 

@@ -1,4 +1,4 @@
-"""The `qmt` command. Each subcommand lives beside the part it belongs to; this file only puts them together."""
+"""The `qmt` command. Each group of subcommands is a module of this package; this file puts them together."""
 
 from __future__ import annotations
 

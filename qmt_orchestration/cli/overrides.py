@@ -27,7 +27,7 @@ def override_bar(
 ) -> None:
     """Replace one minute bar that is wrong although its ticks are whole, and make the day's bars again.
 
-    The row is marked as history with a score of 0.5; what was done stands in the table bar_overrides.
+    The row is marked as history with a score of 0.5; what was done is in the table bar_overrides.
     """
     from qmt_orchestration.orchestration.backfill import materialize_days
     from qmt_orchestration.warehouse.client import connect, load_sql

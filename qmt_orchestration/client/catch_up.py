@@ -8,7 +8,7 @@ the stream still holds (the rest of frame F, and bars that came too late for the
 again out of its order (a replay of the past) is on the stream only. Revisions that were trimmed are not repeated:
 ClickHouse gives the newest version of a bar, as revision 0.
 
-The stream is read on only after every missed bar was acknowledged; a crash in between starts the search anew.
+The stream is read on only after every missed bar was acknowledged; a crash in between starts the search again.
 """
 
 from __future__ import annotations

@@ -64,10 +64,10 @@ class Consumer(Generic[ItemT]):
         self._lag: dict[str, str | int | float] = {}
         self._next_lane = 0
 
-    # -- life ---------------------------------------------------------------------------------------------------
+    # -- start and end -------------------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Take the client's lease (waits for that of an earlier life to run out) and begin. Done by ``with``."""
+        """Take the client's lease (waits for that of an earlier run to expire) and begin. Done by ``with``."""
         if not self._membership.enter(TTL_MS / 1000 + 2):
             raise ClientInUse(
                 f"client {self.client_id!r} runs elsewhere: stop that process, or choose another client id"
@@ -158,7 +158,7 @@ class Consumer(Generic[ItemT]):
         return lane is not None and lane.lease.valid
 
     def batches(self) -> Iterator[list[ItemT]]:
-        """Batches of items, for ever; one is acknowledged when the next is asked for. Outages are waited out."""
+        """Batches of items, without end; one is acknowledged when the next is asked for. Outages are waited out."""
         while not self._stopping:
             items = self._patiently(self.read) or []
             if items:
@@ -166,7 +166,7 @@ class Consumer(Generic[ItemT]):
                 self._finish(items)
 
     def __iter__(self) -> Iterator[ItemT]:
-        """Items one by one, for ever; each is acknowledged when the next one is asked for."""
+        """Items one by one, without end; each is acknowledged when the next one is asked for."""
         for items in self._batches_unfinished():
             for item in items:
                 if self._stopping:
@@ -269,7 +269,7 @@ class Consumer(Generic[ItemT]):
                 pause = min(pause * 2, 2.0)
 
     def _handle(self, handler: Callable[[ItemT], object], item: ItemT, attempts: int, pause_seconds: float) -> bool:
-        """True when handled; False when it was buried, or is left for the next life or owner."""
+        """True when handled; False when it was moved to the dead letters, or is left for the next run or owner."""
         tries, pause = 0, pause_seconds
         while True:
             try:
@@ -297,7 +297,7 @@ class Consumer(Generic[ItemT]):
         reason = f"client {self.client_id}: {self.counters.last_error}"
         fields = {k.encode(): v for k, v in self._fields(item).items()}
         id_ = item.origin.entry_id or "0-0"
-        dead_letters.bury(self.redis, lane.reader.stream, lane.group, id_, fields, reason, tries)
+        dead_letters.move(self.redis, lane.reader.stream, lane.group, id_, fields, reason, tries)
         lane.acknowledge([item])
         self.counters.dead += 1
 

@@ -57,7 +57,7 @@ class Lane(Generic[ItemT]):
     """See the module. *label* is the shard; *draining* lanes are not read, only finished.
 
     *name* is new for every holding of the shard: items of an earlier holding (a lease that was lost and taken again)
-    come anew from the server, so the copies still in a buffer must not pass for ours.
+    come again from the server, so the copies still in a buffer must not pass for ours.
     """
 
     label: str
@@ -84,9 +84,9 @@ class Lane(Generic[ItemT]):
                 return self._taken(missed)  # type: ignore[arg-type]  # only lanes of bars have a catch-up
         # Redis looks at short time-outs ten times a second only: "at once" must be no BLOCK at all.
         self.reader.block_ms = block_ms or None  # type: ignore[assignment]
-        lost, made_anew = self.reader.lost, self.reader.recreated
+        lost, recreated = self.reader.lost, self.reader.recreated
         entries = self.reader.read()
-        if self.reader.lost > lost or self.reader.recreated > made_anew:
+        if self.reader.lost > lost or self.reader.recreated > recreated:
             self.counters.lost += self.reader.lost - lost
             self.counters.gaps += 1
             if self.catch_up is not None:

@@ -53,7 +53,7 @@ class Membership:
             self._group = ""
 
     def members(self, group: str) -> list[str]:
-        """Members seen within the life of a lease, by name."""
+        """Members seen within the duration of a lease, by name."""
         oldest = self._server_ms() - TTL_MS
         return sorted(
             decoded(m, 64) for m in self.client.zrangebyscore(keys.SHARD_MEMBERS.format(group=group), oldest, "+inf")

@@ -54,7 +54,7 @@ def by_list(lists: Mapping[str, Sequence[str]], *, rest: str | None = "rest") ->
             raise ValueError(f"expected as name of a list letters, digits, '_', '-' or '.', found {name!r}")
         for symbol in symbols:
             if symbol in owner:
-                raise ValueError(f"{symbol} stands in two lists, {owner[symbol]} and {name}: a shard has one owner")
+                raise ValueError(f"{symbol} is in two lists, {owner[symbol]} and {name}: a shard has one owner")
             owner[symbol] = name
     if rest is not None and rest in lists:
         raise ValueError(f"a list is called {rest!r}, as the shard of the rest: name one of them differently")

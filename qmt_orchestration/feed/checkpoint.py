@@ -166,7 +166,7 @@ def _apply_payload(known: Known, payload: bytes, settings: Settings, where: str)
     try:
         known.apply(decode(payload, max_bytes=settings.stream_max_payload_mb << 20))
     except PayloadError as error:
-        log.warning("an entry of %s tells nothing about what was published: %s", where, error)
+        log.warning("an entry of %s cannot be read, so what it published is unknown: %s", where, error)
 
 
 def _entries(client: Any, stream: str, after: str) -> Iterator[tuple[str, dict[bytes, bytes]]]:

@@ -41,7 +41,7 @@ class Delays:
 
 
 class Statistics:
-    """Counters of one life of the subscriber."""
+    """Counters of one run of the subscriber."""
 
     def __init__(self, session: str, symbols: int) -> None:
         self.session = session

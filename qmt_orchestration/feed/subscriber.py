@@ -126,7 +126,7 @@ def _load_universe(
 
 
 class Subscriber:
-    """One life of the subscriber: the session."""
+    """One run of the subscriber: the session."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ class Subscriber:
     # -- before -----------------------------------------------------------------------------------------------
 
     def _recall(self) -> None:
-        """Take over ids and what an earlier life published of today."""
+        """Take over ids and what an earlier run published of today."""
         streams = [keys.ticks(shard) for shard in range(self.settings.stream_shards)] + [keys.REJECTED]
         for entry in self.outbox.spool.all():
             self.outbox.producer.seen(entry.stream, entry.id)
@@ -383,7 +383,7 @@ class Subscriber:
         try:
             self.client.hset(keys.FEED_STATE.format(feed_id=self.settings.feed), mapping=state)
         except redis.RedisError as error:
-            log.warning("the feed's state cannot be told: %s", error)
+            log.warning("the feed's state cannot be written: %s", error)
 
     # -- the end ----------------------------------------------------------------------------------------------
 

@@ -162,7 +162,7 @@ class Subscription:
         return silent > limit and min(wall, now - self._subscribed_at) > wall_limit
 
     def _break_silence(self) -> None:
-        """Subscribe again and ask for every symbol's last tick. Patience doubles until there is news."""
+        """Subscribe again and ask for every symbol's last tick. The wait doubles until there are new ticks."""
         seconds, groups = self.settings.feed_silence_seconds, self.news.silent_groups
         silent = groups(self._clock(), seconds)
         what = "the whole market" if len(silent) == len(self.news.universe.groups) else ", ".join(silent)

@@ -1,4 +1,4 @@
-"""The one door to xtquant: `load` gives ``xtquant.xtdata``, beside a running MiniQMT or over the simulator.
+"""The only import of xtquant: `load` gives ``xtquant.xtdata``, beside a running MiniQMT or over the simulator.
 
 Importing xtquant makes a web request for updates (``check_for_update``, through ``requests``), which can hang a machine
 without internet for ten seconds; it is switched off for the import.

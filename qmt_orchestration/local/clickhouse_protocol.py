@@ -276,7 +276,7 @@ def quote(value: str) -> str:
 
 
 def mid_stream_error(error: ClickHouseError, tag: str) -> bytes:
-    """What ClickHouse appends to a body whose status line is already sent (the tag stands in a header)."""
+    """What ClickHouse appends to a body whose status line is already sent (the tag is in a header)."""
     message = error.text.encode()
     return b"__exception__\r\n%b\r\n%b\n%d %b\r\n__exception__\r\n" % (
         tag.encode(),

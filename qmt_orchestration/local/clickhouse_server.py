@@ -117,7 +117,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._stream(reply.blocks, head)
 
     def _stream(self, blocks: Iterator[bytes], head: dict[str, str]) -> None:
-        """Chunked: the result never stands in memory as a whole. An error in the middle is told in the body."""
+        """Chunked: the result is never in memory as a whole. An error in the middle is written to the body."""
         tag = secrets.token_hex(8)
         self._head(200, {**head, "Transfer-Encoding": "chunked", "X-ClickHouse-Exception-Tag": tag})
         try:

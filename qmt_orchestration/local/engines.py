@@ -1,7 +1,7 @@
 """Find, start and stop the embedded engines of a data directory.
 
 Who runs is told by a lock: ``<data_dir>/run/<name>.lock`` is opened here and inherited by the engine, so the kernel
-holds it exactly as long as the engine lives, whatever kills it. ``<data_dir>/run/<name>.json`` (pid, port, started)
+holds it exactly as long as the engine runs, however it ends. ``<data_dir>/run/<name>.json`` (pid, port, started)
 says where it listens. An engine started here never outlives the process that started it
 (`process.exit_with_parent`).
 """
@@ -137,7 +137,7 @@ def redis_admin(settings: Settings) -> Any:
 
 
 def find(settings: Settings, name: Name) -> Engine | None:
-    """The running engine of ``data_dir``: its process lives and what answers on its port is that process."""
+    """The running engine of ``data_dir``: its process runs and what answers on its port is that process."""
     try:
         told = json.loads(_run_file(settings, name).read_text())
         pid, port = int(told["pid"]), int(told["port"])

@@ -54,7 +54,7 @@ _spawners: dict[int, ThreadPoolExecutor] = {}
 
 
 def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Popen from a thread that lives as long as this process: the kernel ties the child's life to that thread."""
+    """Popen from a thread that runs as long as this process: the kernel ends the child with that thread."""
     pid = os.getpid()  # a forked process needs a thread of its own
     spawner = _spawners.setdefault(pid, ThreadPoolExecutor(1, thread_name_prefix="child-parent"))
 

@@ -1,7 +1,7 @@
 """Making whole days again, outside the daemon: what `qmt replay` and `qmt backfill` call.
 
 The same job that the UI runs, in this process, on the instance in ``data_dir/dagster``, so that runs, partitions and
-checks stand in Dagster's pages afterwards. Days are made one by one, each idempotent: interrupt and start again as
+checks are in Dagster's pages afterwards. Days are made one by one, each idempotent: interrupt and start again as
 you like.
 """
 

@@ -1,6 +1,6 @@
 """Trading days as Dagster partitions: one daily definition, weekends and exchange holidays excluded.
 
-Minute grain lives in ClickHouse, not in partitions (Dagster advises against more than 100,000 partitions an asset;
+Minutes are rows in ClickHouse, not in partitions (Dagster advises against more than 100,000 partitions an asset;
 minutes would pass that in two years). A partition key is a trading day, ``YYYY-MM-DD``, Asia/Shanghai, never
 ``now().date()``.
 """

@@ -140,7 +140,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     Check(
         "ticks",
         SHARE_REJECTED,
-        "Few ticks were set aside at the edge (they stand in ticks_rejected with their reason).",
+        "Few ticks were rejected at ingestion (they are in ticks_rejected with their reason).",
         "share_rejected",
         "quality_rejected_share_warn",
         "quality_rejected_share_error",
@@ -281,7 +281,7 @@ CHECKS: Final[tuple[Check, ...]] = (
         allowed="quality_lag_seconds",
         fatal="quality_lag_error_seconds",
     ),
-    Check("tick_stream", NO_DEAD_LETTERS, "No entry was given up: how many stand in the dead letters.", fatal=None),
+    Check("tick_stream", NO_DEAD_LETTERS, "No entry was given up: the number of dead letters.", fatal=None),
     Check("tick_stream", NOTHING_LOST, "The writer saw every batch number of every feed session: batches lost today."),
 )
 

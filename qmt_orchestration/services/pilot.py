@@ -113,7 +113,9 @@ class Pilot:
                 with self._lock:
                     self._clock.stop()
             except redis_package.RedisError as error:
-                log.warning("the market's clock was not stopped (%s): the next start goes on some seconds later", error)
+                log.warning(
+                    "the market's clock was not stopped (%s): the next start continues some seconds later", error
+                )
 
     def _warehouse(self) -> Any:
         """A client of ClickHouse, None while it cannot be reached (which the state then says)."""

@@ -94,7 +94,7 @@ def replay(
     days, closed = _partitions(settings, _dates(recording))
     progress(f"{read:,} ticks of {len(symbols)} symbols on {len(days)} trading days, the files are valid")
     if closed:
-        progress(f"no trading on {', '.join(map(str, closed))}: the ticks of such days will be set aside as bad_time")
+        progress(f"no trading on {', '.join(map(str, closed))}: the ticks of such days will be rejected as bad_time")
     del recording
     with _alone(settings), engines.ensure(settings) as ready:
         _require_no_feed(ready)

@@ -29,7 +29,7 @@ _IDLE_SHARE: Final = 0.05  # of one processor: what the threads of a deadlocked 
 
 @dataclass(frozen=True)
 class Probe:
-    """How a process is asked whether it lives: *question* is sent to *address* (a port of this host, or the path of a
+    """How a process is asked whether it runs: *question* is sent to *address* (a port of this host, or the path of a
     Unix socket), and any answer is one. Without an address only its work is looked at."""
 
     address: int | str = 0

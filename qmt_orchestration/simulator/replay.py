@@ -39,7 +39,7 @@ class RecordingError(ValueError):
 def load_recording(paths: Iterable[Path]) -> pa.Table:
     """All ticks of the files in global time order; raises `RecordingError`.
 
-    Rows of equal time stand in the order of their cumulative values, else of their files: a file that was shuffled
+    Rows of equal time are in the order of their cumulative values, else of their files: a file that was shuffled
     plays like the one it was made from.
     """
     tables: list[pa.Table] = []

@@ -23,8 +23,8 @@ from qmt_orchestration.stream import fields, keys
 LEAD_MS: Final = 2000
 HOLD_MS: Final = 1500
 KEPT: Final = 8  # segments; at one a second they cover more than any copy is used for
-_RUNS_ON_MS: Final = 5000  # after the last sign of life of whoever runs the market
-_LATEST_MS: Final = LEAD_MS - HOLD_MS  # a new segment must stand in Redis this long after it was computed
+_RUNS_ON_MS: Final = 5000  # after the last heartbeat of the process that runs the market
+_LATEST_MS: Final = LEAD_MS - HOLD_MS  # a new segment must be in Redis this long after it was computed
 
 # Refused when more time has passed on the server's clock since it was asked for its time than a segment allows.
 _PUBLISH: Final = """

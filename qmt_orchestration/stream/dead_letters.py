@@ -72,7 +72,7 @@ def key_of(stream: str) -> str:
     return keys.DEAD_LETTERS.format(stream=stream)
 
 
-def bury(
+def move(
     client: Any, stream: str, group: str, id_: str, fields: Mapping[bytes, bytes], error: str, deliveries: int
 ) -> None:
     """Keep the entry as a dead letter and acknowledge it, in one transaction."""

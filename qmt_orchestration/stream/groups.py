@@ -67,7 +67,7 @@ class GroupReader:
     :param block_ms: longest wait of one `read`; must lie below the client's socket time-out.
     :param target_bytes: the reader asks for as many entries as fit in about this much memory, going by their sizes
         so far, and at most *max_entries*.
-    :param min_idle_ms: above the longest honest handling time between two calls of `read` or `touch`.
+    :param min_idle_ms: above the longest handling time between two calls of `read` or `touch`.
     :param max_deliveries: an entry that `failed` this often becomes a dead letter.
     """
 
@@ -171,15 +171,16 @@ class GroupReader:
 
     def reject(self, entry: Entry, reason: str) -> None:
         """Move *entry* to the dead letters now: it can never be handled (its form is wrong)."""
-        dead_letters.bury(self.client, self.stream, self.group, entry.id, entry.fields, reason, entry.deliveries)
+        dead_letters.move(self.client, self.stream, self.group, entry.id, entry.fields, reason, entry.deliveries)
         self._held.pop(entry.id, None)
         self.dead += 1
         log.error("entry %s of %s goes to the dead letters: %s", entry.id, self.stream, reason)
 
     def failed(self, entry: Entry, reason: str) -> bool:
-        """Handling *entry* failed because of itself: it will be read again, or, after *max_deliveries*, is buried.
+        """Handling *entry* failed because of itself: it will be read again; after *max_deliveries* it is moved to
+        the dead letters.
 
-        Returns True when it was buried. Never call this for an outage.
+        Returns True when it was moved. Never call this for an outage.
         """
         if entry.deliveries >= self.max_deliveries:
             self.reject(entry, f"failed {entry.deliveries} times, last: {reason}")
@@ -299,7 +300,7 @@ def group_lag(client: Any, stream: str, group: str) -> Lag:
     """How far *group* is behind on *stream*; zero for a stream or group that does not exist yet.
 
     Redis 7 tells the lag. On 6.2 it is the difference of ``seq`` where entries carry one (ours do: batches of ticks per
-    session, bars over the life of the stream), else a count that ends at 1,000 (``at_least``).
+    session, bars over the whole stream), else a count that ends at 1,000 (``at_least``).
     """
     try:
         groups = [g for g in client.xinfo_groups(stream) if g["name"] == group.encode()]

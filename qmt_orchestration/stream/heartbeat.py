@@ -1,4 +1,4 @@
-"""Heartbeats: each service says about once a second that it lives and what it counts.
+"""Heartbeats: each service reports about once a second that it runs, and its numbers.
 
 `keys.HEARTBEAT` is a hash that expires 15 s after the last beat: absent means dead. About every 30 s the numbers also
 go to the stream `keys.STATS` of the service, about a day of them, for plots.

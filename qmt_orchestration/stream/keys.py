@@ -1,6 +1,6 @@
-"""Every Redis key of the system, with what it holds and how long it lives. No other module spells a key.
+"""Every Redis key of the system, with what it holds and how long it is kept. No other module spells a key.
 
-Formats of the entries stand in docs/architecture.md ("Contracts"); ids are `<epoch ms>-<n>`, given by the producer.
+Formats of the entries are in docs/architecture.md ("Contracts"); ids are `<epoch ms>-<n>`, given by the producer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from zlib import crc32
 
 # -- ticks: stream of Arrow batches; trimmed to what the slowest group has read, at least the retention setting
 TICKS: Final = "qmt:ticks:{{{shard}}}"  # qmt:ticks:{0}: the braces are a hash tag, one slot per shard
-REJECTED: Final = "qmt:rejected"  # stream of Arrow batches of ticks set aside at the edge
+REJECTED: Final = "qmt:rejected"  # stream of Arrow batches of ticks rejected at ingestion
 TICK_GROUP_PREFIX: Final = "qmt:tick_consumers"  # group of client C that reads ticks: qmt:tick_consumers:C
 WRITER_GROUP: Final = "qmt:writer"  # consumer group of the ClickHouse writer on both
 WRITER_PLAN: Final = "qmt:writer:plan:{stream}"  # hash first id -> ids of one insert under way; empty when idle
@@ -43,7 +43,7 @@ STATS: Final = "qmt:stats:{service}"  # stream of statistics, about a day (MAXLE
 CLIENT: Final = "qmt:client:{client_id}"  # hash: mode, group, shards, counters, last seen; expires after a day
 CLIENTS: Final = "qmt:clients"  # set of client ids
 CLIENT_COMMAND: Final = "qmt:client:{client_id}:command"  # string run | stop
-SHARD_LEASE: Final = "qmt:client:shard:{group}:{shard}"  # string client id#life, expires
+SHARD_LEASE: Final = "qmt:client:shard:{group}:{shard}"  # string client id#run, expires
 SHARD_MEMBERS: Final = "qmt:client:members:{group}"  # sorted set client id -> epoch ms of its last beat
 SHARD_RULE: Final = "qmt:client:rule:{group}"  # string: the rule all members of a sharded group share
 PROGRESS: Final = "qmt:client:progress:{group}"  # hash symbol -> frame (epoch s) acknowledged; client/catch_up.py

@@ -131,7 +131,7 @@ class Producer:
     def _settle(self, entry: Entry) -> Entry:
         """Refused as "equal or smaller": was it an earlier attempt of ours (then done), or is a newer id needed?
 
-        When it was trimmed meanwhile it cannot be told; then it is published anew, because a repeat is recognised
+        When it was trimmed meanwhile that is unknown; then it is published again, because a repeat is recognised
         by (session, seq) and by the tick's key, while a loss could not be mended.
         """
         found = self.client.xrange(entry.stream, entry.id, entry.id)

@@ -135,7 +135,7 @@ class Lane:
         """Entries for the next inserts, as few and as large ones as the delay allows.
 
         While the lane keeps up, reads are QMT_WRITER_GATHER_MS apart, and fewer than QMT_WRITER_FEW_ROWS rows wait for
-        company for up to QMT_WRITER_FEW_ROWS_MS. Nothing waits once a tick closes a minute, whose bars wait for it.
+        others for up to QMT_WRITER_FEW_ROWS_MS. Nothing waits once a tick closes a minute, whose bars wait for it.
         """
         settings = self._settings
         if not self._may_close_a_minute():

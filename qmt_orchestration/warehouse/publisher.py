@@ -81,7 +81,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
 def _beat(settings: Settings, publisher: Publisher, done: threading.Event) -> None:
     """Beat once a second, in a thread of its own: a ClickHouse that is slow to answer is no dead publisher.
 
-    Its client's time-outs end every query, so the loop cannot hang for ever behind these beats; ``step_seconds`` shows
+    Its client's time-outs end every query, so the loop cannot hang while heartbeats continue; ``step_seconds`` shows
     how long it has waited.
     """
     client = connect(settings)
@@ -320,7 +320,7 @@ class Publisher:
 
 
 def _unfinished_days(published: Mapping[str, int], today: date) -> list[date]:
-    """Today, and before it a day that an earlier life left unfinished (the newest one it had begun)."""
+    """Today, and before it a day that an earlier run left unfinished (the newest one it had begun)."""
     begun = sorted(text for text in published if today - timedelta(days=_DAYS_KEPT) <= date.fromisoformat(text) < today)
     days = [today]
     if begun:

@@ -46,7 +46,7 @@ class Recording:
 
 
 def read_ticks(path: Path) -> Recording:
-    """A recording as TICK_SCHEMA: other columns zero, received now (life times count from there). Raises
+    """A recording as TICK_SCHEMA: other columns zero, received now (its TTL counts from there). Raises
     `RecordingError`."""
     source, left_out = _complete(_read(path, [name for name, _ in RECORDED_COLUMNS]), [n for n, _ in RECORDED_COLUMNS])
     stamps = _epoch_ms(path, source.column("time"))

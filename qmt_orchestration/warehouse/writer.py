@@ -1,4 +1,4 @@
-"""The writer: tick batches and ticks set aside, from Redis Streams into ClickHouse, each exactly once.
+"""The writer: tick batches and rejected ticks, from Redis Streams into ClickHouse, each exactly once.
 
 One thread (`lane.Lane`) per shard of the tick stream and one for `keys.REJECTED`; this module starts them, beats, trims
 the streams and adds up the numbers. Memory does not depend on how far behind it is: a lane reads about 32 MiB

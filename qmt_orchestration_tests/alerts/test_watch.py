@@ -63,5 +63,5 @@ def test_three_restarts_in_ten_minutes_flap_and_calm_ends_it() -> None:
     found = look(10, 120_000)
     assert _failing(found) == ["flapping:writer#h1"]
     assert "code 3" in next(f.text for f in found if f.failed)
-    assert _failing(look(0, 180_000)) == ["flapping:writer#h1"], "a new life of the agent counts from 0"
+    assert _failing(look(0, 180_000)) == ["flapping:writer#h1"], "a new run of the agent counts from 0"
     assert _failing(look(0, 800_000)) == []

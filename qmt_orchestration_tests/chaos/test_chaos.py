@@ -33,7 +33,7 @@ TELLING = (
 
 
 def run(names: tuple[str, ...], careless: str = "", ticks: int = 0) -> session.Outcome:
-    # Retention: longer than a subscriber's checkpoint (5 s) and restart together, or its next life could not read in
+    # Retention: longer than a subscriber's checkpoint (5 s) and restart together, or its next run could not read in
     # the stream what it had published.
     market = Market(symbols=300, speed=15.0, retention_seconds=15.0, careless=careless)
     outcome = session.run(market, [BY_NAME[name] for name in names], seed=5, ticks=ticks, pause=(0.5, 1.5), say=print)

@@ -27,7 +27,7 @@ def main(client_id: str, mode: Any, group: str, path: str) -> None:
                     say("a", handled)
                 say("h", bar)
                 handled = bar
-                time.sleep(0.0005)  # an honest handler takes its time: kills fall between handling and acknowledging
+                time.sleep(0.0005)  # a real handler takes time: kills fall between handling and acknowledging
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def test_a_crash_while_catching_up_repeats_nothing_acknowledged(
         store(clickhouse, minute(frame))
     redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[35].timestamp()) * 1000}-0", approximate=False)
     got: list[Bar] = []
-    for _ in range(3):  # each life takes one part, acknowledges half of it and is gone
+    for _ in range(3):  # each run takes one part, acknowledges half of it and is gone
         with BarConsumer("crash", start=FRAMES[0], catch_up=True, settings=settings) as consumer:
             part = consumer.read(10)
             consumer.ack(part[: len(part) // 2])
@@ -207,7 +207,7 @@ def test_a_handler_that_fails_is_tried_again_then_the_bar_is_a_dead_letter(
 
 
 def test_a_database_that_is_away_is_no_fault_of_the_bar(settings: Settings, redis_client: Any) -> None:
-    """The errors of clickhouse-connect are no OSError: an outage of the user's own store once buried bars."""
+    """The errors of clickhouse-connect are no OSError: an outage of the user's store once made dead letters."""
     import clickhouse_connect
 
     publish(redis_client, minute(FRAMES[0])[:2])

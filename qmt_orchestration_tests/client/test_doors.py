@@ -1,4 +1,4 @@
-"""The other doors: sinks, the command line, and the examples that use no library of ours, as processes."""
+"""Other ways to read: sinks, the command line, and the examples that use no library of ours, as processes."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_plain_examples_read_the_stream_alone(
     group = f"{keys.BAR_GROUP_PREFIX}:plain"
     redis_client.xgroup_create(keys.BARS, group, "0", mkstream=True)
     publish(redis_client, minute(FRAMES[0]))
-    redis_client.xreadgroup(group, "plain", {keys.BARS: ">"}, count=7)  # an earlier life died with these in hand
+    redis_client.xreadgroup(group, "plain", {keys.BARS: ">"}, count=7)  # an earlier run ended with these in hand
     with process(*command, output=out):
         wait_until(lambda: len(out.read_text().splitlines()) == len(SYMBOLS), 90, "the first minute")
         publish(redis_client, minute(FRAMES[1]))

@@ -204,7 +204,7 @@ def test_rejected_ticks_keep_their_payload_and_the_schema() -> None:
 
 
 def test_published_payloads_with_their_traps() -> None:
-    """Every line of payloads.jsonl: accepted with the right flags, or set aside for the right reason."""
+    """Every line of payloads.jsonl: accepted with the right flags, or rejected for the right reason."""
     for line in (recordings() / "payloads.jsonl").read_text().splitlines():
         sample = json.loads(line)
         to = edge(*sample["payload"], recording=True)

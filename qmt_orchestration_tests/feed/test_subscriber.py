@@ -133,7 +133,7 @@ def feed(settings: Settings, redis_client: redis.Redis) -> Iterator[Feed]:
 def test_kill_9_and_restart_without_gap_or_repeat(feed: Feed) -> None:
     # On a busy machine a restart takes many seconds, each of them ten in this market.
     first = feed.start(feed_gap_seconds=900)
-    wait_until(lambda: feed.published() > 1500, 90, "the first life publishes")
+    wait_until(lambda: feed.published() > 1500, 90, "the first run publishes")
     first.kill()
     first.wait()
     second = feed.start(feed_gap_seconds=900, **feed.go_on())
@@ -259,7 +259,7 @@ def test_a_clock_that_disagrees_with_the_market_is_told(tick_minus_clock_ms: int
     assert stats.clock_warning() == ""
 
 
-def test_a_broken_connection_is_subscribed_anew(feed: Feed) -> None:
+def test_a_broken_connection_is_subscribed_again(feed: Feed) -> None:
     feed.start(sim_faults=("drop-connection@09:31-09:32",))
     wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 90, "it subscribes again")
     before = feed.published()
@@ -276,7 +276,7 @@ def test_whole_quote_refused_falls_back_bounded_and_returns(feed: Feed) -> None:
     feed.check()
 
 
-def test_a_silent_feed_is_subscribed_anew(feed: Feed) -> None:
+def test_a_silent_feed_is_subscribed_again(feed: Feed) -> None:
     feed.start(sim_faults=("silent-feed@09:31-09:34",))
     wait_until(lambda: "no news of the whole market" in feed.log(), 60, "the silence is noticed")
     wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 90, "it subscribes again")

@@ -1,4 +1,4 @@
-"""The embedded ClickHouse through its two doors: clickhouse-connect, and HTTP by hand (as curl speaks it)."""
+"""The embedded ClickHouse by its two protocols: clickhouse-connect, and HTTP by hand (as curl speaks it)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TIME = datetime(2025, 6, 5, 10, 30, tzinfo=SHANGHAI)
 
 
 @pytest.fixture
-def http_door(settings: Settings) -> Iterator[http.client.HTTPConnection]:
+def http_line(settings: Settings) -> Iterator[http.client.HTTPConnection]:
     connection = http.client.HTTPConnection("127.0.0.1", int(settings.clickhouse_url.rsplit(":", 1)[1]), timeout=30)
     connection.key = settings.engine_password("clickhouse")  # type: ignore[attr-defined]
     yield connection
@@ -30,11 +30,11 @@ def http_door(settings: Settings) -> Iterator[http.client.HTTPConnection]:
 
 
 def ask(
-    door: http.client.HTTPConnection, method: str, target: str, body: bytes = b"", **headers: str
+    line: http.client.HTTPConnection, method: str, target: str, body: bytes = b"", **headers: str
 ) -> tuple[int, bytes, http.client.HTTPMessage]:
-    given = {"X_ClickHouse_Key": door.key, **headers}  # type: ignore[attr-defined]
-    door.request(method, target, body or None, {name.replace("_", "-"): value for name, value in given.items()})
-    reply = door.getresponse()
+    given = {"X_ClickHouse_Key": line.key, **headers}  # type: ignore[attr-defined]
+    line.request(method, target, body or None, {name.replace("_", "-"): value for name, value in given.items()})
+    reply = line.getresponse()
     return reply.status, reply.read(), reply.headers
 
 
@@ -137,14 +137,14 @@ def test_settings_end_with_their_request(raw_clickhouse):
         ("SELECT throwIf(1)", 395, 500),
     ],
 )
-def test_a_failure_tells_its_code_and_harms_nobody_else(raw_clickhouse, http_door, query, code, status):
+def test_a_failure_tells_its_code_and_harms_nobody_else(raw_clickhouse, http_line, query, code, status):
     with pytest.raises(DatabaseError) as told:
         raw_clickhouse.query(query)
     assert told.value.code == code
-    found, body, headers = ask(http_door, "POST", "/", query.encode())
+    found, body, headers = ask(http_line, "POST", "/", query.encode())
     assert (found, headers["X-ClickHouse-Exception-Code"]) == (status, str(code))
     assert body.startswith(b"Code: %d. DB::Exception:" % code)
-    assert ask(http_door, "POST", "/", b"SELECT 1")[1] == b"1\n"
+    assert ask(http_line, "POST", "/", b"SELECT 1")[1] == b"1\n"
 
 
 def test_a_failure_in_the_middle_of_a_stream_reaches_the_reader(raw_clickhouse):
@@ -157,39 +157,39 @@ def test_a_failure_in_the_middle_of_a_stream_reaches_the_reader(raw_clickhouse):
     assert raw_clickhouse.command("SELECT 1") == 1
 
 
-def test_a_bad_row_leaves_nothing_of_its_insert(ticks, http_door):
+def test_a_bad_row_leaves_nothing_of_its_insert(ticks, http_line):
     target = f"/?database={ticks.database}"
-    status, body, _ = ask(http_door, "POST", target, b"INSERT INTO ticks (symbol, price) FORMAT CSV\na,1\nb,what\n")
+    status, body, _ = ask(http_line, "POST", target, b"INSERT INTO ticks (symbol, price) FORMAT CSV\na,1\nb,what\n")
     assert status == 400
     assert b"(at row 2)" in body
     assert ticks.command("SELECT count() FROM ticks") == 0
 
 
-def test_the_body_may_be_the_query_or_its_data(ticks, http_door):
+def test_the_body_may_be_the_query_or_its_data(ticks, http_line):
     target = f"/?database={ticks.database}"
     assert (
-        ask(http_door, "POST", target, b"INSERT INTO ticks (symbol, price) VALUES ('FORMAT', 1), ('SELECT', 2)")[0]
+        ask(http_line, "POST", target, b"INSERT INTO ticks (symbol, price) VALUES ('FORMAT', 1), ('SELECT', 2)")[0]
         == 200
     )
     by_url = f"{target}&query={quote('INSERT INTO ticks (symbol, price) FORMAT TabSeparated')}"
-    status, _, headers = ask(http_door, "POST", by_url, b"x\t3\ny\t4\n")
+    status, _, headers = ask(http_line, "POST", by_url, b"x\t3\ny\t4\n")
     assert status == 200
     assert json.loads(headers["X-ClickHouse-Summary"])["written_rows"] == "2"
     packed = gzip.compress(b"z\t5\n")
-    assert ask(http_door, "POST", by_url, packed, Content_Encoding="gzip")[0] == 200
+    assert ask(http_line, "POST", by_url, packed, Content_Encoding="gzip")[0] == 200
     arrow = pa.BufferOutputStream()
     with pa.ipc.new_stream(arrow, rows(1).schema) as writer:
         writer.write_table(rows(1))
     statement = b"/* FORMAT */ insert into ticks settings max_insert_threads=1 format ArrowStream\n"
-    assert ask(http_door, "POST", target, statement + arrow.getvalue().to_pybytes())[0] == 200
-    status, body, headers = ask(http_door, "GET", f"{target}&query={quote('SELECT symbol FROM ticks ORDER BY price')}")
+    assert ask(http_line, "POST", target, statement + arrow.getvalue().to_pybytes())[0] == 200
+    status, body, headers = ask(http_line, "GET", f"{target}&query={quote('SELECT symbol FROM ticks ORDER BY price')}")
     assert body.split() == [b"000000.SZ", b"FORMAT", b"SELECT", b"x", b"y", b"z"]
     assert headers["X-ClickHouse-Format"] == "TabSeparated"
 
 
-def test_get_reads_only(ticks, http_door):
+def test_get_reads_only(ticks, http_line):
     for query in ("DROP TABLE ticks", "INSERT INTO ticks (symbol) VALUES ('a')"):
-        status, body, _ = ask(http_door, "GET", f"/?database={ticks.database}&query={quote(query)}")
+        status, body, _ = ask(http_line, "GET", f"/?database={ticks.database}&query={quote(query)}")
         assert status == 403
         assert b"READONLY" in body
     assert ticks.command("SELECT count() FROM ticks") == 0
@@ -206,41 +206,41 @@ def test_get_reads_only(ticks, http_door):
         ("EXPLAIN SELECT count() FROM ticks", b""),
     ],
 )
-def test_what_reads_but_is_no_select_answers_in_every_format(ticks, http_door, statement, word, format_name):
+def test_what_reads_but_is_no_select_answers_in_every_format(ticks, http_line, statement, word, format_name):
     target = f"/?database={ticks.database}&default_format={format_name}&query={quote(statement)}"
-    status, body, _ = ask(http_door, "GET", target)
+    status, body, _ = ask(http_line, "GET", target)
     assert status == 200, body
     assert body
     assert word in body
 
 
-def test_what_only_the_transport_knows_does_not_disturb(http_door):
+def test_what_only_the_transport_knows_does_not_disturb(http_line):
     target = (
         "/?session_id=a&session_timeout=9&wait_end_of_query=1&client_protocol_version=54405&query_id=mine&buffer_size=1"
         "&send_progress_in_http_headers=1&http_headers_progress_interval_ms=10&enable_http_compression=1"
     )
-    status, body, headers = ask(http_door, "POST", target, b"SELECT 1", Accept_Encoding="gzip, lz4")
+    status, body, headers = ask(http_line, "POST", target, b"SELECT 1", Accept_Encoding="gzip, lz4")
     assert (status, body, headers["X-ClickHouse-Query-Id"]) == (200, b"1\n", "mine")
-    assert ask(http_door, "GET", "/ping")[:2] == (200, b"Ok.\n")
-    assert ask(http_door, "POST", "/?no_such_setting=1", b"SELECT 1")[0] == 404
-    assert ask(http_door, "POST", "/", b"SELECT 1; SELECT 2")[0] == 400
+    assert ask(http_line, "GET", "/ping")[:2] == (200, b"Ok.\n")
+    assert ask(http_line, "POST", "/?no_such_setting=1", b"SELECT 1")[0] == 404
+    assert ask(http_line, "POST", "/", b"SELECT 1; SELECT 2")[0] == 400
 
 
-def test_a_web_page_cannot_reach_it(http_door):
-    assert ask(http_door, "POST", "/", b"SELECT 1", Origin="https://example.com")[0] == 403
-    assert ask(http_door, "POST", "/", b"SELECT 1", Host="example.com")[0] == 403
+def test_a_web_page_cannot_reach_it(http_line):
+    assert ask(http_line, "POST", "/", b"SELECT 1", Origin="https://example.com")[0] == 403
+    assert ask(http_line, "POST", "/", b"SELECT 1", Host="example.com")[0] == 403
 
 
-def test_a_body_too_large_is_refused_before_it_is_read(http_door):
-    http_door.putrequest("POST", "/")
-    http_door.putheader("Content-Length", str(2 << 30))
-    http_door.endheaders()
-    reply = http_door.getresponse()
+def test_a_body_too_large_is_refused_before_it_is_read(http_line):
+    http_line.putrequest("POST", "/")
+    http_line.putheader("Content-Length", str(2 << 30))
+    http_line.endheaders()
+    reply = http_line.getresponse()
     assert reply.status == 413
     assert b"smaller blocks" in reply.read()
 
 
-def test_many_at_once(ticks, http_door):
+def test_many_at_once(ticks, http_line):
     """More clients than engine handles: each gets its own answer."""
     import clickhouse_connect
 
@@ -252,7 +252,7 @@ def test_many_at_once(ticks, http_door):
             with clickhouse_connect.get_client(
                 host="127.0.0.1",
                 port=port,
-                password=http_door.key,
+                password=http_line.key,
                 database=ticks.database,
                 autogenerate_session_id=False,
             ) as client:

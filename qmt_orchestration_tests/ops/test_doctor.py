@@ -38,7 +38,7 @@ def only(findings: list[Finding], check: str) -> Finding:
 
 
 def needs_mending(finding: Finding, level: Level, *words: str) -> None:
-    """The finding is of this level, says what mends it, and these words stand in it."""
+    """The finding is of this level, says what mends it, and these words are in it."""
     assert finding.level is level, finding
     assert finding.mend, finding
     for word in words:

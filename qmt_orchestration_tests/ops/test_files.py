@@ -104,7 +104,7 @@ def test_the_command_names_the_extra_instead_of_a_traceback(tmp_path: Path) -> N
 
 
 def test_one_version_license_and_types() -> None:
-    assert f"\nversion = {__version__!r}" not in (PROJECT / "pyproject.toml").read_text(), "it stands in one place"
+    assert f"\nversion = {__version__!r}" not in (PROJECT / "pyproject.toml").read_text(), "it is in one place"
     assert f"## {__version__}" in (PROJECT / "CHANGELOG.md").read_text()
     assert "Apache License" in (PROJECT / "LICENSE").read_text()
     assert "Lightweight Charts" in (PROJECT / "NOTICE").read_text()

@@ -9,7 +9,7 @@ from qmt_orchestration.settings import Settings
 
 @pytest.fixture
 def settings(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """The test's settings, keeping ticks permanently. Passwords stand in the environment: resources hold none."""
+    """The test's settings, keeping ticks permanently. Passwords are in the environment: resources hold none."""
     for name in ("redis_password", "clickhouse_password"):
         secret = getattr(settings, name)
         if secret is not None:

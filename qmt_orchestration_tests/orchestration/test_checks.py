@@ -58,7 +58,7 @@ def drop_batch(client: Any) -> None:
 
 
 def reject(client: Any) -> None:
-    """A tenth of the day's ticks is set aside at the edge."""
+    """A tenth of the day's ticks is rejected at ingestion."""
     client.command(
         "INSERT INTO ticks_rejected (symbol, time, received_at, session, reason, detail, payload) "
         "SELECT symbol, time, now64(3), session, 'backward_time', 'expected later', '{}' FROM ticks WHERE seq % 10 = 0"

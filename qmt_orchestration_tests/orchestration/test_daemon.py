@@ -66,7 +66,7 @@ def feed(client: Any, redis_client: Any, first: int, last: int) -> None:
 def test_minutes_become_final_by_themselves(
     settings: Settings, clickhouse: Any, redis_client: Any, daemon: Path
 ) -> None:
-    """Ticks in, checked bars out, twice, with nobody asking; the runs stand in Dagster with their checks."""
+    """Ticks in, checked bars out, twice, with nobody asking; the runs are in Dagster with their checks."""
 
     def final(table: str = "bars_1m") -> int:
         return int(clickhouse.query(f"SELECT uniqExact(frame) FROM {table}").first_row[0])

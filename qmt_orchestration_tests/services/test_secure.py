@@ -240,12 +240,12 @@ def test_the_whole_pipeline_under_least_privilege_and_tls(deployment: Deployment
             with consumer:
                 wait_until(lambda consumer=consumer: next(iter(consumer), None) is not None, WAIT, f"{consumer} reads")
 
-        # a kill: the next life recovers from the stream, under the same user
+        # a kill: the next run recovers from the stream, under the same user
         sessions = lambda: {f[b"session"] for _, f in admin.xrange(keys.ticks(0)) if b"session" in f}  # noqa: E731
         before = sessions()
         subscriber = next(b for b in read_all(server) if b["service"] == "subscriber")
         os.kill(int(subscriber["pid"]), signal.SIGKILL)
-        wait_until(lambda: sessions() > before, WAIT, "the subscriber's next life to publish")
+        wait_until(lambda: sessions() > before, WAIT, "the subscriber's next run to publish")
         told = "\n".join(str(beat) for beat in read_all(server))
     finally:
         for one in agents:

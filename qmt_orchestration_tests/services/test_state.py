@@ -31,7 +31,7 @@ def set_time(client: Any, minute: float, speed: float = 0.0) -> None:
 
 
 def beats(settings: Settings, client: Any, **more: dict[str, Any]) -> None:
-    """Everything that is needed lives; *more*: numbers by service."""
+    """Everything that is needed runs; *more*: numbers by service."""
     agent: dict[str, Any] = {"services": ",".join(NEEDED)}
     for name in (*NEEDED, "agent"):
         numbers = more.get(name, {}) | (agent | {f"{n}.state": "running" for n in NEEDED} if name == "agent" else {})

@@ -82,7 +82,7 @@ class System:
         return 0
 
     def bars(self) -> set[tuple[object, ...]]:
-        """Which bars stand in bars_1m (a late tick may still change one)."""
+        """Which bars are in bars_1m (a late tick may still change one)."""
         own = Settings(data_dir=self.data_dir, clickhouse_port=int(str(self.settings["clickhouse_port"])))
         with connect(own) as client:
             return {tuple(row) for row in client.query("SELECT symbol, frame FROM bars_1m").result_rows}
@@ -109,7 +109,7 @@ def system_of(folder: Path, *options: str, **settings: object) -> Iterator[Syste
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One system for this module; the tests stand in the order in which they use it up."""
+    """One system for this module; the tests are in the order in which they use it up."""
     with system_of(tmp_path_factory.mktemp("up")) as out:
         wait_until(lambda: re.search(r"final to \d\d:\d\d", out.log), 180, "a minute is final")
         yield out

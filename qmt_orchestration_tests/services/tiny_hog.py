@@ -1,4 +1,4 @@
-"""A tiny service whose memory grows in its first life, until it is asked to stop."""
+"""A tiny service whose memory grows in its first run, until it is asked to stop."""
 
 from __future__ import annotations
 

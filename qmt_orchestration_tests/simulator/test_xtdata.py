@@ -180,7 +180,7 @@ def test_history_is_padding_until_it_is_downloaded_and_the_full_kline_is_todays(
     assert len(out["kline"][1]) == 5
 
 
-def test_a_broken_connection_shows_and_xtdata_connects_anew() -> None:
+def test_a_broken_connection_shows_and_xtdata_connects_again() -> None:
     out = run(
         """
         states, pushes, again = [], [], []

@@ -106,7 +106,7 @@ def test_a_flushed_server_is_noticed_and_read_from_the_start(redis_client: Any) 
     assert source.recreated == 1
 
 
-def test_a_failing_entry_is_retried_then_buried_and_the_others_pass(redis_client: Any) -> None:
+def test_a_failing_entry_is_retried_then_moved_and_the_others_pass(redis_client: Any) -> None:
     publish(redis_client, 3)
     source = reader(redis_client, max_deliveries=3)
     done: list[str] = []

@@ -82,14 +82,14 @@ def test_bars_are_trimmed_by_the_age_of_their_own_clock(redis_client: Any) -> No
     assert int(oldest.split(b"-")[0]) <= (399 - 24) * hour
 
 
-def bury(client: Any, count: int = 1) -> None:
+def fill(client: Any, count: int = 1) -> None:
     create_group(client, STREAM, "g")
     for i in range(count):
-        dead_letters.bury(client, STREAM, "g", f"{i + 1}-0", {b"payload": b"x%d" % i}, "bad form", 1)
+        dead_letters.move(client, STREAM, "g", f"{i + 1}-0", {b"payload": b"x%d" % i}, "bad form", 1)
 
 
 def test_a_dead_letter_is_replayed_once_and_leaves(redis_client: Any) -> None:
-    bury(redis_client, 3)
+    fill(redis_client, 3)
     first = dead_letters.read(redis_client, STREAM, newest_first=False)[0]
     assert dead_letters.replay(redis_client, STREAM, [first.id]) == 1
     assert dead_letters.replay(redis_client, STREAM) == 2
@@ -105,7 +105,7 @@ def test_a_dead_letter_finds_its_place_however_the_clocks_stand(redis_client: An
     for newest in (f"{ahead}-7", "1749087000000-4"):
         redis_client.delete(STREAM)
         redis_client.xadd(STREAM, {"n": 1}, id=newest)
-        bury(redis_client, 2)
+        fill(redis_client, 2)
         assert dead_letters.replay(redis_client, STREAM) == 2
         ms, n = newest.split("-")
         ids = [id_.decode() for id_, _ in redis_client.xrange(STREAM)]
@@ -113,7 +113,7 @@ def test_a_dead_letter_finds_its_place_however_the_clocks_stand(redis_client: An
 
 
 def test_a_letter_gone_meanwhile_is_not_published_again(redis_client: Any) -> None:
-    bury(redis_client)
+    fill(redis_client)
     [letter] = dead_letters.read(redis_client, STREAM)
     repeat = (dead_letters._REPLAY, 2, dead_letters.key_of(STREAM), STREAM, letter.id)
     assert [redis_client.eval(*repeat), redis_client.eval(*repeat)] == [1, 0]  # as when the first reply is lost
@@ -122,7 +122,7 @@ def test_a_letter_gone_meanwhile_is_not_published_again(redis_client: Any) -> No
 
 def test_an_oversized_value_is_cut_and_cannot_be_replayed(redis_client: Any) -> None:
     create_group(redis_client, STREAM, "g")
-    dead_letters.bury(redis_client, STREAM, "g", "1-0", {b"payload": b"x" * (3 << 20)}, "too large", 1)
+    dead_letters.move(redis_client, STREAM, "g", "1-0", {b"payload": b"x" * (3 << 20)}, "too large", 1)
     [letter] = dead_letters.read(redis_client, STREAM)
     assert letter.cut
     assert len(letter.fields[b"payload"]) == 1 << 20
@@ -138,7 +138,7 @@ def test_the_command_line_lists_shows_and_drops(
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "200")
-    bury(redis_client, 2)
+    fill(redis_client, 2)
     run = CliRunner().invoke
     assert "2 dead letters" in run(dead_letters_app, ["list"]).output
     id_ = dead_letters.read(redis_client, STREAM)[0].id

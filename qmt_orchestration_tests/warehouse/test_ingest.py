@@ -218,7 +218,7 @@ def test_rows_that_can_close_a_minute_do_not_wait(redis_client: Any, clickhouse:
         add(redis_client, tick_table(5, seq=1, start_ms=START_MS + 61_500), 1)
         began = time.monotonic()
         wait_until(lambda: lanes[0].counters.last_tick_ms > START_MS + 61_000, 10, "the closing tick is stored")
-        assert time.monotonic() - began < 1.5, "sooner than rows that wait for company"
+        assert time.monotonic() - began < 1.5, "sooner than rows that wait to fill a batch"
 
 
 class Liar:

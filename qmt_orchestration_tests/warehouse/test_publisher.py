@@ -186,7 +186,7 @@ def test_a_bar_of_1130_waits_for_its_symbols_last_snapshot(
 
 
 def test_it_goes_on_when_clickhouse_has_lost_the_day(publisher: Publisher, redis_client: Any, clickhouse: Any) -> None:
-    """A warehouse made anew beside an old Redis once ended every publisher with an IndexError."""
+    """A warehouse made from scratch beside an old Redis once ended every publisher with an IndexError."""
     clickhouse.insert_arrow("ticks", ticks(range(OPEN - 1, 690)))
     clock(redis_client, 690, 31)
     assert publisher.step() == 121 * len(SYMBOLS)

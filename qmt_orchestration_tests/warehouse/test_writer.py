@@ -130,7 +130,7 @@ def test_redelivery_outside_the_deduplication_window_stores_nothing_twice(
 def test_killed_around_the_insert_of_a_group(
     redis_client: Any, clickhouse: Any, settings: Settings, inserted: bool
 ) -> None:
-    """The next life forms the same insert, with the same token, out of the entries that the plan names."""
+    """The next run forms the same insert, with the same token, out of the entries that the plan names."""
     publish(redis_client, range(5))
     redis_client.xgroup_create(STREAM, keys.WRITER_GROUP, id="0")
     redis_client.xreadgroup(keys.WRITER_GROUP, settings.host, {STREAM: ">"}, count=4)  # in the dead process's hands
@@ -188,13 +188,13 @@ def test_four_kills_of_the_writer_lose_and_double_nothing(
     ticks = 0
     child: subprocess.Popen[bytes] | None = None
     try:
-        for life in range(4):
+        for run in range(4):
             child = subprocess.Popen(
                 [sys.executable, "-c", CHILD], env={**os.environ, **settings.environment()}, stderr=subprocess.DEVNULL
             )
             before = stored(clickhouse)[1]
-            ticks += publish(redis_client, range(life * 150, life * 150 + 150), rows=100)
-            wait_until(lambda before=before: stored(clickhouse)[1] > before, 60, f"life {life} stores")
+            ticks += publish(redis_client, range(run * 150, run * 150 + 150), rows=100)
+            wait_until(lambda before=before: stored(clickhouse)[1] > before, 60, f"run {run} stores")
             child.kill()
             child.wait()
         assert stored(clickhouse)[1] <= ticks

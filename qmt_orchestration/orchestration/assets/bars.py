@@ -1,6 +1,6 @@
 """Bars: the final minute bars of a day, and what is rolled up from them.
 
-What a bar *is* stands in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check
+What a bar *is* is set in ClickHouse (docs/bars.md); these assets say when it is written, for which frames, and check
 the outcome in the same step. A run of ``finalize_minutes`` gives the frames that have just closed; every other run is
 for whole days.
 """
@@ -101,7 +101,7 @@ def _finalize(client: Any, window: Window) -> Made:
 
 def _so_far(client: Any, window: Window) -> Window:
     """What is judged after some frames were made: the day up to its newest minute. A bad bar stays a finding until it
-    is mended; a verdict on the new frames alone would call the day well again a minute later."""
+    is mended; a verdict on the new frames alone would call the day good a minute later."""
     newest = client.query(load_sql("newest_bar"), parameters={"day": window.day}).first_row[0].astimezone(SHANGHAI)
     return Window(window.day, at(window.day, MINUTE_LABELS[0]), max(window.last, newest))
 

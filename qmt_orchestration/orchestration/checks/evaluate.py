@@ -199,4 +199,4 @@ def find(asset: str, name: str) -> Check:
     for check in CHECKS:
         if (check.asset, check.name) == (asset, name):
             return check
-    raise KeyError(f"no check {name} of {asset}: they stand in checks/names.py")
+    raise KeyError(f"no check {name} of {asset}: they are in quality/names.py")

@@ -122,7 +122,7 @@ def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping
 
 
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
-    """What was lost on the market's day of *total*, which the writer counts for ever: no loss is a finding for good."""
+    """What was lost on the market's day of *total*, which the writer adds up: no loss is a finding for good."""
     today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
     if text(known, "day") == today:
         return max(total - number(known, "before"), 0.0)

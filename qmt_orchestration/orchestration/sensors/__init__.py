@@ -19,7 +19,7 @@ from qmt_orchestration.settings import Settings
 def build_sensors(
     days: dg.DailyPartitionsDefinition, settings: Settings, jobs: Sequence[Any], plugins: Plugins
 ) -> list[dg.SensorDefinition]:
-    """Every sensor; that of the alerts lives with what it says (`alerts.sensor`)."""
+    """Every sensor; that of the alerts is `sensors.alerts`."""
     return [
         build_minutes_sensor(days, settings, plugins),
         build_stream_sensor(days, settings.observe_seconds),

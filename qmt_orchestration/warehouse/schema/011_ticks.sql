@@ -2,7 +2,7 @@
 -- Equal (symbol, time, volume, pvolume, amount) is the same tick, whoever sent it. The copy of the highest `rank` is the tick:
 -- withdrawn, then seen, then baseline; among those the lower score. So the order of arrival never decides.
 -- The bucket leads the key: one minute of the market is read without the day, one symbol's day without the market.
--- Life time counts from arrival, so that a replay of an old day is kept as long as a live one.
+-- The TTL counts from arrival, so that a replay of an old day is kept as long as a live one.
 CREATE TABLE IF NOT EXISTS ticks $on_cluster (
     symbol         LowCardinality(String),
     time           DateTime64(3, 'Asia/Shanghai') CODEC(DoubleDelta, ZSTD(1)),

@@ -1,6 +1,6 @@
 -- How the symbols of each market and first three digits of the code trade: `market.instruments.trading_of` in SQL, tested equal.
 -- closing_call: since when 14:57 to 15:00 is a call auction (2149: never). late: since when what trades from 15:05 on, of a repo from
--- 15:00:01 on, belongs to no minute and stands in the after_hours columns of bars_1d. ends: of trading, in minutes of the day.
+-- 15:00:01 on, belongs to no minute and is in the after_hours columns of bars_1d. ends: of trading, in minutes of the day.
 CREATE OR REPLACE VIEW trading_codes $on_cluster AS
 WITH
     market = 'SH' AND (intDiv(n, 10) = 60 OR n IN (688, 689, 900)) AS sh_stock,

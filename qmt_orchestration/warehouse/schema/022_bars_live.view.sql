@@ -41,7 +41,7 @@ GROUP BY market, i
 HAVING bitAnd(four, bitShiftRight(two, 4)) != 0 AND count() >= 5 * (60 - bitCount(quiet));
 
 -- bars_1m_live(day, first, last): rows of bars_1m, those of a minute that is still forming too. gap: a part of the minute was not seen
--- (a baseline stands in it, or its market was silent). b…: as above, before the frame (its own baselines included in p…).
+-- (a baseline is in it, or its market was silent). b…: as above, before the frame (its own baselines included in p…).
 CREATE OR REPLACE VIEW bars_1m_live $on_cluster AS
 WITH
     (t -> toInt16(toHour(t) * 60 + toMinute(t) - if(toHour(t) < 12, 570, 660))) AS index_of,

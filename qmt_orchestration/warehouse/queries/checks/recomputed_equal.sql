@@ -1,5 +1,5 @@
 -- The whole day computed once more from its ticks equals what was made minute by minute. The outcome of the newest such computation
--- stands in rolled_up; bars that differed were repaired by it, so the next one passes again.
+-- is in rolled_up; bars that differed were repaired by it, so the next one passes again.
 -- measure: bars that differed
 SELECT
   toFloat64(argMax(r.differed, r.at)) AS measure,

@@ -1,4 +1,4 @@
--- Few ticks were rejected at ingestion. They stand in ticks_rejected with their reason and payload. Withdrawn ones are among
+-- Few ticks were rejected at ingestion. They are in ticks_rejected with their reason and payload. Withdrawn ones are among
 -- them. Repeats of a tick (duplicate) are harmless and common: reported, not measured.
 -- measure: share of the day's ticks that were rejected for another reason
 WITH r AS (
