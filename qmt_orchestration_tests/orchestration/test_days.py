@@ -201,7 +201,9 @@ def gateway(settings: Settings) -> Iterator[None]:
         boards = {"平安银行": "sz_main", "宁德时代": "chinext", "浦发银行": "sh_main"}
         known = {"pre_close": 10.0, "up_stop": 11.0, "down_stop": 9.0, "suspended": 0, "listed": 1}
         rows = [
-            dict.fromkeys(INSTRUMENT_SCHEMA.names) | known | {"day": DAY, "symbol": symbol, "name": name, "board": board}
+            dict.fromkeys(INSTRUMENT_SCHEMA.names)
+            | known
+            | {"day": DAY, "symbol": symbol, "name": name, "board": board}
             for symbol, (name, board) in zip(SYMBOLS, boards.items(), strict=True)
         ]
         return pa.Table.from_pylist(rows, schema=INSTRUMENT_SCHEMA)
@@ -364,7 +366,7 @@ def test_the_instruments_of_the_day_come_from_the_gateway(
     assert tuple(found[0]) == ("000001.SZ", "平安银行")
     passed = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     expected = (names.COUNT_AGAINST_YESTERDAY, names.LIMITS_KNOWN, names.CALENDAR_HORIZON, names.KINDS_AGREE)
-        assert passed == dict.fromkeys(expected, True)
+    assert passed == dict.fromkeys(expected, True)
 
 
 def test_the_report_of_a_day_is_a_page_with_its_failures_first(
