@@ -48,7 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings with the URLs of one Redis and one ClickHouse that live as long as the test session."""
-    with engines.ensure(Settings(data_dir=tmp_path_factory.mktemp("engines"), redis_maxmemory_mb=1024)) as ready:
+    # the days of the tests lie years back: their ticks must not expire on arrival
+    chosen = Settings(data_dir=tmp_path_factory.mktemp("engines"), redis_maxmemory_mb=1024, ticks_ttl_days=20_000)
+    with engines.ensure(chosen) as ready:
         passwords = {f"{name}_password": SecretStr(ready.engine_password(name)) for name in engines.NAMES}
         yield ready.model_copy(update=passwords)  # tests have data folders of their own
 
@@ -124,12 +126,14 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def clickhouse(settings: Settings, databases: Databases) -> Iterator[Any]:
+def clickhouse(settings: Settings, engine_settings: Settings, databases: Databases) -> Iterator[Any]:
     """A clickhouse-connect client on the test's own database, with the project's tables in it."""
     from qmt_orchestration.warehouse.client import connect
-    from qmt_orchestration.warehouse.migrate import migrate
+    from qmt_orchestration.warehouse.migrate import migrate, template_words
 
-    database, plain = settings.clickhouse_database, settings.rollup_periods == Settings().rollup_periods
+    database = settings.clickhouse_database
+    usual, own = ((template_words(chosen), chosen.rollup_periods) for chosen in (engine_settings, settings))
+    plain = own == usual  # another test can have its database
     if database not in databases.migrated or not plain:
         migrate(settings)
         if plain:
