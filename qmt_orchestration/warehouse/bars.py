@@ -23,8 +23,6 @@ from qmt_orchestration.market.sessions import CLOSED_BY_CLOCK, MINUTE_LABELS, SH
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import load_sql
 
-#: Rollups that always follow the minutes during the session; `pending` looks after them and those of the settings.
-INTRADAY_ROLLUPS: Final = ("5m", "30m")
 _ROLLED_UP: Final = ["day", "period", "version"]
 
 

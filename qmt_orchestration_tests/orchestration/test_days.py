@@ -180,6 +180,7 @@ def gateway(settings: Settings) -> Iterator[None]:
     """A gateway that answers as the one beside QMT does, from the ticks' own truth."""
     import pyarrow as pa
 
+    from qmt_orchestration.feed.gateway import INSTRUMENT_SCHEMA
     from qmt_orchestration.stream.connection import connect
     from qmt_orchestration.stream.heartbeat import Heartbeat
     from qmt_orchestration.stream.rpc_server import RpcServer
@@ -197,19 +198,13 @@ def gateway(settings: Settings) -> Iterator[None]:
         return table
 
     def instruments(call: Any) -> pa.Table:
-        count = len(SYMBOLS)
-        return pa.table(
-            {
-                "symbol": list(SYMBOLS),
-                "name": ["平安银行", "宁德时代", "浦发银行"],
-                "board": ["sz_main", "chinext", "sh_main"],
-                "pre_close": [10.0] * count,
-                "up_stop": [11.0] * count,
-                "down_stop": [9.0] * count,
-                "suspended": pa.array([0] * count, pa.uint8()),
-                "listed": pa.array([1] * count, pa.uint8()),
-            }
-        )
+        boards = {"平安银行": "sz_main", "宁德时代": "chinext", "浦发银行": "sh_main"}
+        known = {"pre_close": 10.0, "up_stop": 11.0, "down_stop": 9.0, "suspended": 0, "listed": 1}
+        rows = [
+            dict.fromkeys(INSTRUMENT_SCHEMA.names) | known | {"day": DAY, "symbol": symbol, "name": name, "board": board}
+            for symbol, (name, board) in zip(SYMBOLS, boards.items(), strict=True)
+        ]
+        return pa.Table.from_pylist(rows, schema=INSTRUMENT_SCHEMA)
 
     stop = Event()
     client = connect(settings)
@@ -368,7 +363,8 @@ def test_the_instruments_of_the_day_come_from_the_gateway(
     ).result_rows
     assert tuple(found[0]) == ("000001.SZ", "平安银行")
     passed = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert passed == {names.COUNT_AGAINST_YESTERDAY: True, names.LIMITS_KNOWN: True, names.CALENDAR_HORIZON: True}
+    expected = (names.COUNT_AGAINST_YESTERDAY, names.LIMITS_KNOWN, names.CALENDAR_HORIZON, names.KINDS_AGREE)
+        assert passed == dict.fromkeys(expected, True)
 
 
 def test_the_report_of_a_day_is_a_page_with_its_failures_first(

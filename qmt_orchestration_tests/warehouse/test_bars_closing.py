@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from qmt_orchestration.market.periods import intraday
 from qmt_orchestration.market.sessions import at
+from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration_tests.warehouse.market_day import DAY, clock, made, rows, store, tick
 
@@ -109,7 +111,7 @@ def test_days_are_pending_oldest_first_and_a_late_tick_reopens_an_old_day(clickh
     assert [p.day for p in bars.pending(clickhouse, settings, now)] == [old, DAY]
     for day in (old, DAY):
         bars.finalize(clickhouse, day)
-        for period in bars.INTRADAY_ROLLUPS:
+        for period in intraday(Settings().rollup_periods):
             bars.roll_up(clickhouse, day, period)
     assert bars.pending(clickhouse, settings, now) == []
     store(clickhouse, [tick("10:00:03", 10.0, 1500, day=old)])

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from qmt_orchestration.market.periods import intraday
 from qmt_orchestration.market.sessions import at
+from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration_tests.warehouse.market_day import (
     DAY,
@@ -249,7 +251,7 @@ def test_a_late_tick_reopens_its_minute_and_the_next_with_a_new_version(clickhou
     now = clock("10:05:30")
     (first,) = bars.pending(clickhouse, settings, now)
     written = bars.finalize(clickhouse, first.day, first.first_frame, first.last_frame)
-    for period in bars.INTRADAY_ROLLUPS:
+    for period in intraday(Settings().rollup_periods):
         bars.roll_up(clickhouse, DAY, period, first.first_frame, first.last_frame)
     assert bars.pending(clickhouse, settings, now) == []
     store(clickhouse, [tick("10:01:40", 10.2, 5400)])

@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import settings as limits
 from hypothesis import strategies as st
 
+from qmt_orchestration.market.periods import intraday
 from qmt_orchestration.market.schema import TickFlag
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at
+from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration_tests.warehouse.market_day import DAY, Tick, clock, rows, store, tick
 from qmt_orchestration_tests.warehouse.oracle import day_bars
@@ -193,12 +195,12 @@ def test_minute_by_minute_with_late_ticks_equals_the_whole_day(
         rest = [t for t in rest if t["time"] >= cut]
         for p in bars.pending(clickhouse, settings, cut):
             bars.finalize(clickhouse, p.day, p.first_frame, p.last_frame)
-            for period in bars.INTRADAY_ROLLUPS:
+            for period in intraday(Settings().rollup_periods):
                 bars.roll_up(clickhouse, p.day, period, p.first_frame, p.last_frame)
     store(clickhouse, ticks)
     for p in bars.pending(clickhouse, settings, clock("15:31:00")):
         bars.finalize(clickhouse, p.day, p.first_frame, p.last_frame)
-        for period in bars.INTRADAY_ROLLUPS:
+        for period in intraday(Settings().rollup_periods):
             bars.roll_up(clickhouse, p.day, period, p.first_frame, p.last_frame)
     bars.roll_up(clickhouse, DAY, "1d")
     assert everything(clickhouse)[:3] == whole[:3]
