@@ -23,7 +23,7 @@ from qmt_orchestration.stream import keys, rpc_request
 from qmt_orchestration.stream.batch import encode
 from qmt_orchestration.stream.fields import FieldError
 from qmt_orchestration.stream.groups import Entry, GroupReader
-from qmt_orchestration.stream.rpc import Call, Handler, RpcError, RpcTimeout
+from qmt_orchestration.stream.rpc import Call, Handler, RpcError
 from qmt_orchestration.stream.rpc_request import Refused, Request
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class _Interrupted(Exception):
 
 
 class _Abandoned(Exception):
-    """The caller has given up: it removed its request, or no longer reads."""
+    """The caller has given up: its deadline has passed, it removed its request, or it no longer reads."""
 
 
 class RpcServer:
@@ -226,7 +226,7 @@ class RpcServer:
             if stop.is_set():
                 raise _Interrupted
             if time.time() * 1000 > request.deadline_ms:
-                raise RpcTimeout("the deadline passed before the answer was complete")
+                raise _Abandoned("its deadline passed before the answer was complete")
             if self._client.xlen(reply) < _AHEAD:
                 return
             if time.monotonic() - begun > UNREAD_SECONDS:

@@ -34,16 +34,15 @@ def fill(
 ) -> None:
     """Daily bars of [first, day], minutes of the day before *day* and of *day*, ticks of *day* from *since* on.
 
-    Without the whole day's ticks *day* has its minutes from QMT's history too.
+    Without the whole day's ticks QMT's history repairs the minutes of *day*, as after an outage.
     """
     seed, days = settings.sim_seed, trading_days(first, day)
     before = days[-2]
     insert_daily(client, seed, symbols, days)
     insert_history(client, seed, symbols, before)
     client.insert_arrow("ticks", ticks(settings, symbols, day, since))
-    if since == "00:00":
-        bars.finalize(client, day)
-    else:
+    bars.finalize(client, day)
+    if since != "00:00":
         insert_history(client, seed, symbols, day)
     for made in (before, day):
         for period in ("5m", "30m"):

@@ -223,6 +223,17 @@ def test_a_caller_that_reads_nothing_is_given_up(
         assert redis_client.xlen(keys.RPC) == 0
 
 
+def test_a_request_past_its_deadline_is_given_up_without_an_error(redis_client: Any, settings: Settings) -> None:
+    deadline = int(time.time() * 1000) + 500
+    request = {"id": "abc", "method": "numbers", "params": json.dumps({"parts": 100}), "deadline_ms": deadline}
+    with gateway(settings, {"numbers": numbers}) as server:
+        redis_client.xadd(keys.RPC, request)
+        wait_until(lambda: redis_client.xlen(keys.RPC) == 0, 5, "the request is removed")
+        assert server.failed == 0
+        kinds = {fields[b"kind"] for _, fields in redis_client.xrange(keys.RPC_REPLY.format(request_id="abc"))}
+        assert kinds == {b"progress", b"chunk"}
+
+
 def test_a_reply_that_redis_refuses_is_given_up_at_once(redis_client: Any, settings: Settings) -> None:
     """The key holds something else here; a full server or a missing right answer alike."""
     redis_client.set(keys.RPC_REPLY.format(request_id="abc"), "text")

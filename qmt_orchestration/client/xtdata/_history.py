@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 from qmt_orchestration.client import adjust, reading
 from qmt_orchestration.client.adjust import groups
@@ -41,6 +40,8 @@ def get_market_data_ex(
     frame. volume in lots (手), amount in yuan, ``time`` epoch ms (Shanghai's midnight for 1d). *fill_data*: frames
     before a day's first trade and of suspended days are there at the previous close, with volume 0.
     """
+    import pandas as pd
+
     name, codes = _shared.chosen_period(period), _shared.chosen_codes(stock_list)
     if name == "tick":
         ticks = _ticks(field_list, codes, span(start_time, end_time), _count(count))
@@ -74,6 +75,8 @@ def get_market_data(
 
     *fill_data*: where a code has no bar, prices are its previous close of the answer, volume and amount 0; else NaN.
     """
+    import pandas as pd
+
     name, codes = _shared.chosen_period(period), _shared.chosen_codes(stock_list)
     if name == "tick":
         ticks = _ticks(field_list, codes, span(start_time, end_time), _count(count))

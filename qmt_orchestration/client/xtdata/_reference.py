@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-import pandas as pd
-
 from qmt_orchestration.client import reading, sectors
 from qmt_orchestration.client.bar_queries import text
 from qmt_orchestration.client.errors import BadTime, HistoryMissing, UnknownMarket
@@ -124,6 +122,8 @@ def get_holidays() -> list[str]:
 
 def get_divid_factors(stock_code: str, start_time: Moment = "", end_time: Moment = "") -> Any:
     """Dividend events as a DataFrame by ex-date (``20250605``): time (epoch ms), interest, stockBonus, … dr."""
+    import pandas as pd
+
     (code,) = _shared.chosen_codes(stock_code)
     within = span(start_time, end_time)
     today = reading.market_clock(_shared.settings()).today()
