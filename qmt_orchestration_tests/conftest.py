@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,7 +48,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def engine_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Settings with the URLs of one Redis and one ClickHouse that live as long as the test session."""
-    with engines.ensure(Settings(data_dir=tmp_path_factory.mktemp("engines"), redis_maxmemory_mb=1024)) as ready:
+    # the days of the tests lie years back: their ticks must not expire on arrival
+    chosen = Settings(data_dir=tmp_path_factory.mktemp("engines"), redis_maxmemory_mb=1024, ticks_ttl_days=20_000)
+    with engines.ensure(chosen) as ready:
         passwords = {f"{name}_password": SecretStr(ready.engine_password(name)) for name in engines.NAMES}
         yield ready.model_copy(update=passwords)  # tests have data folders of their own
 
@@ -59,13 +62,56 @@ def redis_admin(engine_settings: Settings) -> Iterator[Any]:
         yield client
 
 
-@pytest.fixture
-def settings(engine_settings: Settings, tmp_path: Path) -> Iterator[Settings]:
-    """Settings of one test: a data folder and a ClickHouse database of its own, the session's engines."""
-    database = f"qmt_{uuid4().hex[:12]}"
-    yield engine_settings.model_copy(update={"data_dir": tmp_path / "data", "clickhouse_database": database})
+@dataclass
+class Databases:
+    """The databases of one worker's tests. Migrating costs ten times what emptying does, so a test that asks for
+    `clickhouse` gets the one of the test before it, emptied, unless that test changed its tables."""
+
+    admin: Any
+    spare: str = ""
+    migrated: dict[str, dict[str, tuple[str, int]]] = field(default_factory=dict)  # as `migrate` left them
+
+    def tables(self, database: str) -> dict[str, tuple[str, int]]:
+        """Table → definition, rows."""
+        query = "SELECT name, create_table_query, ifNull(total_rows, 0) FROM system.tables WHERE database = {db:String}"
+        return {row[0]: (row[1], row[2]) for row in self.admin.query(query, {"db": database}).result_rows}
+
+    def take(self, *, migrated: bool) -> str:
+        """A database for one test; the empty one of the test before it, if the test wants its tables."""
+        name, self.spare = (self.spare, "") if migrated and self.spare else (f"qmt_{uuid4().hex[:12]}", self.spare)
+        return name
+
+    def give_back(self, database: str) -> None:
+        """Empty it for the next test, or drop it when it is not as `migrate` left it."""
+        found, fresh = self.tables(database), self.migrated.get(database)
+        if fresh and not self.spare and {n: d for n, (d, _) in found.items()} == {n: d for n, (d, _) in fresh.items()}:
+            for name, (_, rows) in found.items():
+                if rows and not fresh[name][1]:
+                    self.admin.command(
+                        "TRUNCATE TABLE {db:Identifier}.{t:Identifier} SYNC", {"db": database, "t": name}
+                    )
+            if self.tables(database) == fresh:
+                self.spare = database
+                return
+        self.migrated.pop(database, None)
+        self.admin.command("DROP DATABASE IF EXISTS {db:Identifier} SYNC", {"db": database})
+
+
+@pytest.fixture(scope="session")
+def databases(engine_settings: Settings) -> Iterator[Databases]:
+    """The databases of this worker's tests."""
     with _client(engine_settings) as client:
-        client.command("DROP DATABASE IF EXISTS {db:Identifier} SYNC", {"db": database})
+        yield Databases(client)
+
+
+@pytest.fixture
+def settings(
+    request: pytest.FixtureRequest, engine_settings: Settings, databases: Databases, tmp_path: Path
+) -> Iterator[Settings]:
+    """Settings of one test: a data folder and a ClickHouse database of its own, the session's engines."""
+    database = databases.take(migrated="clickhouse" in request.fixturenames)
+    yield engine_settings.model_copy(update={"data_dir": tmp_path / "data", "clickhouse_database": database})
+    databases.give_back(database)
 
 
 @pytest.fixture
@@ -80,12 +126,18 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def clickhouse(settings: Settings) -> Iterator[Any]:
+def clickhouse(settings: Settings, engine_settings: Settings, databases: Databases) -> Iterator[Any]:
     """A clickhouse-connect client on the test's own database, with the project's tables in it."""
     from qmt_orchestration.warehouse.client import connect
-    from qmt_orchestration.warehouse.migrate import migrate
+    from qmt_orchestration.warehouse.migrate import migrate, template_words
 
-    migrate(settings)
+    database = settings.clickhouse_database
+    usual, own = ((template_words(chosen), chosen.rollup_periods) for chosen in (engine_settings, settings))
+    plain = own == usual  # another test can have its database
+    if database not in databases.migrated or not plain:
+        migrate(settings)
+        if plain:
+            databases.migrated[database] = databases.tables(database)
     with connect(settings) as client:
         yield client
 

@@ -25,9 +25,7 @@ INTEREST = 0.3
 def database(engine_settings: Settings, data_dir: Path) -> Iterator[tuple[Settings, Any]]:
     """A migrated database of its own on the session's engines, dropped in the end."""
     name = f"qmt_{uuid4().hex[:12]}"
-    settings = engine_settings.model_copy(
-        update={"data_dir": data_dir, "clickhouse_database": name, "ticks_ttl_days": 20_000}
-    )
+    settings = engine_settings.model_copy(update={"data_dir": data_dir, "clickhouse_database": name})
     migrate(settings)
     with connect(settings) as client:
         yield settings, client
