@@ -20,6 +20,7 @@ import psutil
 import pyarrow as pa
 
 from benchmarks.common import DAY, WHOLE_MARKET, cpu_seconds, engine_process, resident_mb
+from qmt_orchestration.services.processes import stop_group
 from qmt_orchestration.services.replay import spawn_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock
@@ -55,17 +56,8 @@ def services(settings: Settings, names: Sequence[str]) -> Iterator[dict[str, sub
         running = {}
         for name in names:
             running[name] = spawn_service(settings, name)
-            stack.callback(_end, running[name])
+            stack.callback(stop_group, running[name], 20)
         yield running
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 @dataclass

@@ -31,6 +31,7 @@ FEED: Final = (
     "typer",
     "rich",
     "exchange-calendars",
+    "filelock",
     "psutil",
     "prometheus-client",
 )

@@ -12,7 +12,7 @@ from qmt_orchestration.backup import dagster_home, manifest
 from qmt_orchestration.backup.common import Say, Summary, home_of, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest
 from qmt_orchestration.backup.partitions import Mover
-from qmt_orchestration.services.lock import try_lock
+from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.migrate import migrate, schema_digests
@@ -117,9 +117,8 @@ def _require_schema(saved: Manifest) -> None:
 @contextmanager
 def _stopped(settings: Settings) -> Iterator[None]:
     """Nothing of `qmt up` or an agent may write to the folder meanwhile."""
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.run_dir / "agent.lock").open("a+") as lock:
-        if not try_lock(lock):
+    with only_one(settings.run_dir / "agent.lock") as alone:
+        if not alone:
             raise BackupError(f"`qmt up` or an agent works on {settings.data_dir}: stop it before a restore")
         yield
 

@@ -17,7 +17,7 @@ from qmt_orchestration.backup import dagster_home, manifest
 from qmt_orchestration.backup.common import NAME, Say, Summary, home_of, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest, Partition, Table
 from qmt_orchestration.backup.partitions import Found, Mover, sql
-from qmt_orchestration.services.lock import try_lock
+from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 
 _PARQUET_SHARE: Final = 1.6  # of the compressed size in ClickHouse: what is asked of the target's disk at the most
@@ -85,16 +85,15 @@ def _alone(target: Path) -> Iterator[None]:
     """The target made, private, writable and ours alone."""
     try:
         target.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (target / manifest.LOCK).open("a+")
-    except OSError as error:
-        raise BackupError(f"target {target} cannot be written: {error.strerror}; choose another --target") from error
-    with lock:
-        if not try_lock(lock):
-            raise BackupError(f"another backup works on {target}: wait for it, or choose another --target")
-        try:
+        with only_one(target / manifest.LOCK) as alone:
+            if not alone:
+                raise BackupError(f"another backup works on {target}: wait for it, or choose another --target")
             yield
-        except OSError as error:
-            raise BackupError(f"{target}: {error.strerror or error}; the last backup there is as it was") from error
+    except OSError as error:
+        raise BackupError(
+            f"target {target}: {error.strerror or error}; the last backup there is as it was. "
+            "Mend it, or choose another --target"
+        ) from error
 
 
 def _unchanged(part: Found, known: dict[str, Table], target: Path, *, in_files: bool) -> bool:

@@ -13,6 +13,7 @@ import typer
 from qmt_orchestration.cli.access import MISUSE, DataDir, Json, settings_of
 from qmt_orchestration.cli.terminal import screen
 from qmt_orchestration.doctor import ROLES, Finding, Level, Role, error, machine, ok, servers, terminal
+from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
@@ -82,13 +83,11 @@ def _ports(settings: Settings) -> Iterator[Finding]:
 
 def _agent_runs(settings: Settings) -> bool:
     """Whether `qmt up` or an agent works on this data folder now."""
-    from qmt_orchestration.services.lock import try_lock
-
     path = settings.run_dir / "agent.lock"
     if not path.exists():
         return False
-    with path.open("a+") as lock:
-        return not try_lock(lock)
+    with only_one(path) as alone:
+        return not alone
 
 
 def _redis(settings: Settings, role: Role) -> Iterator[Finding]:

@@ -64,24 +64,6 @@ def spawn(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
     return spawner.submit(start).result()
 
 
-def start_group(
-    command: list[str], record: Path, *, grace_seconds: float = 10.0, **options: Any
-) -> subprocess.Popen[bytes]:
-    """Start *command* as the leader of a process group of its own, after ending the group named in the file *record*.
-
-    The leader gets SIGTERM when this process ends, SIGKILL included (Linux); what then still runs of its group is
-    ended by the next call with the same *record*. *options* go to ``Popen``. Never two groups of one record.
-    """
-    end_group(record, grace_seconds)
-    if sys.platform == "win32":
-        options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
-    else:
-        options |= {"start_new_session": True, "preexec_fn": die_with_parent}
-    process = spawn(command, **options)
-    record_group(record, process.pid)
-    return process
-
-
 def record_group(record: Path, leader: int) -> None:
     """Write the group led by *leader* to the file *record* (0600): a pid alone may be another process's tomorrow."""
     try:
@@ -121,8 +103,8 @@ def end_group(record: Path, grace_seconds: float = 10.0) -> int:
 def group_members(record: Path) -> list[psutil.Process]:
     """The living processes of the group, or of the session, whose leader *record* names."""
     try:
-        told = json.loads(record.read_text())
-        leader, created, booted = int(told["pid"]), float(told["create_time"]), float(told["boot_time"])
+        known = json.loads(record.read_text())
+        leader, created, booted = int(known["pid"]), float(known["create_time"]), float(known["boot_time"])
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:

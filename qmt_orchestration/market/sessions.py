@@ -22,7 +22,6 @@ LUNCH: Final = time(11, 30)
 AFTERNOON: Final = time(13, 0)
 CLOSING_CALL: Final = time(14, 57)
 CLOSE: Final = time(15, 0)
-AFTER_HOURS: Final = time(15, 5)
 AFTER_HOURS_END: Final = time(15, 30)
 
 #: End labels in minutes since midnight, in order: 570, 571 … 690, 781 … 900.

@@ -23,11 +23,12 @@ def spawn(
     environment: Mapping[str, str] | None = None,
     *,
     stdin: int = subprocess.DEVNULL,
+    stdout: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start *argv* with these settings as the leader of a process group, so that Ctrl-C in a terminal reaches only us.
 
-    What it prints is appended to ``data_dir/logs/<output>``. On Linux it gets SIGTERM when this process ends, SIGKILL
-    included.
+    What it prints is appended to ``data_dir/logs/<output>``, with *stdout* only its errors. On Linux it
+    gets SIGTERM when this process ends, SIGKILL included.
     """
     options: dict[str, Any] = {"start_new_session": True, "preexec_fn": die_with_parent}
     if sys.platform == "win32":
@@ -39,8 +40,8 @@ def spawn(
             argv,
             env={**os.environ, **settings.environment(), **(environment or {})},
             stdin=stdin,
-            stdout=out,
-            stderr=subprocess.STDOUT,
+            stdout=out if stdout is None else stdout,
+            stderr=out,
             **options,
         )
 

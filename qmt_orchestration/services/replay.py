@@ -11,8 +11,6 @@ the rows of this feed session in ClickHouse, not on what a service says of itsel
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -31,6 +29,7 @@ from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.services.lock import only_one
+from qmt_orchestration.services.processes import spawn, stop_group
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.replay import load_recording
 from qmt_orchestration.stream.connection import connect as connect_redis
@@ -175,22 +174,10 @@ def _require_no_feed(settings: Settings) -> None:
     )
 
 
-def _log_path(settings: Settings, service: str) -> Path:
-    folder = settings.data_dir / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"replay-{service}.log"
-
-
-def spawn_service(settings: Settings, service: str, **pipes: Any) -> subprocess.Popen[bytes]:
-    with _log_path(settings, service).open("ab") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", "qmt_orchestration.services", "run", service, "--supervised"],
-            env={**os.environ, **settings.environment()},
-            stderr=log,
-            stdin=subprocess.PIPE,  # its end, when we are gone for whatever reason, ends the service
-            start_new_session=True,  # Ctrl-C is for us, who then end it
-            **{"stdout": subprocess.DEVNULL, **pipes},
-        )
+def spawn_service(settings: Settings, service: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
+    """A service of its own process, which ends when its standard input does: with us, for whatever reason."""
+    argv = [sys.executable, "-m", "qmt_orchestration.services", "run", service, "--supervised"]
+    return spawn(argv, settings, f"replay-{service}.log", stdin=subprocess.PIPE, stdout=stdout)
 
 
 @contextmanager
@@ -199,12 +186,7 @@ def _service(settings: Settings, name: str) -> Iterator[subprocess.Popen[bytes]]
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        stop_group(process, 15)
 
 
 def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progress: Progress) -> dict[str, Any]:
@@ -227,22 +209,19 @@ def _feed(settings: Settings, writer: subprocess.Popen[bytes], rows: int, progre
             subscriber.wait()
     output = subscriber.stdout.read().decode() if subscriber.stdout else ""
     if subscriber.returncode != 0:
-        raise ReplayError(
-            f"the subscriber ended with exit code {subscriber.returncode}; "
-            f"its log is {_log_path(settings, 'subscriber')}"
-        )
+        raise _ended(settings, "subscriber", f"ended with exit code {subscriber.returncode}")
     if not output.strip():
-        raise ReplayError(
-            f"the subscriber was stopped before the recording's end; its log is {_log_path(settings, 'subscriber')}"
-        )
+        raise _ended(settings, "subscriber", "was stopped before the recording's end")
     return dict(json.loads(output.strip().splitlines()[-1]))
 
 
 def _alive(process: subprocess.Popen[bytes], settings: Settings, name: str) -> None:
     if process.poll() is not None:
-        raise ReplayError(
-            f"the {name} ended with exit code {process.returncode}; its log is {_log_path(settings, name)}"
-        )
+        raise _ended(settings, name, f"ended with exit code {process.returncode}")
+
+
+def _ended(settings: Settings, name: str, how: str) -> ReplayError:
+    return ReplayError(f"the {name} {how}; its log is {settings.data_dir / 'logs' / f'replay-{name}.log'}")
 
 
 def _settle(

@@ -9,19 +9,17 @@ first one stopped.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 from qmt_orchestration.market import calendar
 from qmt_orchestration.services.agent import Agent, running
 from qmt_orchestration.services.dagster_processes import dagster_services
 from qmt_orchestration.services.engine_processes import start_engines
-from qmt_orchestration.services.lock import try_lock
+from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.logs import set_up_logging
 from qmt_orchestration.services.pilot import Market, Pilot, market_of
 from qmt_orchestration.services.registry import DAGSTER, SERVICES, Service
@@ -49,7 +47,12 @@ def up(settings: Settings, *, chosen_date: str | None, speed: float | None, ui: 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN or number == signal.SIGINT:  # nohup; a shell's "&"
             signal.signal(number, lambda *_: stop.set())
-    with only_one(settings):
+    with only_one(settings.run_dir / "agent.lock") as alone:
+        if not alone:
+            raise UpError(
+                f"{settings.data_dir} is in use by another `qmt up` or `qmt agent`: stop it with Ctrl-C there, or "
+                "choose another folder with --data-dir"
+            )
         require_known_layout(settings)
         set_up_logging(settings, "agent", settings.data_dir / "logs")
         with running(settings) as agent:
@@ -82,25 +85,6 @@ def system_services(settings: Settings, ui: bool) -> list[Service]:
     names = DAGSTER if ui else tuple(name for name in DAGSTER if name != "dagster-webserver")
     ours = [service for service in SERVICES.values() if ui or service.name != "console"]
     return [*(service.needing(needs) for service in ours), *dagster_services(settings, names, needs)]
-
-
-@contextmanager
-def only_one(settings: Settings) -> Iterator[None]:
-    """Hold the lock of the data directory; a second `qmt up` or agent on it is refused."""
-    settings.run_dir.mkdir(parents=True, exist_ok=True)
-    with (settings.run_dir / "agent.lock").open("a+") as lock:
-        if not try_lock(lock):
-            lock.seek(0)
-            raise UpError(
-                f"{settings.data_dir} is in use by another `qmt up` or `qmt agent` "
-                f"(process {lock.read().strip() or 'unknown'}): "
-                "stop it with Ctrl-C there, or choose another folder with --data-dir"
-            )
-        lock.seek(0)
-        lock.truncate()
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
 
 
 def require_known_layout(settings: Settings) -> None:

@@ -12,14 +12,12 @@ between: see `_Chain`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 
-from qmt_orchestration.market import sessions
 from qmt_orchestration.market.calendar import previous_trading_day, require_trading_day, trading_days
 from qmt_orchestration.market.instruments import trading_of
 from qmt_orchestration.simulator.cells import AUCTION, CELLS, CLOSING, NO_LOW, NOON, RESIDUAL, minute_amounts
@@ -30,9 +28,6 @@ from qmt_orchestration.simulator.universe import limit_percent
 NORMAL, SUSPENDED, LIMIT_UP, LOCKED_UP, LIMIT_DOWN, HALTED = range(6)
 HALT_CELLS: Final = 10
 AFTER_HOURS_MINUTES: Final = 25
-
-#: End label (minutes since midnight) of each cell; 14:59 has none.
-CELL_LABELS: Final = (570, *range(571, 691), 690, *range(781, 898), 898, 900)
 
 _BLOCK: Final = 8  # trading days; at most one special day in each, none near its end
 _EPOCH: Final = date(2005, 1, 4)
@@ -137,21 +132,6 @@ def percents(symbols: tuple[str, ...], day: date) -> I64:
 def limits(last_close: I64, percent: I64) -> tuple[I64, I64]:
     """(up, down) limit in cents: last close × (1 ± limit), rounded half up, exactly."""
     return (last_close * (100 + percent) + 50) // 100, (last_close * (100 - percent) + 50) // 100
-
-
-@dataclass(frozen=True)
-class TrueBar:
-    """A minute bar as the market made it; prices and amount in yuan, volume in shares, frame = end label."""
-
-    symbol: str
-    frame: datetime
-    open: float
-    high: float
-    low: float
-    close: float
-    vol: int
-    amount: float
-    filled: bool
 
 
 class MarketDay:
@@ -328,20 +308,3 @@ def ex_dates(seed: int, symbols: tuple[str, ...], days: list[date]) -> Iterator[
         due = np.flatnonzero(chain.dividend_due(first + number)).tolist()
         if due:
             yield day, tuple(symbols[i] for i in due)
-
-
-def true_bars(day: date, symbol: str, seed: int = 7) -> list[TrueBar]:
-    """The minute bars of *symbol* on *day* by the rule of docs/bars.md: from the first trade on, filled ones marked."""
-    plan = MarketDay(seed, day, (symbol,))
-    bars, scale = plan.bars(), plan.traits.scale[0].item()
-    paid = plan.traits.yuan(bars["amount"], bars["vol"])[0]  # type: ignore[arg-type]
-    frames = sessions.minute_frames(day)
-    out: list[TrueBar] = []
-    for i, frame in enumerate(frames):
-        row = {name: array[0, i].item() for name, array in bars.items()}
-        if not out and not row["traded"]:
-            continue
-        prices = {name: row[name] / scale for name in ("open", "high", "low", "close")}
-        vol, amount = row["vol"], paid[i].item()
-        out.append(TrueBar(symbol, frame, vol=vol, amount=amount, filled=not row["traded"], **prices))
-    return out

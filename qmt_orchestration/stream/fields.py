@@ -97,18 +97,6 @@ def text(fields: Mapping[Any, Any], name: str, default: str = "", limit: int = _
     return default if raw is None else decoded(raw, limit)
 
 
-def json_list(fields: Mapping[Any, Any], name: str) -> list[Any]:
-    """A JSON array; [] in place of anything else."""
-    raw = _raw(fields, name)
-    if raw is None:
-        return []
-    try:
-        return list_of(raw, name)
-    except FieldError as error:
-        skip(name, error)
-        return []
-
-
 def integers(fields: Mapping[Any, Any], low: int = LOW, high: int = HIGH) -> dict[str, int]:
     """A whole hash of whole numbers; entries that are none are left out and counted."""
     out: dict[str, int] = {}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -27,9 +28,8 @@ print('ready', flush=True)
 time.sleep(600)
 """
 STARTER = (
-    "import sys; from pathlib import Path; from qmt_orchestration.local import process\n"
-    "group = process.start_group([sys.executable, '-c', sys.argv[1]], Path(sys.argv[2]), stdout=sys.stdout)\n"
-    "group.wait()"
+    "import sys; from pathlib import Path; from qmt_orchestration_tests.local.test_process import start\n"
+    "start(sys.argv[1], Path(sys.argv[2]), sys.stdout).wait()"
 )
 
 
@@ -40,8 +40,17 @@ def record(tmp_path: Path) -> Iterator[Path]:
     process.end_group(path, 0.1)
 
 
+def start(program: str, record: Path, stdout: Any) -> subprocess.Popen[bytes]:
+    """As the agent does: what an earlier start left is ended first."""
+    process.end_group(record, 0.3)
+    options = {"start_new_session": True, "preexec_fn": process.die_with_parent}
+    group = process.spawn([sys.executable, "-c", program], stdout=stdout, **options)
+    process.record_group(record, group.pid)
+    return group
+
+
 def started(record: Path) -> subprocess.Popen[bytes]:
-    group = process.start_group([sys.executable, "-c", LEADER], record, grace_seconds=0.3, stdout=subprocess.PIPE)
+    group = start(LEADER, record, subprocess.PIPE)
     assert group.stdout is not None
     assert group.stdout.readline() == b"ready\n"
     return group

@@ -9,8 +9,9 @@ import pytest
 
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.simulator.history import History, parse_moment, qmt_bars
-from qmt_orchestration.simulator.market import MarketDay, true_bars
+from qmt_orchestration.simulator.market import MarketDay
 from qmt_orchestration.simulator.universe import universe
+from qmt_orchestration_tests.simulator.true_bars import true_bars
 
 DAY = date(2025, 6, 5)
 EVENING = to_ms(at(DAY, 1000))

@@ -24,11 +24,11 @@ from qmt_orchestration.simulator.market import (
     SUSPENDED,
     MarketDay,
     limits,
-    true_bars,
 )
 from qmt_orchestration.simulator.source import MarketSource
 from qmt_orchestration.simulator.universe import name_of, sectors, universe
 from qmt_orchestration_tests.simulator.oracle import bars_of, minute_of, total_of
+from qmt_orchestration_tests.simulator.true_bars import true_bars
 
 DAY = date(2025, 6, 5)
 SYMBOLS = 160
