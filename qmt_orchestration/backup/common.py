@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
@@ -61,11 +59,6 @@ def warehouse(settings: Settings, *, database: str | None = None) -> Iterator[tu
                 "choose its folder with --data-dir (QMT_DATA_DIR), or its server with QMT_CLICKHOUSE_URL"
             ) from error
         raise BackupError(f"ClickHouse: {str(error)[:500]}") from error
-
-
-def home_of(settings: Settings) -> Path:
-    """DAGSTER_HOME, else the folder that `qmt up` uses."""
-    return Path(os.environ.get("DAGSTER_HOME") or settings.data_dir / "dagster")
 
 
 def on_disk(place: str) -> str:

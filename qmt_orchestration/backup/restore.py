@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qmt_orchestration.backup import dagster_home, manifest
-from qmt_orchestration.backup.common import Say, Summary, home_of, on_disk, rows_of, warehouse
+from qmt_orchestration.backup.common import Say, Summary, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest
 from qmt_orchestration.backup.partitions import Mover
+from qmt_orchestration.services.dagster_processes import home_in_use
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import upgrade
@@ -42,7 +43,7 @@ def restore(settings: Settings, source: Path, say: Say, *, overwrite: bool = Fal
     if saved.database != settings.clickhouse_database:
         mend = f"set QMT_CLICKHOUSE_DATABASE={saved.database}"
         raise BackupError(f"the backup is of database {saved.database}, not {settings.clickhouse_database}: {mend}")
-    home = home_of(settings)
+    home = home_in_use(settings)
     with _stopped(settings), warehouse(settings, database="") as (ready, client):
         existing = _existing_rows(client, saved.database)
         if (existing or (saved.dagster and dagster_home.has_data(home))) and not overwrite:

@@ -14,9 +14,10 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from qmt_orchestration.backup import dagster_home, manifest
-from qmt_orchestration.backup.common import NAME, Say, Summary, home_of, on_disk, rows_of, warehouse
+from qmt_orchestration.backup.common import NAME, Say, Summary, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest, Partition, Table
 from qmt_orchestration.backup.partitions import Found, Mover, sql
+from qmt_orchestration.services.dagster_processes import home_in_use
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
 
@@ -61,7 +62,7 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
         if server_disk:
             server_backup = _server_backup(client, ready.clickhouse_database, server_disk, before)
             _forget_changing(mover, tables)
-        home = home_of(settings)
+        home = home_in_use(settings)
         result = Manifest(
             version=version("qmt-orchestration"),
             created_ms=int(time.time() * 1000),

@@ -49,8 +49,9 @@ def fail(text: str, code: int = NOTHING) -> NoReturn:
 
 
 @contextmanager
-def redis_of(settings: Settings) -> Iterator[Any]:
-    """A client of the Redis in use; the command ends with one line when there is none or it stops answering."""
+def redis_of(settings: Settings, *known: type[Exception]) -> Iterator[Any]:
+    """A client of the Redis in use; the command ends with one line when there is none, when it stops answering, and
+    on the *known* errors."""
     if not settings.redis_url and engines.find(settings, "redis") is None:
         fail(
             f"no Redis runs for {settings.data_dir}: start the system with `qmt up`, choose its folder with --data-dir "
@@ -61,6 +62,8 @@ def redis_of(settings: Settings) -> Iterator[Any]:
         yield client
     except redis.RedisError as error:
         fail(redis_trouble(settings, error))
+    except known as error:
+        fail(str(error), MISUSE if isinstance(error, ValueError) else NOTHING)
     finally:
         client.close()
 

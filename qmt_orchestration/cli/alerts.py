@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import typer
+from rich.table import Table
 
+from qmt_orchestration.alerts.state import BrokenState, read
+from qmt_orchestration.alerts.transport import BadAlertUrl, channels
 from qmt_orchestration.cli.access import MISUSE, NOTHING, DataDir, Json, fail, settings_of
 from qmt_orchestration.cli.terminal import show
+from qmt_orchestration.market.sessions import from_ms
 
 alerts_app = typer.Typer(help="Alerts: try the channels, see what is open.", no_args_is_help=True)
 
@@ -13,8 +17,6 @@ alerts_app = typer.Typer(help="Alerts: try the channels, see what is open.", no_
 @alerts_app.command(name="test")
 def try_channels(data_dir: DataDir = None) -> None:
     """Send a test message to every channel of QMT_ALERT_URLS; exit code 1 when one does not take it."""
-    from qmt_orchestration.alerts.transport import BadAlertUrl, channels
-
     settings = settings_of(data_dir)
     try:
         known = channels(settings)
@@ -37,11 +39,6 @@ def try_channels(data_dir: DataDir = None) -> None:
 def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
     """Open incidents, notices that wait for a channel or for the session, and those given up; exit code 1 when there
     is none."""
-    from rich.table import Table
-
-    from qmt_orchestration.alerts.state import BrokenState, read
-    from qmt_orchestration.market.sessions import from_ms
-
     try:
         state = read(settings_of(data_dir).data_dir)
     except BrokenState as error:

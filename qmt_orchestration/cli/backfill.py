@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Annotated
 
 import typer
 
 from qmt_orchestration.cli.access import MISUSE, DataDir, fail, has_warehouse, no_warehouse, settings_of
 from qmt_orchestration.cli.days import trading_span
-from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.cli.terminal import say, say_json
 from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.local import engines
+from qmt_orchestration.warehouse.migrate import migrate
 
 
 def backfill(
@@ -34,13 +34,12 @@ def backfill(
 
     The last line is JSON: bars per period, what each day came from, checks, cost. Exit code 1 when a day's run failed.
     """
-    days, wanted = trading_span(first, last), normalize_all([s for s in symbols.split(",") if s])
     from dagster import DagsterExecutionInterruptedError
 
     from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, materialize_days
     from qmt_orchestration.orchestration.jobs import RECONCILE_DAY
-    from qmt_orchestration.warehouse.migrate import migrate
 
+    days, wanted = trading_span(first, last), normalize_all([s for s in symbols.split(",") if s])
     started, cpu = time.monotonic(), time.process_time()
     settings = settings_of(data_dir)
     if not has_warehouse(settings):
@@ -49,14 +48,13 @@ def backfill(
         with engines.ensure(settings) as ready:
             migrate(ready)
             job = RECONCILE_DAY if history or wanted else FROM_WHAT_THERE_IS
-            progress = partial(typer.echo, err=True)
-            outcome = materialize_days(ready, days, progress, job=job, symbols=wanted)
+            outcome = materialize_days(ready, days, say, job=job, symbols=wanted)
     except ValueError as error:  # a day before the first partition
         fail(str(error), MISUSE)
     except engines.EngineError as error:
         fail(str(error))
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-        typer.echo("qmt backfill: interrupted; what was made stays, the same command goes on", err=True)
+        say("qmt backfill: interrupted; what was made stays, the same command goes on")
         raise typer.Exit(130) from None
     seconds = time.monotonic() - started
     cost = {
@@ -66,6 +64,6 @@ def backfill(
         "cpu_seconds_here": round(time.process_time() - cpu, 1),
     }
     for failure in outcome["errors"]:
-        typer.echo(f"qmt backfill: {failure['day']}: {failure['error']}", err=True)
+        say(f"qmt backfill: {failure['day']}: {failure['error']}")
     say_json({**outcome, "cost": cost})
     raise typer.Exit(1 if outcome["failed_runs"] else 0)

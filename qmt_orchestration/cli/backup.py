@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from qmt_orchestration.cli.access import DataDir, fail, settings_of
+from qmt_orchestration.cli.terminal import say, say_json
 
 
 def backup(
@@ -26,10 +26,10 @@ def backup(
     from qmt_orchestration.backup.manifest import BackupError
 
     try:
-        done = save.backup(settings_of(data_dir), target, _say, server_disk=server_disk)
+        done = save.backup(settings_of(data_dir), target, say, server_disk=server_disk)
     except BackupError as error:
         fail(f"backup: {error}")
-    typer.echo(json.dumps(done, ensure_ascii=False))
+    say_json(done)
 
 
 def restore(
@@ -49,11 +49,7 @@ def restore(
             found = command.check(source)
             done = {"files": sum(1 for _ in found.files()), "bytes": sum(file.size for file in found.files())}
         else:
-            done = command.restore(settings_of(data_dir), source, _say, overwrite=overwrite)
+            done = command.restore(settings_of(data_dir), source, say, overwrite=overwrite)
     except BackupError as error:
         fail(f"restore: {error}")
-    typer.echo(json.dumps(done, ensure_ascii=False))
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
+    say_json(done)

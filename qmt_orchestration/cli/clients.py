@@ -21,7 +21,10 @@ from qmt_orchestration.cli.terminal import WIDE, say_json, screen, show
 from qmt_orchestration.client import registry
 from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.market.sessions import from_ms
+from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.fields import number
+from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.warehouse.client import connect
 
 T = TypeVar("T")
 ClientId = Annotated[str, typer.Argument(help="Client id, as `qmt clients` shows it")]
@@ -92,7 +95,6 @@ def quote(
 ) -> None:
     """The live price of symbols, from ClickHouse; exit code 1 when a symbol has none."""
     from qmt_orchestration.client.newest import DEFAULT_SYMBOL, newest_tick
-    from qmt_orchestration.warehouse.client import connect
 
     wanted = normalize_all(symbols or [DEFAULT_SYMBOL])
     with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as clickhouse:
@@ -153,9 +155,6 @@ def top(
 
 def picture(redis: Any, width: int = WIDE) -> Group:
     """Clock and feed, services, clients: what `qmt top` shows on a screen of *width* columns."""
-    from qmt_orchestration.stream.clock import read_clock
-    from qmt_orchestration.stream.heartbeat import read_all
-
     clock, beats = read_clock(redis), read_all(redis)
     feed = next((beat for beat in beats if beat["service"] == "subscriber"), {})
     kind = f" (simulated × {clock.speed:g})" if clock.simulated else ""
@@ -212,11 +211,8 @@ def _print_clients(data_dir: Path | None, as_json: bool) -> None:
 
 def _on_redis(data_dir: Path | None, action: Callable[[Any], T]) -> T:
     """Run *action* with a Redis client; known errors end the command with a message."""
-    with redis_of(settings_of(data_dir)) as client:
-        try:
-            return action(client)
-        except registry.NoSuchClient as error:
-            fail(str(error))
+    with redis_of(settings_of(data_dir), registry.NoSuchClient) as client:
+        return action(client)
 
 
 def _or_error(redis_client: Any, action: Callable[[Any], Group]) -> Group:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +27,7 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """Dead letters per stream, newest first; exit code 1 when there is none."""
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), dead_letters.NoDeadLetter) as client:
         found = dead_letters.streams(client)
         chosen = [stream] if stream else list(found)
         rows = [_row(letter) for name in chosen for letter in dead_letters.read(client, name, limit=limit)]
@@ -70,7 +67,7 @@ def _table(title: str, stream: str, rows: list[dict[str, Any]]) -> Table:
 @dead_letters_app.command()
 def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")], data_dir: DataDir = None) -> None:
     """One dead letter whole: reason and fields (long values cut for the screen)."""
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), dead_letters.NoDeadLetter) as client:
         letter = dead_letters.show(client, stream, letter_id)
     typer.echo(f"{letter.stream} {letter.source_id}, group {letter.group}, {letter.deliveries} tries")
     typer.echo(f"error: {letter.error}")
@@ -82,7 +79,7 @@ def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")]
 def replay(stream: Stream, ids: Ids = None, every: All = False, data_dir: DataDir = None) -> None:
     """Publish dead letters again on their stream, e.g. after a mended release."""
     chosen = _chosen(ids, every)
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), dead_letters.NoDeadLetter) as client:
         count = dead_letters.replay(client, stream, chosen)
     typer.echo(f"{count} published again on {stream}")
 
@@ -91,7 +88,7 @@ def replay(stream: Stream, ids: Ids = None, every: All = False, data_dir: DataDi
 def drop(stream: Stream, ids: Ids = None, every: All = False, data_dir: DataDir = None) -> None:
     """Remove dead letters permanently."""
     chosen = _chosen(ids, every)
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), dead_letters.NoDeadLetter) as client:
         count = dead_letters.drop(client, stream, chosen)
     typer.echo(f"{count} dropped from {stream}")
 
@@ -100,13 +97,3 @@ def _chosen(ids: list[str] | None, every: bool) -> list[str] | None:
     if bool(ids) == every:
         raise typer.BadParameter("give ids, or --all")
     return ids or None
-
-
-@contextmanager
-def _redis(data_dir: Path | None) -> Iterator[Any]:
-    """A Redis client; a letter that is not there ends the command with one line."""
-    with redis_of(settings_of(data_dir)) as client:
-        try:
-            yield client
-        except dead_letters.NoDeadLetter as error:
-            fail(str(error))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from qmt_orchestration.cli.access import MISUSE, DataDir, Json, settings_of
-from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.cli.access import MISUSE, DataDir, Json, fail, settings_of
+from qmt_orchestration.cli.terminal import say_json, screen
 from qmt_orchestration.doctor import ROLES, Finding, Level, Role, error, machine, ok, servers, terminal
+from qmt_orchestration.local import engines
+from qmt_orchestration.services.dagster_processes import home_in_use
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream.connection import connect
+from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
 _COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 
@@ -31,8 +35,7 @@ def doctor(
     settings = settings_of(data_dir)
     chosen = next((name for name in ROLES if name == role), None)
     if chosen is None:
-        typer.echo(f"qmt doctor: expected --role {', '.join(ROLES)}, found {role!r}", err=True)
-        raise typer.Exit(MISUSE)
+        fail(f"expected --role {', '.join(ROLES)}, found {role!r}", MISUSE)
     findings = []
     for finding in examine(settings, chosen):
         findings.append(finding)
@@ -41,7 +44,7 @@ def doctor(
     failed = any(finding.level is Level.ERROR for finding in findings)
     if as_json:
         document = {"role": chosen, "healthy": not failed, "findings": [asdict(finding) for finding in findings]}
-        typer.echo(json.dumps(document, ensure_ascii=False, indent=1))
+        say_json(document)
     raise typer.Exit(1 if failed else 0)
 
 
@@ -65,12 +68,10 @@ def examine(settings: Settings, role: Role) -> Iterator[Finding]:
     if role != "feed":
         yield from _clickhouse(settings)
     if role in ("all", "warehouse"):
-        yield servers.dagster_storage(servers.dagster_home(settings))
+        yield servers.dagster_storage(home_in_use(settings))
 
 
 def _ports(settings: Settings) -> Iterator[Finding]:
-    from qmt_orchestration.local import engines
-
     for name in engines.NAMES:
         if not getattr(settings, f"{name}_url"):
             wanted, running = getattr(settings, f"{name}_port"), engines.find(settings, name)
@@ -91,9 +92,6 @@ def _agent_runs(settings: Settings) -> bool:
 
 
 def _redis(settings: Settings, role: Role) -> Iterator[Finding]:
-    from qmt_orchestration.local import engines
-    from qmt_orchestration.stream.connection import connect
-
     if not settings.redis_url and role in ("feed", "client"):
         yield error("redis", "QMT_REDIS_URL is not set", "set it to the Redis of the warehouse host (docs/install.md)")
         return
@@ -106,20 +104,15 @@ def _redis(settings: Settings, role: Role) -> Iterator[Finding]:
 
 
 def _clickhouse(settings: Settings) -> Iterator[Finding]:
-    from qmt_orchestration.local import engines
-    from qmt_orchestration.warehouse.client import connect
-
     if not settings.clickhouse_url and engines.find(settings, "clickhouse") is None:
         yield ok("clickhouse", "QMT_CLICKHOUSE_URL is not set: `qmt up` starts the embedded one, which does not run")
         return
     yield from servers.clickhouse_findings(
-        settings, lambda: connect(settings, database="", send_receive_timeout=servers.ANSWER_SECONDS)
+        settings, lambda: connect_warehouse(settings, database="", send_receive_timeout=servers.ANSWER_SECONDS)
     )
 
 
 def _show(finding: Finding) -> None:
-    from rich.text import Text
-
     line = Text(f"{finding.level.value:<8}", _COLOURS[finding.level])
     line.append(f"{finding.check}: ", "bold")
     line.append(finding.found, "default")

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from qmt_orchestration.cli.access import DataDir, fail, settings_of, warehouse_of
+from qmt_orchestration.cli.terminal import say
+from qmt_orchestration.client.errors import NoDataInRange, WarehouseAway
 
 export_app = typer.Typer(help="Bars in the form of other programs.", no_args_is_help=True)
 
@@ -26,18 +28,14 @@ def qlib(
     data_dir: DataDir = None,
 ) -> None:
     """Write a Qlib data folder, or extend one by later days; exit code 1 when nothing is stored of them."""
-    from qmt_orchestration.client.errors import NoDataInRange, WarehouseAway
     from qmt_orchestration.export import qlib as command
 
     try:
         with warehouse_of(settings_of(data_dir)) as ready:
-            done = command.export(
-                target.expanduser(), freq, first, last, settings=ready, progress=lambda text: typer.echo(text, err=True)
-            )
+            done = command.export(target.expanduser(), freq, first, last, settings=ready, progress=say)
     except (NoDataInRange, WarehouseAway) as error:
         fail(str(error))
-    typer.echo(
+    say(
         f"{done.bars:,} bars of {done.symbols:,} symbols, {done.first} … {done.last}, in {target}; its calendar has "
-        f"{done.labels:,} labels",
-        err=True,
+        f"{done.labels:,} labels"
     )

@@ -21,9 +21,15 @@ from qmt_orchestration.cli.export import export_app
 from qmt_orchestration.cli.overrides import override_bar
 from qmt_orchestration.cli.probe import probe_terminal
 from qmt_orchestration.cli.quality import quality
-from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.cli.terminal import say, say_json
 from qmt_orchestration.cli.validate import validate
 from qmt_orchestration.cli.verify import verify
+from qmt_orchestration.local.engines import EngineError
+from qmt_orchestration.services.replay import ReplayError
+from qmt_orchestration.services.replay import replay as play
+from qmt_orchestration.services.up import UpError
+from qmt_orchestration.services.up import up as run_up
+from qmt_orchestration.simulator.replay import RecordingError
 
 app = typer.Typer(
     name="qmt",
@@ -32,10 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-def _say(text: str) -> None:
-    typer.echo(text, err=True)
 
 
 @app.command()
@@ -50,15 +52,13 @@ def up(
     no_ui: Annotated[bool, typer.Option("--no-ui", help="Without Dagster's webserver and the console")] = False,
 ) -> None:
     """Start everything on this machine and show what flows; Ctrl-C ends it and leaves the data."""
-    from qmt_orchestration.services import up as command
-
     settings = settings_of(data_dir, sim_symbols=symbols, sim_faults=tuple(fault) if fault else None)
     if speed is None and "sim_speed" in settings.model_fields_set:
         speed = settings.sim_speed
     try:
-        code = command.up(settings, chosen_date=date, speed=speed, ui=not no_ui, say=_say)
-    except (command.UpError, ValueError, OSError, _engine_error()) as error:
-        _say(f"qmt up: {error}")
+        code = run_up(settings, chosen_date=date, speed=speed, ui=not no_ui, say=say)
+    except (UpError, ValueError, OSError, EngineError) as error:
+        say(f"qmt up: {error}")
         raise typer.Exit(1) from None
     raise typer.Exit(code)
 
@@ -71,8 +71,6 @@ def replay(
 ) -> None:
     """Play recorded ticks through the whole path and account for every one; the last line printed is JSON."""
     from qmt_orchestration.orchestration.backfill import materialize_days
-    from qmt_orchestration.services import replay as command
-    from qmt_orchestration.simulator.replay import RecordingError
 
     if missing := [str(path.resolve()) for path in files if not path.is_file()]:
         fail(f"expected recordings, found no file at {', '.join(missing)}", MISUSE)
@@ -89,23 +87,17 @@ def replay(
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has them ignored, as behind "&"
         signal.signal(number, signal.default_int_handler)
     try:
-        account = command.replay(settings, files, speed=speed, materialize=materialize_days, progress=progress)
-    except (command.ReplayError, RecordingError, ValueError, _engine_error()) as error:
-        _say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
+        account = play(settings, files, speed=speed, materialize=materialize_days, progress=progress)
+    except (ReplayError, RecordingError, ValueError, EngineError) as error:
+        say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        _say("\nqmt replay: interrupted; what was stored stays, and playing the same files again changes none of it")
+        say("\nqmt replay: interrupted; what was stored stays, and playing the same files again changes none of it")
         raise typer.Exit(130) from None
     if live:
         typer.echo("", err=True)
     say_json({**account.__dict__, "complete": account.complete})
     raise typer.Exit(0 if account.complete else 1)
-
-
-def _engine_error() -> type[Exception]:
-    from qmt_orchestration.local.engines import EngineError
-
-    return EngineError
 
 
 app.command()(warehouse.sql)
@@ -147,7 +139,7 @@ def main() -> None:
         sys.exit(0)
     except Exception as error:  # nobody who types a command can use a traceback
         code, text = explain(error)
-        _say(f"qmt: {text}")
+        say(f"qmt: {text}")
         sys.exit(code)
 
 

@@ -11,9 +11,12 @@ import typer
 
 from qmt_orchestration.cli.access import MISUSE, DataDir, fail, settings_of
 from qmt_orchestration.cli.days import trading_day
+from qmt_orchestration.cli.terminal import say
 from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.local import engines
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI
+from qmt_orchestration.warehouse.client import connect, load_sql
+from qmt_orchestration.warehouse.migrate import migrate
 
 
 def override_bar(
@@ -30,8 +33,6 @@ def override_bar(
     The row is marked as history with a score of 0.5; what was done is in the table bar_overrides.
     """
     from qmt_orchestration.orchestration.backfill import materialize_days
-    from qmt_orchestration.warehouse.client import connect, load_sql
-    from qmt_orchestration.warehouse.migrate import migrate
 
     (name,) = normalize_all([symbol])
     moment = _frame(frame)
@@ -59,7 +60,7 @@ def override_bar(
     except engines.EngineError as error:
         fail(str(error))
     for failure in outcome["errors"]:
-        typer.echo(f"qmt override-bar: {failure['day']}: {failure['error']}", err=True)
+        say(f"qmt override-bar: {failure['day']}: {failure['error']}")
     raise typer.Exit(1 if outcome["failed_runs"] else 0)
 
 

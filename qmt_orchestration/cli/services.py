@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import redis
 import typer
 from rich import box
 from rich.table import Table
 
-from qmt_orchestration.cli.access import MISUSE, DataDir, fail, redis_of, settings_of
-from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.cli.access import DataDir, fail, redis_of, redis_trouble, settings_of
+from qmt_orchestration.cli.terminal import say_json, screen
+from qmt_orchestration.services.agent import run_agent
 from qmt_orchestration.services.dagster_processes import dagster_services
 from qmt_orchestration.services.desired import Desired, ask_restart, read_desired, set_desired
 from qmt_orchestration.services.link import CLOCKS_APART_MS
@@ -42,16 +41,14 @@ def agent(
     data_dir: DataDir = None,
 ) -> None:
     """Start the services of this host, watch them and keep them in their desired state, until Ctrl-C or SIGTERM."""
-    from qmt_orchestration.services.agent import run_agent
-
     settings = settings_of(data_dir)
     names = tuple(name.strip() for name in services.split(",") if name.strip())
     try:
         wanted = services_of(settings, names)
     except (UnknownService, ValueError, OSError) as error:
-        _fail(str(error))
+        fail(str(error))
     if not wanted:
-        _fail(f"expected at least one of {', '.join((*SERVICES, *DAGSTER))} in --services, found none")
+        fail(f"expected at least one of {', '.join((*SERVICES, *DAGSTER))} in --services, found none")
     stop = threading.Event()
     for name in ("SIGTERM", "SIGINT", "SIGBREAK"):
         if hasattr(signal, name):
@@ -80,9 +77,9 @@ def status(
     memory, restarts."""
     if as_json:
         code, answer = state_of(settings_of(data_dir))
-        typer.echo(json.dumps(answer, ensure_ascii=False))
+        say_json(answer)
         raise typer.Exit(code)
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), UnknownService) as client:
         clock, rows = read_clock(client), status_rows(read_all(client), read_desired(client), time.time() * 1000)
     speed = f" (simulated, {clock.reason or f'{clock.speed:g} ×'})" if clock.simulated else ""
     table = Table(title=f"market time {clock.now():%Y-%m-%d %H:%M:%S}{speed}", box=box.SIMPLE, padding=(0, 1, 0, 0))
@@ -107,8 +104,7 @@ def state_of(settings: Settings) -> tuple[int, dict[str, Any]]:
     try:
         state = read_state(redis_client, warehouse, settings)
     except redis.RedisError as error:
-        where = settings.redis_url or f"the embedded Redis of {settings.data_dir}"
-        return 2, {"error": f"no answer from {where}: {error}"}
+        return 2, {"error": redis_trouble(settings, error)}
     finally:
         redis_client.close()
     return state.exit_code, asdict(state)
@@ -116,21 +112,21 @@ def state_of(settings: Settings) -> tuple[int, dict[str, Any]]:
 
 def start(service: ServiceName, data_dir: DataDir = None) -> None:
     """Say that SERVICE should run; the agents of its hosts start it."""
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), UnknownService) as client:
         set_desired(client, service, "running")
     typer.echo(f"{service}: desired state is running")
 
 
 def stop(service: ServiceName, data_dir: DataDir = None) -> None:
     """Say that SERVICE should not run; the agents of its hosts stop it gracefully."""
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), UnknownService) as client:
         set_desired(client, service, "stopped")
     typer.echo(f"{service}: desired state is stopped")
 
 
 def restart(service: ServiceName, data_dir: DataDir = None) -> None:
     """Ask for one graceful restart of SERVICE."""
-    with _redis(data_dir) as client:
+    with redis_of(settings_of(data_dir), UnknownService) as client:
         number = ask_restart(client, service)
     typer.echo(f"{service}: restart {number} asked for")
 
@@ -197,18 +193,3 @@ def _first(fields: Mapping[str, str], names: tuple[str, ...], form: str) -> str:
     """The first of these statistics that is there, formatted; a dash when none is a number (-1: not known yet)."""
     value = next((number(fields, name, -1.0) for name in names if name in fields), -1.0)
     return form.format(value) if value >= 0 else "–"
-
-
-@contextmanager
-def _redis(data_dir: Path | None) -> Iterator[Any]:
-    """A client of Redis; its errors, and a wrong name, end the command with one line instead of a traceback."""
-    with redis_of(settings_of(data_dir)) as client:
-        try:
-            yield client
-        except UnknownService as error:
-            fail(str(error), MISUSE)
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(message, err=True)
-    raise typer.Exit(1)

@@ -5,22 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import typer
+from rich.console import Console
 
 from qmt_orchestration.stream.fields import finite
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 WIDE: Final = 160  # columns
 
 
 def screen() -> Console:
     """The terminal; a pipe or a file gets whole lines, however long."""
-    from rich.console import Console
-
     plain = Console()
     return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
 
@@ -41,6 +37,11 @@ def show(rows: Sequence[Mapping[str, Any]], table: Callable[[int], Any], *, as_j
         typer.echo("\t".join(rows[0]))
     for row in rows:
         typer.echo("\t".join(_plain(value) for value in row.values()))
+
+
+def say(text: str) -> None:
+    """Print progress or a note, beside the result: on standard error."""
+    typer.echo(text, err=True)
 
 
 def say_json(document: Any) -> None:

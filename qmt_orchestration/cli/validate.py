@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 from qmt_orchestration.cli.access import FOUND, MISUSE, NOTHING, fail, settings_of
 from qmt_orchestration.cli.terminal import screen
@@ -38,8 +39,6 @@ def validate(
 
 def _show(found: MatchRates) -> None:
     """The table of match rates, what was not right, and what there is to know beside."""
-    from rich.table import Table
-
     console = screen()
     table = Table(title="Recorded data through the warehouse")
     table.add_column("check", overflow="fold")

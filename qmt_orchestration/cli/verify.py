@@ -11,6 +11,8 @@ from qmt_orchestration.cli.access import NOTHING, DataDir, Json, settings_of, wa
 from qmt_orchestration.cli.days import trading_span
 from qmt_orchestration.cli.terminal import say_json
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.warehouse.client import connect
+from qmt_orchestration.warehouse.verify import verify as compare
 
 
 def verify(
@@ -22,9 +24,6 @@ def verify(
     """Compare ticks and bars of closed days, by rows and sums per table and symbol, with what was recorded of them.
 
     Exit code 1 when rows are gone or were changed; `qmt backfill` makes the day again."""
-    from qmt_orchestration.warehouse.client import connect
-    from qmt_orchestration.warehouse.verify import verify as compare
-
     days, settings = trading_span(first, last), settings_of(data_dir)
     with warehouse_of(settings) as ready, connect(ready) as client:
         changed, unknown = compare(client, ready, days, datetime.now(SHANGHAI).date())

@@ -14,9 +14,14 @@ import typer
 
 from qmt_orchestration.cli import days
 from qmt_orchestration.cli.access import MISUSE, DataDir, Json, fail, settings_of, warehouse_of
-from qmt_orchestration.cli.terminal import say_json
+from qmt_orchestration.cli.terminal import say, say_json
+from qmt_orchestration.client import adjust as adjustment
+from qmt_orchestration.client.errors import NoDataInRange, UnknownSymbol, WarehouseAway
+from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse.migrate import OldSchema, UpgradeError
+from qmt_orchestration.warehouse.migrate import migrate as run
 
 
 class SqlError(RuntimeError):
@@ -50,13 +55,10 @@ def sql(
 
 def migrate(data_dir: DataDir = None) -> None:
     """Create the warehouse's tables, or bring them up to date; safe to repeat."""
-    from qmt_orchestration.warehouse.migrate import OldSchema, UpgradeError
-    from qmt_orchestration.warehouse.migrate import migrate as run
-
     try:
         with engines.ensure(settings_of(data_dir), names=("clickhouse",)) as ready:
-            run(ready, lambda text: typer.echo(text, err=True))
-            typer.echo(f"the tables of database {ready.clickhouse_database} are up to date", err=True)
+            run(ready, say)
+            say(f"the tables of database {ready.clickhouse_database} are up to date")
     except (engines.EngineError, OldSchema, UpgradeError) as error:
         fail(str(error))
 
@@ -116,11 +118,8 @@ def bars(
 ) -> None:
     """Print bars, or export them; the same as `qmt_orchestration.client.bars` in a notebook. Exit code 1: there are
     none."""
-    from qmt_orchestration.client import adjust as adjustment
     from qmt_orchestration.client import api
     from qmt_orchestration.client.bar_queries import period_of
-    from qmt_orchestration.client.errors import NoDataInRange, UnknownSymbol, WarehouseAway
-    from qmt_orchestration.client.symbols import normalize_all
 
     if output is not None and output.suffix not in (".csv", ".parquet"):
         fail(f"expected an --output that ends in .csv or .parquet, found {output.name!r}", MISUSE)
@@ -147,7 +146,7 @@ def bars(
         found.to_csv(output, index=False)
     else:
         found.to_parquet(output, index=False)
-    typer.echo(f"{len(found):,} bars in {output}", err=True)
+    say(f"{len(found):,} bars in {output}")
 
 
 def _print_bars(found: Any, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -253,13 +252,12 @@ def clock(check: str, skew: tuple[float, float]) -> Finding:
 # -- Dagster -----------------------------------------------------------------------------------------------------------
 
 
-def dagster_storage(home: Path | None) -> Finding:
+def dagster_storage(home: Path) -> Finding:
     """Whether Dagster's instance opens and answers; *home*: the folder with dagster.yaml."""
     if importlib.util.find_spec("dagster") is None:
         return error("dagster storage", hint("dagster"), "pip install . (the small installs leave Dagster out)")
-    if home is None or not home.is_dir():
-        folder = home or "DAGSTER_HOME is not set: it"
-        return warning("dagster storage", f"{folder} does not exist yet", "`qmt up` makes it; else docs/operations.md")
+    if not home.is_dir():
+        return warning("dagster storage", f"{home} does not exist yet", "`qmt up` makes it; else docs/operations.md")
     if not (home / "dagster.yaml").is_file():
         mend = "copy the project's dagster.yaml there: without it runs have no limits and old ones are kept for years"
         return warning("dagster storage", f"no dagster.yaml in {home}", mend)
@@ -270,7 +268,7 @@ def dagster_storage(home: Path | None) -> Finding:
             instance.get_runs_count()
             kind = type(instance.event_log_storage).__name__
     except ModuleNotFoundError as problem:
-        if problem.name == "psycopg":  # SQLAlchemy 2.1 takes version 3 of the driver unless it is told otherwise
+        if problem.name == "psycopg":  # SQLAlchemy 2.1 takes version 3 of the driver unless the URL says otherwise
             mend = "dagster.yaml: scheme: postgresql+psycopg2 (docs/dagster.md, PostgreSQL)"
             return error("dagster storage", "driver psycopg is missing; dagster-postgres brings psycopg2", mend)
         return error("dagster storage", hint(problem.name), "the storage of dagster.yaml needs it")
@@ -278,12 +276,6 @@ def dagster_storage(home: Path | None) -> Finding:
         mend = f"the storage section of {home / 'dagster.yaml'}, its server and its variables (DAGSTER_PG_…)"
         return error("dagster storage", f"{type(problem).__name__}: {str(problem)[:200]}", mend)
     return ok("dagster storage", f"{kind} in {home}")
-
-
-def dagster_home(settings: Settings) -> Path | None:
-    """DAGSTER_HOME, else the folder that `qmt up` uses."""
-    told = os.environ.get("DAGSTER_HOME")
-    return Path(told) if told else settings.data_dir / "dagster"
 
 
 def _numbers(version: str) -> tuple[int, ...]:

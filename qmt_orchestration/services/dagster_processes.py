@@ -51,6 +51,11 @@ def dagster_home(settings: Settings) -> Path:
     return home
 
 
+def home_in_use(settings: Settings) -> Path:
+    """DAGSTER_HOME, else the folder that `qmt up` uses."""
+    return Path(os.environ.get("DAGSTER_HOME") or settings.data_dir / "dagster")
+
+
 def dagster_services(settings: Settings, names: tuple[str, ...], needs: tuple[str, ...] = ()) -> list[Service]:
     """The chosen ones of `DAGSTER`; daemon and webserver bring the code server with them."""
     if sys.platform == "win32":

@@ -200,7 +200,7 @@ def test_a_bug_is_one_line_that_names_its_place(
     def broken(_: Path) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("qmt_orchestration.alerts.state.read", broken)
+    monkeypatch.setattr("qmt_orchestration.cli.alerts.read", broken)
     monkeypatch.setattr(sys, "argv", ["qmt", "alerts", "list", "--data-dir", str(tmp_path)])
     with pytest.raises(SystemExit, match="1"):
         main()
