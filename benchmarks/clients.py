@@ -1,7 +1,7 @@
 """50 broadcast clients on the whole market at real speed: delay of each, and what they cost Redis.
 
 The clients share this machine's processor with the pipeline, ten to a process; on machines of their own only the
-part of Redis remains, which is told apart.
+part of Redis remains, which is measured apart.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def run(quick: bool) -> list[Figure]:
             running = stack.enter_context(services(settings, SERVICES))
             seen = observe(settings, running, seconds)
             stream_mb = _stream_mb(settings)
-        told = [json.loads(line) for path in files for line in path.read_text().splitlines()]
-    return _figures(settings, alone, seen, told, clients, stream_mb)
+        reports = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    return _figures(settings, alone, seen, reports, clients, stream_mb)
 
 
 @contextmanager
@@ -72,15 +72,15 @@ def _stream_mb(settings: Settings) -> float:
 
 
 def _figures(
-    settings: Settings, alone: Seen, seen: Seen, told: list[dict[str, Any]], clients: int, stream_mb: float
+    settings: Settings, alone: Seen, seen: Seen, reports: list[dict[str, Any]], clients: int, stream_mb: float
 ) -> list[Figure]:
     clock = SimClock(settings)
     counts = {frame: len(delays) for frame, delays in seen.minutes.items()}
     frames = [f for f, n in counts.items() if clock.wall_ms_of(f) > seen.warm_at * 1000 and n > WHOLE_MARKET // 2]
-    if len(told) != clients or not frames:
-        raise RuntimeError(f"expected {clients} clients and closed minutes, found {len(told)} and {len(frames)}")
+    if len(reports) != clients or not frames:
+        raise RuntimeError(f"expected {clients} clients and closed minutes, found {len(reports)} and {len(frames)}")
     p99s, lasts, spreads = [], [], []  # per client: p99 of its bars, its latest bar, the same after a plain reader's
-    for client in told:
+    for client in reports:
         delays: list[float] = []
         spread = 0.0
         for frame in frames:
@@ -93,7 +93,7 @@ def _figures(
         p99s.append(percentile(delays, 0.99))
         lasts.append(max(delays))
         spreads.append(spread)
-    least = min(client["bars"] for client in told)
+    least = min(client["bars"] for client in reports)
     cost = seen.processes["redis"].cores - alone.processes["redis"].cores
     return [
         Figure("broadcast clients", float(clients), "clients"),

@@ -1,7 +1,7 @@
 """The ends of the sessions, 11:30 and 15:00, onto minute_bar_stream at real speed.
 
 A bar of these minutes waits for its symbol's own last snapshot: up to three seconds after the end in this market, up to
-six for the closing auction. So two delays are told: from the end of the minute, and from the callback that completed
+six for the closing auction. So two delays are given: from the end of the minute, and from the callback that completed
 the bar (or the end of the minute, where that came before it), which is the one the target is about.
 """
 

@@ -328,8 +328,8 @@ SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if 
 
 
 def process_settings(**chosen: Any) -> Settings:
-    """The settings this process works by: of the environment, *chosen* on top. Also tells the process's calendar which
-    days are announced; `Settings()` alone changes nothing outside itself."""
+    """The settings this process works by: of the environment, *chosen* on top. Also adds the announced days to the
+    process's calendar; `Settings()` alone changes nothing outside itself."""
     settings = Settings(**chosen)
     calendar.extend(settings.calendar_until, settings.holidays)
     return settings

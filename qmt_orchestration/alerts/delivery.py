@@ -16,7 +16,7 @@ from typing import Final
 
 from qmt_orchestration.alerts.messages import Notice, render
 from qmt_orchestration.alerts.quiet import may_send
-from qmt_orchestration.alerts.state import State
+from qmt_orchestration.alerts.state import AlertState
 from qmt_orchestration.alerts.transport import Channel
 from qmt_orchestration.texts import Language
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 def deliver(
-    state: State,
+    state: AlertState,
     known: list[Channel],
     now_ms: int,
     market_now: datetime,
@@ -58,7 +58,7 @@ def deliver(
 
 def _deliver_to(
     channel: Channel,
-    state: State,
+    state: AlertState,
     waiting: deque[list[Notice]],
     now_ms: int,
     deadline: float,
@@ -68,7 +68,7 @@ def _deliver_to(
     taken = 0
     refused: list[Notice] = []
     while waiting and time.monotonic() < deadline:
-        # Oldest first. If that fails, the newest tells whether the channel is dead or the message is the trouble.
+        # Oldest first. If that fails, the newest shows whether the channel is dead or the message is the trouble.
         group = waiting.pop() if refused and not taken else waiting.popleft()
         title, body = render(group, language)
         if channel.send(title, body, failed=group[0].finding.failed):
@@ -94,7 +94,7 @@ def _deliver_to(
     return taken
 
 
-def _groups(state: State, channel: Channel, now_ms: int, market_now: datetime) -> list[list[Notice]]:
+def _groups(state: AlertState, channel: Channel, now_ms: int, market_now: datetime) -> list[list[Notice]]:
     """What goes together, the group with the oldest first: findings of one subject on several days, else those of one
     partition; failures and recoveries apart. A refused notice stands alone."""
     due = [
@@ -117,7 +117,7 @@ def _groups(state: State, channel: Channel, now_ms: int, market_now: datetime) -
     return list(groups.values())
 
 
-def _give_up(channel: Channel, state: State, refused: list[Notice]) -> None:
+def _give_up(channel: Channel, state: AlertState, refused: list[Notice]) -> None:
     for notice in refused:
         notice.refusals += 1
         if notice.refusals >= MOST_REFUSALS:

@@ -1,4 +1,4 @@
-"""What is said: one finding in words, and a group of notices as one message, in the language of the setting."""
+"""Texts: one finding in words, and a group of notices as one message, in the language of the setting."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class Finding:
 
 @dataclass
 class Notice:
-    """Something to tell: a failure (``failed``) or a recovery, and the channels that have not taken it yet."""
+    """Something to send: a failure (``failed``) or a recovery, and the channels that have not taken it yet."""
 
     finding: Finding
-    at_ms: int  # epoch ms of the observation that it tells
-    repeats: int = 0  # further observations that were not told
+    at_ms: int  # epoch ms of the observation that it is about
+    repeats: int = 0  # further observations that were not announced
     waiting: tuple[str, ...] = ()  # ids of channels
     attempts: int = 0  # failed ones; from the first on it travels alone
     refusals: int = 0  # failed ones while its channel took others
     since_ms: int = 0  # epoch ms of the first observation of its incident
-    not_before_ms: int = 0  # the same subject was told of another day just now: it waits for further days
+    not_before_ms: int = 0  # the same subject was announced of another day just now: it waits for further days
 
 
 def render(notices: Sequence[Notice], language: Language = "en") -> tuple[str, str]:

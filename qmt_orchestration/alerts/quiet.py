@@ -1,4 +1,4 @@
-"""When something may be said: errors always, warnings (and their recoveries) only while people are at the market."""
+"""When something may be sent: errors always, warnings (and their recoveries) only while people are at the market."""
 
 from __future__ import annotations
 

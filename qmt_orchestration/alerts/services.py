@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.stream.fields import integer
+from qmt_orchestration.stream.heartbeat import reported
 from qmt_orchestration.texts import Language, say
 
 SILENT_MS: Final = 30_000  # an agent restarts a dead service within seconds: what is silent longer needs a person
 FLAPPING_RESTARTS: Final = 3
 FLAPPING_MS: Final = 600_000
-FORGET_MS: Final = 86_400_000  # an instance on a host nobody hears of any more
+FORGET_MS: Final = 86_400_000  # an instance on a host that no longer reports
 OWNER: Final = "feed"
 
 
@@ -45,8 +46,7 @@ def watch(
         if silent == 0 or silent >= SILENT_MS:
             findings.append(_silent(name, silent, wanted, alive.get(name), link, language))
     for beat in beats:
-        if beat["service"] == "agent":
-            findings += _flapping(memory, beat, now_ms, link, language)
+        findings += _flapping(memory, beat, now_ms, link, language)
     return findings
 
 
@@ -67,15 +67,15 @@ def _flapping(
 ) -> list[Finding]:
     out: list[Finding] = []
     host = beat["host"]
-    for name in filter(None, beat.get("services", "").split(",")):
+    for name, report in reported(beat).items():
         key = f"{name}#{host}"
-        restarts = integer(beat, f"{name}.restarts", low=0)
+        restarts = integer(report, "restarts", low=0)
         known = memory.setdefault(key, {"restarts": restarts, "at_ms": []})
         # a smaller number means that the agent was started again and counts from 0
         new = restarts - known["restarts"] if restarts >= known["restarts"] else restarts
         recent = [ms for ms in known["at_ms"] if now_ms - ms < FLAPPING_MS] + [now_ms] * min(new, 20)
         known["restarts"], known["at_ms"] = restarts, recent
-        reason = beat.get(f"{name}.reason", "") or say(language, "no.reason")
+        reason = report.get("reason", "") or say(language, "no.reason")
         title = say(language, "service.flapping", name=name, host=host)
         if len(recent) >= FLAPPING_RESTARTS:
             text = say(language, "service.flapping.text", n=len(recent), reason=reason)

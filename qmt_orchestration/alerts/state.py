@@ -1,4 +1,4 @@
-"""What is known and what is still to be told: survives restarts as one JSON file in ``data_dir/alerts``.
+"""What is known and what is still to be sent: kept over restarts as one JSON file in ``data_dir/alerts``.
 
 The file is replaced atomically after every step, so a crash repeats at most the message that was being sent.
 """
@@ -18,8 +18,8 @@ from qmt_orchestration.texts import Language, say
 
 log = logging.getLogger(__name__)
 
-FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a word
-MOST_TOLD: Final = 3
+FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a notice
+MOST_ANNOUNCED: Final = 3
 SAME_SUBJECT_MS: Final = 600_000  # findings of one check on further days wait this long, and go out as one message
 _RANK: Final = {"WARN": 0, "ERROR": 1}
 
@@ -31,17 +31,17 @@ class Incident:
     finding: Finding
     since_ms: int
     seen_ms: int
-    told: bool = False  # put into words at least once
+    announced: bool = False  # queued at least once
     repeats: int = 0  # observations since then
 
 
 @dataclass
-class State:
+class AlertState:
     """Cursors of what has been read, open incidents by key, notices to deliver (oldest first), and the given up."""
 
     cursors: dict[str, str] = field(default_factory=dict)
     incidents: dict[str, Incident] = field(default_factory=dict)
-    told: dict[str, list[int]] = field(default_factory=dict)  # key → when its failure was told, within the window
+    announced: dict[str, list[int]] = field(default_factory=dict)  # key → when its failure was, within the window
     outbox: list[Notice] = field(default_factory=list)
     given_up: list[Notice] = field(default_factory=list)  # refused again and again while others got through
     failures: dict[str, int] = field(default_factory=dict)  # channel → failed attempts in a row
@@ -56,9 +56,10 @@ class State:
         channels_for: Callable[[Finding], tuple[str, ...]],
         language: Language = "en",
     ) -> None:
-        """Take in one finding: open, repeat, worsen or close its incident, and queue what is to be told.
+        """Take in one finding: open, repeat, worsen or close its incident, and queue what is to be sent.
 
-        A lasting failure is told once per *window_ms*; one that comes and goes at most `MOST_TOLD` times in it.
+        A lasting failure is announced once per *window_ms*; one that comes and goes at most `MOST_ANNOUNCED`
+        times.
         """
         incident = self.incidents.get(finding.key)
         if not finding.failed:
@@ -71,29 +72,29 @@ class State:
             incident.repeats += 1
         worse = _RANK[finding.severity] > _RANK[incident.finding.severity]
         incident.finding, incident.seen_ms = finding, now_ms
-        told = [ms for ms in self.told.get(finding.key, []) if now_ms - ms < window_ms]
-        due = worse or not told if incident.told else len(told) < MOST_TOLD
+        earlier = [ms for ms in self.announced.get(finding.key, []) if now_ms - ms < window_ms]
+        due = worse or not earlier if incident.announced else len(earlier) < MOST_ANNOUNCED
         queued = self._queued(finding.key)
-        if queued is not None:  # not delivered everywhere yet: tell the newest instead of both
+        if queued is not None:  # not delivered everywhere yet: the newest replaces it
             queued.finding, queued.repeats, queued.at_ms = finding, incident.repeats, now_ms
         if due:
             if queued is None:
                 notice = Notice(finding, now_ms, incident.repeats, channels_for(finding), since_ms=incident.since_ms)
-                notice.not_before_ms = self._other_days_told(finding, now_ms)
+                notice.not_before_ms = self._other_days(finding, now_ms)
                 self.outbox.append(notice)
             else:
                 queued.waiting = channels_for(finding)
-            incident.told, incident.repeats = True, 0
-            told.append(now_ms)
-        self.told[finding.key] = told
+            incident.announced, incident.repeats = True, 0
+            earlier.append(now_ms)
+        self.announced[finding.key] = earlier
 
-    def _other_days_told(self, finding: Finding, now_ms: int) -> int:
-        """Until when *finding* waits because its subject was told of another day before this look; 0: at once."""
+    def _other_days(self, finding: Finding, now_ms: int) -> int:
+        """Until when *finding* waits because its subject was announced of another day before this look; 0: at once."""
         if not finding.partition:
             return 0
-        others = [i for i in self.incidents.values() if i.finding.subject == finding.subject and i.told]
-        told = [ms for i in others if i.finding.key != finding.key for ms in self.told.get(i.finding.key, [])]
-        earlier = [ms for ms in told if now_ms - SAME_SUBJECT_MS < ms < now_ms]
+        others = [i for i in self.incidents.values() if i.finding.subject == finding.subject and i.announced]
+        times = [ms for i in others if i.finding.key != finding.key for ms in self.announced.get(i.finding.key, [])]
+        earlier = [ms for ms in times if now_ms - SAME_SUBJECT_MS < ms < now_ms]
         return max(earlier) + SAME_SUBJECT_MS if earlier else 0
 
     def _recover(
@@ -105,7 +106,7 @@ class State:
         language: Language,
     ) -> None:
         del self.incidents[finding.key]
-        if not incident.told:
+        if not incident.announced:
             return
         lasted = say(language, "failed.for", minutes=f"{(now_ms - incident.since_ms) / 60_000:.0f}")
         # the recovery has the title, owner and severity of its failure: it goes the same way at the same hours
@@ -118,14 +119,14 @@ class State:
         self.outbox.append(Notice(well, now_ms, incident.repeats, channels_for(well)))
 
     def _queued(self, key: str) -> Notice | None:
-        """The last notice of *key*, if it tells of a failure and has not been delivered everywhere."""
+        """The last notice of *key*, if it is of a failure and has not been delivered everywhere."""
         last = next((notice for notice in reversed(self.outbox) if notice.finding.key == key), None)
         return last if last is not None and last.finding.failed else None
 
     def forget_old(self, now_ms: int) -> None:
-        """Close incidents that nothing speaks of any more (a renamed check, a removed service)."""
+        """Close incidents of what is no longer observed (a renamed check, a removed service)."""
         self.incidents = {k: i for k, i in self.incidents.items() if now_ms - i.seen_ms < FORGET_MS}
-        self.told = {k: t for k, t in self.told.items() if t and now_ms - t[-1] < FORGET_MS}
+        self.announced = {k: t for k, t in self.announced.items() if t and now_ms - t[-1] < FORGET_MS}
         self.given_up = self.given_up[-50:]
 
 
@@ -137,28 +138,31 @@ class BrokenState(RuntimeError):
     """The stored state cannot be read; the message names the file."""
 
 
-def load(data_dir: Path) -> State:
+def load(data_dir: Path) -> AlertState:
     """The stored state, or a new one. A broken file is renamed, not trusted and not lost."""
     try:
         return read(data_dir)
     except BrokenState as error:
         log.error("%s: it is kept as state.broken.json, what was open is announced again", error)
         os.replace(_path(data_dir), _path(data_dir).with_suffix(".broken.json"))
-        return State()
+        return AlertState()
 
 
-def read(data_dir: Path) -> State:
+def read(data_dir: Path) -> AlertState:
     """The stored state, or an empty one where there is none; changes nothing. `BrokenState` for a broken file."""
     path = _path(data_dir)
     try:
         return _parse(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        return State()
+        return AlertState()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BrokenState(f"{path} cannot be read ({type(error).__name__}: {str(error)[:200]})") from error
 
 
-def _parse(raw: dict[str, Any]) -> State:
+def _parse(raw: dict[str, Any]) -> AlertState:
+    for one in (raw, *raw["incidents"].values()):
+        if "told" in one:  # its name in files of earlier versions
+            one["announced"] = one.pop("told")
     raw["incidents"] = {
         key: Incident(**{**one, "finding": Finding(**one["finding"])}) for key, one in raw["incidents"].items()
     }
@@ -167,10 +171,10 @@ def _parse(raw: dict[str, Any]) -> State:
             Notice(**{**one, "finding": Finding(**one["finding"]), "waiting": tuple(one["waiting"])})
             for one in raw[name]
         ]
-    return State(**raw)
+    return AlertState(**raw)
 
 
-def save(state: State, data_dir: Path) -> None:
+def save(state: AlertState, data_dir: Path) -> None:
     """Replace the file, durably."""
     path = _path(data_dir)
     path.parent.mkdir(parents=True, exist_ok=True)

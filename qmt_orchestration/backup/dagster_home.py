@@ -79,8 +79,8 @@ def has_data(home: Path) -> bool:
 def postgresql(home: Path) -> dict[str, str] | None:
     """The server in the storage section of dagster.yaml, its variables resolved; None where there is none."""
     config = home / CONFIG
-    told: Any = yaml.safe_load(config.read_text()) if config.is_file() else None
-    found = (((told or {}).get("storage") or {}).get("postgres") or {}).get("postgres_db")
+    known: Any = yaml.safe_load(config.read_text()) if config.is_file() else None
+    found = (((known or {}).get("storage") or {}).get("postgres") or {}).get("postgres_db")
     if not found:
         return None
     out = {}

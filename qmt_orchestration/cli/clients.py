@@ -169,7 +169,7 @@ def picture(redis: Any, width: int = WIDE) -> Group:
 
 
 def clients_table(infos: list[registry.ClientInfo], width: int = WIDE) -> Table:
-    """One row per client; below 120 columns only what tells whether it keeps up."""
+    """One row per client; below 120 columns only what shows whether it keeps up."""
     narrow = width < _NARROW
     table = Table(title="Clients", title_justify="left", box=None)
     table.add_column("Client", no_wrap=True, overflow="fold")

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from qmt_orchestration.cli.access import MISUSE, DataDir, Json, fail, settings_of
 from qmt_orchestration.cli.terminal import say_json, screen
-from qmt_orchestration.doctor import ROLES, Finding, Level, Role, error, machine, ok, servers, terminal
+from qmt_orchestration.doctor import ROLES, Diagnosis, Level, Role, error, machine, ok, servers, terminal
 from qmt_orchestration.local import engines
 from qmt_orchestration.services.dagster_processes import home_in_use
 from qmt_orchestration.services.lock import only_one
@@ -48,7 +48,7 @@ def doctor(
     raise typer.Exit(1 if failed else 0)
 
 
-def examine(settings: Settings, role: Role) -> Iterator[Finding]:
+def examine(settings: Settings, role: Role) -> Iterator[Diagnosis]:
     """Every check of the role, one after the other."""
     yield machine.python_version()
     yield from machine.packages(role)
@@ -71,7 +71,7 @@ def examine(settings: Settings, role: Role) -> Iterator[Finding]:
         yield servers.dagster_storage(home_in_use(settings))
 
 
-def _ports(settings: Settings) -> Iterator[Finding]:
+def _ports(settings: Settings) -> Iterator[Diagnosis]:
     for name in engines.NAMES:
         if not getattr(settings, f"{name}_url"):
             wanted, running = getattr(settings, f"{name}_port"), engines.find(settings, name)
@@ -91,7 +91,7 @@ def _agent_runs(settings: Settings) -> bool:
         return not alone
 
 
-def _redis(settings: Settings, role: Role) -> Iterator[Finding]:
+def _redis(settings: Settings, role: Role) -> Iterator[Diagnosis]:
     if not settings.redis_url and role in ("feed", "client"):
         yield error("redis", "QMT_REDIS_URL is not set", "set it to the Redis of the warehouse host (docs/install.md)")
         return
@@ -103,7 +103,7 @@ def _redis(settings: Settings, role: Role) -> Iterator[Finding]:
     client.close()
 
 
-def _clickhouse(settings: Settings) -> Iterator[Finding]:
+def _clickhouse(settings: Settings) -> Iterator[Diagnosis]:
     if not settings.clickhouse_url and engines.find(settings, "clickhouse") is None:
         yield ok("clickhouse", "QMT_CLICKHOUSE_URL is not set: `qmt up` starts the embedded one, which does not run")
         return
@@ -112,7 +112,7 @@ def _clickhouse(settings: Settings) -> Iterator[Finding]:
     )
 
 
-def _show(finding: Finding) -> None:
+def _show(finding: Diagnosis) -> None:
     line = Text(f"{finding.level.value:<8}", _COLOURS[finding.level])
     line.append(f"{finding.check}: ", "bold")
     line.append(finding.found, "default")

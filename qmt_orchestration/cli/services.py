@@ -29,7 +29,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.fields import number
-from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.stream.heartbeat import read_all, reported
 from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
 ServiceName = Annotated[str, typer.Argument(help=f"One of {', '.join((*SERVICES, *DAGSTER))}")]
@@ -134,13 +134,7 @@ def restart(service: ServiceName, data_dir: DataDir = None) -> None:
 def status_rows(beats: list[dict[str, str]], desired: Mapping[str, Desired], now_ms: float) -> list[Row]:
     """One row per service and host from heartbeats and the agents' reports; known services that run nowhere too."""
     own = {(beat["host"], beat["service"]): beat for beat in beats if beat["service"] != "agent"}
-    reports: dict[tuple[str, str], dict[str, str]] = {}
-    for beat in beats:
-        if beat["service"] == "agent":
-            for name in filter(None, beat.get("services", "").split(",")):
-                reports[beat["host"], name] = {
-                    key.removeprefix(f"{name}."): value for key, value in beat.items() if key.startswith(f"{name}.")
-                }
+    reports = {(beat["host"], name): report for beat in beats for name, report in reported(beat).items()}
     places = set(own) | set(reports)
     places |= {("", name) for name in SERVICES if name not in {service for _, service in places}}
     agents = [_agent_row(beat, now_ms) for beat in beats if beat["service"] == "agent"]

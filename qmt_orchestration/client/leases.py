@@ -86,8 +86,8 @@ class ReaderLease:
         """Acknowledge *ids* and store *progress* (symbol → epoch s), or raise `LeaseLost` when another holds it."""
         pairs = list(progress.items())
         for start in range(0, max(len(ids), len(pairs)), _CHUNK):
-            part, told = ids[start : start + _CHUNK], pairs[start : start + _CHUNK]
-            flat = [str(x) for pair in told for x in pair]
+            part, marks = ids[start : start + _CHUNK], pairs[start : start + _CHUNK]
+            flat = [str(x) for pair in marks for x in pair]
             reply = self.client.eval(
                 _ACKNOWLEDGE, 3, self.key, stream, progress_key, self.token, group, len(part), *part, *flat
             )

@@ -1,4 +1,4 @@
-"""Which clients there are, what they say of themselves, and what they are told: run, stop (pause) or evict.
+"""Which clients there are, what they say of themselves, and what is asked of them: run, stop (pause) or evict.
 
 A client writes `keys.CLIENT` about once a second and reads `keys.CLIENT_COMMAND`. Consumer groups on the stream
 that no client of this library registered (plain ``XREADGROUP`` programs) are listed too, as mode ``plain``.
@@ -66,15 +66,15 @@ class ClientInfo:
 
 
 def publish(client: Any, client_id: str, said: Mapping[str, str | int | float]) -> Command:
-    """Write what the client says of itself; returns what it is told to do."""
+    """Write what the client says of itself; returns what is asked of it."""
     key = keys.CLIENT.format(client_id=client_id)
     pipe = client.pipeline(transaction=True)
     pipe.hset(key, mapping=dict(said))
     pipe.expire(key, _KEEP_SECONDS)
     pipe.sadd(keys.CLIENTS, client_id)
     pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
-    told = pipe.execute()[-1]
-    return told.decode() if told in (b"stop", b"evict") else "run"
+    command = pipe.execute()[-1]
+    return command.decode() if command in (b"stop", b"evict") else "run"
 
 
 def tell(client: Any, client_id: str, command: Command) -> None:
@@ -141,7 +141,7 @@ def read_client(client: Any, client_id: str) -> ClientInfo:
     pipe = client.pipeline(transaction=False)
     pipe.hmget(keys.CLIENT.format(client_id=client_id), *_NAMES)
     pipe.get(keys.CLIENT_COMMAND.format(client_id=client_id))
-    found, told = pipe.execute()
+    found, command = pipe.execute()
     known = {name: value for name, value in zip(_NAMES, found, strict=True) if value is not None}
     raw = fields.decoded_hash(known, _LONGEST_TEXT)
     if "mode" not in raw:
@@ -156,7 +156,7 @@ def read_client(client: Any, client_id: str) -> ClientInfo:
         raw.get("group", client_id),
         raw.get("kind", "bars"),
         state,
-        fields.decoded(told, 20) if told else "run",
+        fields.decoded(command, 20) if command else "run",
         tuple(s for s in raw.get("shards", "").split(",") if s),
         groups=tuple(g for g in raw.get("groups", "").split(",") if g.count("|") == 1)[:_MOST_GROUPS],
         host=raw.get("host", ""),

@@ -1,6 +1,6 @@
 """`qmt doctor`: what can be wrong with a machine, its packages and its servers, looked at one by one.
 
-Each check is a small function that returns a `Finding` or a list of them and changes nothing. `machine` looks at this
+Each check is a small function that returns a `Diagnosis` or a list of them and changes nothing. `machine` looks at this
 host, `servers` at Redis, ClickHouse and Dagster's storage, `terminal` at xtquant. A check that raises is a bug of the
 check: what can fail is caught where it can fail and becomes a finding.
 """
@@ -24,7 +24,7 @@ class Level(str, Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """One line: what was looked at, how it is, what was found, and for a warning or an error the step that mends it."""
 
     check: str
@@ -33,16 +33,16 @@ class Finding:
     mend: str = ""
 
 
-def ok(check: str, found: str) -> Finding:
+def ok(check: str, found: str) -> Diagnosis:
     """Nothing to do."""
-    return Finding(check, Level.OK, found)
+    return Diagnosis(check, Level.OK, found)
 
 
-def warning(check: str, found: str, mend: str) -> Finding:
+def warning(check: str, found: str, mend: str) -> Diagnosis:
     """It works, with a limit that somebody should know."""
-    return Finding(check, Level.WARNING, found, mend)
+    return Diagnosis(check, Level.WARNING, found, mend)
 
 
-def error(check: str, found: str, mend: str) -> Finding:
+def error(check: str, found: str, mend: str) -> Diagnosis:
     """It does not work, or data will be lost."""
-    return Finding(check, Level.ERROR, found, mend)
+    return Diagnosis(check, Level.ERROR, found, mend)

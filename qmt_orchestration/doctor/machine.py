@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import re
 import shutil
-import socket
 import stat
 import sys
 import time
@@ -17,8 +16,9 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from qmt_orchestration.doctor import Finding, Role, error, ok, warning
+from qmt_orchestration.doctor import Diagnosis, Role, error, ok, warning
 from qmt_orchestration.extras import CLIENT, FEED
+from qmt_orchestration.local import engines
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.settings import Settings
 
@@ -30,7 +30,7 @@ PROBE_MB: Final = 32
 SLOW_MB_PER_SECOND: Final = 50.0
 
 
-def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
+def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Diagnosis:
     """Whether this Python is one that the project supports."""
     (low, high), found = PYTHONS, ".".join(map(str, version))
     wanted = f"{low[0]}.{low[1]} to {high[0]}.{high[1]}"
@@ -39,7 +39,7 @@ def python_version(version: tuple[int, int] = sys.version_info[:2]) -> Finding:
     return error("python", f"Python {found}; expected {wanted}", f"make an environment of Python {wanted}")
 
 
-def packages(role: Role, required: Sequence[str] | None = None) -> list[Finding]:
+def packages(role: Role, required: Sequence[str] | None = None) -> list[Diagnosis]:
     """Packages of the role that are missing or out of the range of pyproject.toml. *required* replaces the ranges."""
     try:
         ranges = list(required if required is not None else importlib.metadata.requires(DISTRIBUTION) or ())
@@ -73,23 +73,17 @@ def _problem(name: str, requirement: str) -> str:
     return "" if wanted.specifier.contains(version, prereleases=True) else f"{name} {version}; expected {requirement}"
 
 
-def port(number: int, name: str, setting: str, *, ours: bool) -> Finding:
+def port(number: int, name: str, setting: str, *, ours: bool) -> Diagnosis:
     """Whether a port that this host is to listen on is free; *ours*: what may listen there is the service itself."""
-    with socket.socket() as probe:
-        if os.name != "nt":  # there the option lets two programs share a port
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", number))
-        except OSError as problem:
-            if ours:
-                return ok("ports", f"{number}: {name} listens")
-            return error(
-                "ports", f"{number}, wanted by {name}, is in use ({problem.strerror})", f"free it, or set {setting}"
-            )
-    return ok("ports", f"{number} is free for {name}")
+    problem = engines.port_problem(number)
+    if not problem:
+        return ok("ports", f"{number} is free for {name}")
+    if ours:
+        return ok("ports", f"{number}: {name} listens")
+    return error("ports", f"{number}, wanted by {name}, is in use ({problem})", f"free it, or set {setting}")
 
 
-def data_dir(folder: Path) -> Finding:
+def data_dir(folder: Path) -> Diagnosis:
     """Whether the data folder can be written, and by whom its secrets can be read."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -105,7 +99,7 @@ def data_dir(folder: Path) -> Finding:
     return ok("data folder", f"{folder} can be written")
 
 
-def settings_file(path: str | None) -> Finding:
+def settings_file(path: str | None) -> Diagnosis:
     """Whether the file of passwords is for its owner alone."""
     if not path:
         return ok("settings file", "QMT_ENV_FILE is not set: settings come from the environment")
@@ -115,7 +109,7 @@ def settings_file(path: str | None) -> Finding:
     return ok("settings file", f"{path} is for its owner alone" if os.name != "nt" else path)
 
 
-def disk_space(folder: Path, role: Role, free_bytes: int | None = None) -> Finding:
+def disk_space(folder: Path, role: Role, free_bytes: int | None = None) -> Diagnosis:
     """Free space where the data folder is."""
     free = (shutil.disk_usage(_existing(folder)).free if free_bytes is None else free_bytes) / 1e9
     least, enough = FREE_GB[role]
@@ -128,7 +122,7 @@ def disk_space(folder: Path, role: Role, free_bytes: int | None = None) -> Findi
     return ok("disk space", f"{free:.0f} GB free")
 
 
-def disk_speed(folder: Path, probe_mb: int = PROBE_MB, slow: float = SLOW_MB_PER_SECOND) -> Finding:
+def disk_speed(folder: Path, probe_mb: int = PROBE_MB, slow: float = SLOW_MB_PER_SECOND) -> Diagnosis:
     """How fast the data folder's disk takes *probe_mb* MB, flushed to the disk; the file is removed."""
     block = os.urandom(1 << 20)
     path = folder / f".doctor-speed-{os.getpid()}"
@@ -151,7 +145,7 @@ def disk_speed(folder: Path, probe_mb: int = PROBE_MB, slow: float = SLOW_MB_PER
     return ok("disk speed", f"{speed:.0f} MB/s written and flushed")
 
 
-def time_zone(settings: Settings, offset: timedelta | None = None) -> Finding:
+def time_zone(settings: Settings, offset: timedelta | None = None) -> Diagnosis:
     """Whether the zone of the market is known here, and beside QMT whether it is the machine's own."""
     try:
         ZoneInfo(TZ)

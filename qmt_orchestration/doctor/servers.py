@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import redis
 
-from qmt_orchestration.doctor import Finding, error, ok, warning
+from qmt_orchestration.doctor import Diagnosis, error, ok, warning
 from qmt_orchestration.extras import hint
 from qmt_orchestration.local.redis_server import NoRedisBinary, find_binary
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.stream.heartbeat import read_all, reported
 from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.client import error_code
 from qmt_orchestration.warehouse.migrate import schema_digests
@@ -31,7 +31,7 @@ ANSWER_SECONDS: Final = 5
 # -- the embedded engines --------------------------------------------------------------------------------------------
 
 
-def embedded(settings: Settings) -> list[Finding]:
+def embedded(settings: Settings) -> list[Diagnosis]:
     """Whether the engines that no URL replaces can be started here."""
     findings = []
     if not settings.redis_url:
@@ -51,7 +51,7 @@ def embedded(settings: Settings) -> list[Finding]:
 # -- Redis -----------------------------------------------------------------------------------------------------------
 
 
-def redis_findings(settings: Settings, client: Any) -> list[Finding]:
+def redis_findings(settings: Settings, client: Any) -> list[Diagnosis]:
     """Everything about Redis; *client* without retries, so that an absent server is a matter of seconds."""
     address = settings.redis_url or "the embedded Redis"
     try:
@@ -73,7 +73,7 @@ def redis_findings(settings: Settings, client: Any) -> list[Finding]:
     ]
 
 
-def redis_version(version: str) -> Finding:
+def redis_version(version: str) -> Diagnosis:
     """Streams need 6.2."""
     if _numbers(version) >= REDIS_MINIMUM:
         return ok("redis version", f"Redis {version}")
@@ -83,7 +83,7 @@ def redis_version(version: str) -> Finding:
     return error("redis version", f"Redis {version or 'of unknown version'}; expected 6.2 or later", mend)
 
 
-def redis_persistence(info: Mapping[str, Any]) -> Finding:
+def redis_persistence(info: Mapping[str, Any]) -> Diagnosis:
     """Without its append-only file a crash of Redis loses what the writer has not stored."""
     if int(info.get("loading", 0)):
         return warning("redis persistence", "it still loads its file", "wait, then ask again")
@@ -95,7 +95,7 @@ def redis_persistence(info: Mapping[str, Any]) -> Finding:
     return ok("redis persistence", "append-only file")
 
 
-def redis_eviction(info: Mapping[str, Any]) -> Finding:
+def redis_eviction(info: Mapping[str, Any]) -> Diagnosis:
     """An evicted entry is a lost tick."""
     policy, limit = str(info.get("maxmemory_policy", "")), int(info.get("maxmemory", 0))
     if policy != "noeviction":
@@ -106,12 +106,12 @@ def redis_eviction(info: Mapping[str, Any]) -> Finding:
     return ok("redis eviction", f"noeviction, at most {limit / 1e9:.1f} GB")
 
 
-def one_agent_per_role(beats: list[dict[str, str]]) -> list[Finding]:
+def one_agent_per_role(beats: list[dict[str, str]]) -> list[Diagnosis]:
     """Two agents that run the same service: one of them stands by, or both work for the same role."""
     hosts: dict[str, set[str]] = {}
     for beat in beats:
-        if beat["service"] == "agent" and beat.get("state") != "stopped":
-            for name in filter(None, beat.get("services", "").split(",")):
+        if beat.get("state") != "stopped":
+            for name in reported(beat):
                 hosts.setdefault(name, set()).add(beat["host"])
     return [
         warning(
@@ -132,7 +132,7 @@ def _redis_ms(client: Any) -> float:
 # -- ClickHouse --------------------------------------------------------------------------------------------------------
 
 
-def clickhouse_findings(settings: Settings, connect: Callable[[], Any]) -> list[Finding]:
+def clickhouse_findings(settings: Settings, connect: Callable[[], Any]) -> list[Diagnosis]:
     """Everything about ClickHouse. *connect* makes a client on no particular database."""
     from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -144,7 +144,7 @@ def clickhouse_findings(settings: Settings, connect: Callable[[], Any]) -> list[
         return [error("clickhouse", f"{address} does not answer: {str(problem)[:300]}", mend)]
     with client:
         findings = [clickhouse_version(str(client.server_version))]
-        checks: dict[str, Callable[[], list[Finding]]] = {
+        checks: dict[str, Callable[[], list[Diagnosis]]] = {
             "clock against ClickHouse": lambda: [_clickhouse_clock(client)],
             "clickhouse settings": lambda: [_clickhouse_settings(client)],
             "clickhouse disk": lambda: _clickhouse_disks(client),
@@ -158,17 +158,17 @@ def clickhouse_findings(settings: Settings, connect: Callable[[], Any]) -> list[
         return findings
 
 
-def _refused(check: str, problem: Exception) -> Finding:
+def _refused(check: str, problem: Exception) -> Diagnosis:
     if error_code(problem) == _ACCESS_DENIED:
         return warning(check, "this user may not look at it", "ask again as the owner (qmt_dagster), to see it")
     return error(check, str(problem)[:300], "the server's log says more")
 
 
-def _clickhouse_clock(client: Any) -> Finding:
+def _clickhouse_clock(client: Any) -> Diagnosis:
     return clock("clock against ClickHouse", clock_skew_ms(lambda: _clickhouse_ms(client)))
 
 
-def clickhouse_version(version: str) -> Finding:
+def clickhouse_version(version: str) -> Diagnosis:
     """Parameterized views and their analyzer."""
     found = _numbers(version)
     if found < CLICKHOUSE_MINIMUM:
@@ -179,7 +179,7 @@ def clickhouse_version(version: str) -> Finding:
     return ok("clickhouse version", f"ClickHouse {version}")
 
 
-def _clickhouse_settings(client: Any) -> Finding:
+def _clickhouse_settings(client: Any) -> Diagnosis:
     query = "SELECT name, value FROM system.settings WHERE name IN ('readonly', 'insert_deduplicate')"
     values = dict(client.query(query).result_rows)
     if values.get("readonly") == "1":
@@ -189,12 +189,12 @@ def _clickhouse_settings(client: Any) -> Finding:
     return ok("clickhouse settings", f"time zone {zone}; what matters is pinned on each insert")
 
 
-def _clickhouse_disks(client: Any) -> list[Finding]:
+def _clickhouse_disks(client: Any) -> list[Diagnosis]:
     rows = client.query("SELECT name, free_space, total_space FROM system.disks").result_rows
     return [clickhouse_disk(str(name), int(free), int(total)) for name, free, total in rows if 0 < total < 1 << 62]
 
 
-def clickhouse_disk(name: str, free: int, total: int) -> Finding:
+def clickhouse_disk(name: str, free: int, total: int) -> Diagnosis:
     """Free space of one of the server's disks."""
     text = f"disk {name}: {free / 1e9:.0f} of {total / 1e9:.0f} GB free"
     if free < 5e9:
@@ -204,7 +204,7 @@ def clickhouse_disk(name: str, free: int, total: int) -> Finding:
     return ok("clickhouse disk", text)
 
 
-def _schema(settings: Settings, client: Any) -> Finding:
+def _schema(settings: Settings, client: Any) -> Diagnosis:
     query = "SELECT count() FROM system.tables WHERE database = {db:String} AND name = 'schema_versions'"
     if not client.query(query, parameters={"db": settings.clickhouse_database}).first_row[0]:
         return warning("schema", f"database {settings.clickhouse_database} has no tables yet", "qmt migrate")
@@ -239,7 +239,7 @@ def clock_skew_ms(ask: Callable[[], float]) -> tuple[float, float]:
     return best
 
 
-def clock(check: str, skew: tuple[float, float]) -> Finding:
+def clock(check: str, skew: tuple[float, float]) -> Diagnosis:
     """Delays, trading hours and deadlines compare times of different hosts."""
     skew_ms, unsure_ms = skew
     if abs(skew_ms) > CLOCK_MS + unsure_ms:
@@ -252,7 +252,7 @@ def clock(check: str, skew: tuple[float, float]) -> Finding:
 # -- Dagster -----------------------------------------------------------------------------------------------------------
 
 
-def dagster_storage(home: Path) -> Finding:
+def dagster_storage(home: Path) -> Diagnosis:
     """Whether Dagster's instance opens and answers; *home*: the folder with dagster.yaml."""
     if importlib.util.find_spec("dagster") is None:
         return error("dagster storage", hint("dagster"), "pip install . (the small installs leave Dagster out)")

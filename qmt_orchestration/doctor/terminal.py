@@ -12,14 +12,14 @@ import subprocess
 import sys
 from typing import Final
 
-from qmt_orchestration.doctor import Finding, error, ok
+from qmt_orchestration.doctor import Diagnosis, error, ok
 from qmt_orchestration.extras import hint
 from qmt_orchestration.settings import Settings
 
 SECONDS: Final = 20.0
 
 
-def xtquant(settings: Settings, seconds: float = SECONDS) -> Finding:
+def xtquant(settings: Settings, seconds: float = SECONDS) -> Diagnosis:
     """Whether xtquant is there, and answers when the feed is a real terminal."""
     if importlib.util.find_spec("xtquant") is None:
         return error("xtquant", hint("xtquant"), "on the QMT machine: deploy/windows/requirements-feed.txt")

@@ -1,4 +1,4 @@
-"""What the embedded ClickHouse is told before it starts: its limits, what clients may do, and whose data these are."""
+"""How the embedded ClickHouse is configured before it starts: limits, rights, and whose data these are."""
 
 from __future__ import annotations
 

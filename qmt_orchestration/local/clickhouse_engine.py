@@ -36,7 +36,7 @@ class Reply:
     blocks: Iterator[bytes] | None = None
 
 
-class Engine:
+class ChdbEngine:
     """The chDB engine of one folder. One handle per request; at most :data:`MAX_CONCURRENT` at a time."""
 
     def __init__(self, path: Path, memory_bytes: int) -> None:

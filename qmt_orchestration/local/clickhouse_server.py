@@ -33,7 +33,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from qmt_orchestration.local import clickhouse_protocol as protocol
 from qmt_orchestration.local.clickhouse_config import EngineStartError
-from qmt_orchestration.local.clickhouse_engine import TIME_ZONE, Engine
+from qmt_orchestration.local.clickhouse_engine import TIME_ZONE, ChdbEngine
 from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, Request
 from qmt_orchestration.local.process import exit_with_parent
 
@@ -232,7 +232,7 @@ class HttpServer(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, port: int, engine: Engine, credentials: tuple[str, str], max_body_bytes: int) -> None:
+    def __init__(self, port: int, engine: ChdbEngine, credentials: tuple[str, str], max_body_bytes: int) -> None:
         self.engine = engine
         self.credentials = credentials
         self.max_body_bytes = max_body_bytes
@@ -284,7 +284,7 @@ def main() -> int:
         exit_with_parent(args.parent)
     memory = (args.memory_mb << 20) or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
     try:
-        engine = Engine(args.path, memory)
+        engine = ChdbEngine(args.path, memory)
     except EngineStartError as error:
         log.error("%s", error)
         return 1

@@ -1,9 +1,9 @@
 """Find, start and stop the embedded engines of a data directory.
 
-Who runs is told by a lock: ``<data_dir>/run/<name>.lock`` is opened here and inherited by the engine, so the kernel
-holds it exactly as long as the engine runs, however it ends. ``<data_dir>/run/<name>.json`` (pid, port, started)
-says where it listens. An engine started here never outlives the process that started it
-(`process.exit_with_parent`).
+The lock ``<data_dir>/run/<name>.lock`` is opened here and inherited by the engine, so the kernel holds it exactly as
+long as the engine runs, however it ends (filelock hands no lock to a child, and knows no shared one).
+``<data_dir>/run/<name>.json`` (pid, port, started) says where it listens. An engine started here never outlives the
+process that started it (`process.exit_with_parent`).
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def redis_admin(settings: Settings) -> Any:
 def find(settings: Settings, name: Name) -> Engine | None:
     """The running engine of ``data_dir``: its process runs and what answers on its port is that process."""
     try:
-        told = json.loads(_run_file(settings, name).read_text())
-        pid, port = int(told["pid"]), int(told["port"])
+        known = json.loads(_run_file(settings, name).read_text())
+        pid, port = int(known["pid"]), int(known["port"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Engine(name, pid, port, settings) if _answers(name, port, settings) == pid else None
@@ -239,9 +239,9 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
         raise EngineError(
             f"the embedded {name} did not come up (exit code {code}); {engine.log_path} ends:\n{_tail(engine)}"
         )
-    told = {"pid": process.pid, "port": chosen, "started": time.time()}
+    known = {"pid": process.pid, "port": chosen, "started": time.time()}
     draft = settings.run_dir / f"{name}.json.new"
-    draft.write_text(json.dumps(told))
+    draft.write_text(json.dumps(known))
     draft.replace(_run_file(settings, name))
     return engine
 
@@ -254,18 +254,9 @@ def _require_posix(name: Name) -> None:
 
 def _take_lock(settings: Settings, name: Name) -> int:
     """The data directory's lock as a file descriptor to hand to the engine. Raises :class:`EngineBusy`."""
-    import fcntl
-
     lock = os.open(settings.run_dir / f"{name}.lock", os.O_RDWR | os.O_CREAT, 0o600)
 
-    def taken() -> bool:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        return True
-
-    if _wait_for(taken, 3.0):  # an engine that is just ending is waited for
+    if _wait_for(lambda: _lock(lock), 3.0):  # an engine that is just ending is waited for
         return lock
     os.close(lock)
     running = find(settings, name)
@@ -280,23 +271,37 @@ def _take_lock(settings: Settings, name: Name) -> int:
     )
 
 
-def _choose_port(name: Name, settings: Settings, port: int | None) -> int:
-    wanted = getattr(settings, f"{name}_port") if port is None else port
+def port_problem(port: int) -> str:
+    """Why this host cannot listen on *port* of loopback; "" when it can."""
     with socket.socket() as probe:
-        if wanted:
+        if os.name != "nt":  # there the option lets two programs share a port
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise EngineError(
-                f"port {wanted} for the embedded {name} is in use{_holder(wanted)}: "
-                f"free it, or set QMT_{name.upper()}_PORT to another one"
-            ) from error
+            return error.strerror or str(error)
+    return ""
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
+def _choose_port(name: Name, settings: Settings, port: int | None) -> int:
+    wanted = int(getattr(settings, f"{name}_port")) if port is None else port
+    if wanted and port_problem(wanted):
+        raise EngineError(
+            f"port {wanted} for the embedded {name} is in use{_holder(wanted)}: "
+            f"free it, or set QMT_{name.upper()}_PORT to another one"
+        )
+    return wanted or free_port()
+
+
 def _holder(port: int) -> str:
-    """`` by NAME (process PID)`` when the system tells."""
+    """`` by NAME (process PID)`` when the system says."""
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == "LISTEN" and connection.laddr.port == port and connection.pid:

@@ -1,7 +1,7 @@
 """Trading days, from the exchange calendar (``exchange_calendars`` XSHG), never from the clock alone.
 
 The package knows holidays about a year ahead; `horizon` says up to when, and a data-quality check watches it. What the
-exchanges have announced and no release of the package holds yet is told by `extend`.
+exchanges have announced and no release of the package holds yet is added by `extend`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def price_limits(
 def limits_of(
     about: Instrument, day: date, pre_close: Decimal | float | str, *, st: bool = False, listed_day: int = 0
 ) -> PriceLimits | None:
-    """The limits of any instrument from its previous close; None = no limit, or none that a rule tells.
+    """The limits of any instrument from its previous close; None = no limit, or none that a rule gives.
 
     Funds that may have 20 % get 20 %: which of them do follows from their index, not from their code. Raises
     `ValueError` like `price_limits`.

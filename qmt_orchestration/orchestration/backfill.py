@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
@@ -29,19 +28,7 @@ from qmt_orchestration.warehouse.bars import label_day
 from qmt_orchestration.warehouse.client import connect, load_sql
 
 FROM_WHAT_THERE_IS = ""
-QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is told by us, not by a log
-
-
-@dataclass
-class Outcome:
-    """What a backfill did: bars now in the warehouse per period, checks, run ids."""
-
-    bars: dict[str, int] = field(default_factory=dict)
-    passed: int = 0
-    failed: list[dict[str, str]] = field(default_factory=list)
-    runs: list[str] = field(default_factory=list)
-    sources: dict[str, str] = field(default_factory=dict)  # of each day's minutes: ticks, QMT history, both, nothing
-    failed_runs: list[dict[str, str]] = field(default_factory=list)
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # what failed is in the answer
 
 
 @contextmanager
@@ -74,7 +61,8 @@ def materialize_days(
     partitions = trading_day_partitions(settings)
     keys = [require_partition(partitions, day) for day in days]
     definitions, started = build_defs(settings=settings), time.monotonic()
-    outcome = Outcome()
+    checks: dict[str, Any] = {"passed": 0, "failed": []}
+    outcome: dict[str, Any] = {"bars": {}, "sources": {}, "checks": checks, "runs": [], "errors": []}
     warehouse, today = connect(settings), datetime.now(SHANGHAI).date()
     with instance_of(settings) as instance:
         for n, key in enumerate(keys, 1):
@@ -87,15 +75,8 @@ def materialize_days(
             _collect(outcome, key, result)
             if result.success and days[n - 1] < today:
                 verify.record(warehouse, settings, days[n - 1])
-    _count(settings, days, outcome)
-    return {
-        "bars": outcome.bars,
-        "sources": outcome.sources,
-        "checks": {"passed": outcome.passed, "failed": outcome.failed},
-        "runs": outcome.runs,
-        "failed_runs": len(outcome.failed_runs),
-        "errors": outcome.failed_runs,
-    }
+    outcome["bars"] = _bars(warehouse, settings, days)
+    return {**outcome, "failed_runs": len(outcome["errors"])}
 
 
 def _config(job: str, symbols: Sequence[str]) -> dict[str, Any]:
@@ -112,31 +93,29 @@ def _job_for(settings: Settings, day: date) -> str:
     return RECONCILE_DAY  # also when some of QMT's bars are here: an interrupted fetch left a part of them
 
 
-def _collect(outcome: Outcome, key: str, result: dg.ExecuteInProcessResult) -> None:
-    outcome.runs.append(result.run_id)
+def _collect(outcome: dict[str, Any], key: str, result: dg.ExecuteInProcessResult) -> None:
+    outcome["runs"].append(result.run_id)
     for event in result.get_asset_materialization_events():
         if event.asset_key == dg.AssetKey("bars_1m"):
-            outcome.sources[key] = str(event.materialization.metadata["source"].value)
+            outcome["sources"][key] = str(event.materialization.metadata["source"].value)
     for evaluation in result.get_asset_check_evaluations():
         if evaluation.passed:
-            outcome.passed += 1
-        else:
-            outcome.failed.append(
-                {
-                    "day": key,
-                    "asset": evaluation.asset_key.to_user_string(),
-                    "check": evaluation.check_name,
-                    "severity": evaluation.severity.value,
-                    **{name: str(evaluation.metadata[name].value) for name in ("expected", "found")},
-                }
-            )
+            outcome["checks"]["passed"] += 1
+            continue
+        outcome["checks"]["failed"].append(
+            {
+                "day": key,
+                "asset": evaluation.asset_key.to_user_string(),
+                "check": evaluation.check_name,
+                "severity": evaluation.severity.value,
+                **{name: str(evaluation.metadata[name].value) for name in ("expected", "found")},
+            }
+        )
     if not result.success:
         failures = [e for e in result.all_events if e.is_failure and e.is_step_event]
-        first = failures[0].event_specific_data if failures else None
-        error = getattr(first, "error", None)
-        outcome.failed_runs.append(
-            {"day": key, "error": _root(error) if error else "the run failed; see Dagster's page of it"}
-        )
+        error = getattr(failures[0].event_specific_data, "error", None) if failures else None
+        text = _root(error) if error else "the run failed; see Dagster's page of it"
+        outcome["errors"].append({"day": key, "error": text})
 
 
 def _root(error: Any) -> str:
@@ -145,10 +124,13 @@ def _root(error: Any) -> str:
     return str(error.message).strip()
 
 
-def _count(settings: Settings, days: Sequence[date], outcome: Outcome) -> None:
-    client = connect(settings)
+def _bars(client: Any, settings: Settings, days: Sequence[date]) -> dict[str, int]:
+    """Bars that are now in the warehouse, by period."""
+    out = {}
     for period in ("1m", *rollups(settings.rollup_periods)):
-        outcome.bars[period] = 0
-        for day in sorted({label_day(day, period) for day in days}):
-            row = client.query(load_sql("bars_rows"), parameters={"table": f"bars_{period}", "day": day}).first_row
-            outcome.bars[period] += int(row[0])
+        rows = [
+            client.query(load_sql("bars_rows"), parameters={"table": f"bars_{period}", "day": day}).first_row[0]
+            for day in sorted({label_day(day, period) for day in days})
+        ]
+        out[period] = sum(map(int, rows))
+    return out

@@ -138,7 +138,7 @@ class RunServer:
             self._end_children()
 
     def _prepare(self) -> bool:
-        """Import what the first message names; False when it cannot be forked safely, and the launcher is told why."""
+        """Import what the first message names; False, and an answer with the reason, when a fork is not safe."""
         message = self._receive()
         if message is None:
             return False

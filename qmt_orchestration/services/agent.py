@@ -3,7 +3,7 @@
 `qmt up`, systemd and the Windows task run the same agent over services of ours, Dagster's processes and the embedded
 engines. One loop for processes; a second thread (`Link`) talks to Redis, so that an absent Redis never delays a
 restart: the agent then goes on with the last desired state it knew. A service of ours is a child with a pipe as its
-standard input: the pipe's end tells it to stop, on every platform, also when this agent is killed. What a killed
+standard input: the pipe's end makes it stop, on every platform, also when this agent is killed. What a killed
 agent leaves behind is ended by the next one before it starts anything: each child's process group is on record.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from qmt_orchestration.services.registry import require_service
 from qmt_orchestration.stream import fields, keys
 
-State = Literal["running", "stopped"]
+WantedState = Literal["running", "stopped"]
 _RESTART: Final = "#restart"
 
 
@@ -21,11 +21,11 @@ _RESTART: Final = "#restart"
 class Desired:
     """What is wanted of one service: its state, and how often a restart has been asked for."""
 
-    state: State = "running"
+    state: WantedState = "running"
     generation: int = 0
 
 
-def set_desired(client: Any, service: str, state: State) -> None:
+def set_desired(client: Any, service: str, state: WantedState) -> None:
     """Say that *service* should be running or stopped. `UnknownService` if there is no such service."""
     require_service(service)
     if state not in ("running", "stopped"):
@@ -47,6 +47,6 @@ def read_desired(client: Any) -> dict[str, Desired]:
     raw = fields.decoded_hash(client.hgetall(keys.DESIRED))
     out: dict[str, Desired] = {}
     for name in {key.removesuffix(_RESTART) for key in raw}:
-        state: State = "stopped" if raw.get(name) == "stopped" else "running"
+        state: WantedState = "stopped" if raw.get(name) == "stopped" else "running"
         out[name] = Desired(state, fields.integer(raw, name + _RESTART, low=0))
     return out

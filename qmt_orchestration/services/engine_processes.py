@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ class EngineLaunch:
 
     def __init__(self, name: engines.Name, settings: Settings) -> None:
         self.name, self.settings = name, settings
-        self.port: int = getattr(settings, f"{name}_port") or _free_port()
+        self.port: int = getattr(settings, f"{name}_port") or engines.free_port()
         self._engine: engines.Engine | None = None
 
     @property
@@ -65,12 +64,6 @@ def start_engines(settings: Settings, agent: Agent) -> Settings:
     )
     _wait_ready(agent, found)
     return settings.model_copy(update={f"{name}_url": launch.url for name, launch in found.items()})
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_ready(agent: Agent, found: dict[engines.Name, EngineLaunch]) -> None:

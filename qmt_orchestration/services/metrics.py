@@ -3,7 +3,7 @@
 A scrape reads heartbeats, the market's clock and the lag of consumer groups from Redis, and two small queries from
 ClickHouse (console only), at most once in five seconds however many scrape. No label names a symbol; labels that come
 from outside (reasons, groups) are bounded in number. A source that does not answer is `qmt_scrape_error`, and what the
-others know is still told.
+others know is still shown.
 
 Two definitions: `qmt_feed_delay_seconds` is from xtquant's callback to the row being stored in ClickHouse, as the
 writer measures it (60 s and more are one bucket, their sum counts them as 60 s). `qmt_insert_seconds` is the time of
@@ -38,7 +38,7 @@ from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.groups import group_lag
-from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, read_all
+from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, read_all, reported
 from qmt_orchestration.warehouse.client import load_sql
 
 CACHE_SECONDS: Final = 5.0
@@ -112,8 +112,7 @@ class SystemCollector(Collector):
         """Services that should be seen: all of the system, or those of this host's agent."""
         if not self._host:
             return set(SERVICES)
-        agents = [beat for beat in beats if beat["service"] == "agent"]
-        return {name for beat in agents for name in beat.get("services", "").split(",") if name}
+        return {name for beat in beats for name in reported(beat)}
 
     def _lags(self) -> Metric:
         lag = GaugeMetricFamily(
@@ -230,7 +229,7 @@ def make_registry(
 
 
 class AgentProcess(Collector):
-    """The agent's own process, whose heartbeat goes through Redis: here it is told even when Redis is away."""
+    """The agent's own process, whose heartbeat goes through Redis: here it is shown also when Redis is away."""
 
     def collect(self) -> Iterable[Metric]:
         """Memory and start time."""

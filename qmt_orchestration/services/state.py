@@ -19,7 +19,7 @@ from qmt_orchestration.services.speed import BEHIND_LIMIT_MINUTES, DELAY_LIMIT_S
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
-from qmt_orchestration.stream.heartbeat import read_all
+from qmt_orchestration.stream.heartbeat import read_all, reported
 from qmt_orchestration.warehouse.client import load_sql
 
 #: Services without which nothing flows; the others count when some host's agent has them.
@@ -108,21 +108,13 @@ def service_states(beats: Sequence[Mapping[str, str]], now_ms: float) -> dict[st
     """What each service does, by heartbeats and agents' reports; the best one where several hosts have it."""
     out: dict[str, str] = {}
 
-    def tell(name: str, state: str) -> None:
-        if out.get(name) not in _RUNNING:
-            out[name] = state
-
     for beat in beats:
         fresh = now_ms - fields.integer(beat, "beat_ms") < _SILENT_MS
-        if beat["service"] != "agent":
-            tell(beat["service"], beat.get("state", "running") if fresh else "silent")
+        if out.get(beat["service"]) not in _RUNNING:
+            out[beat["service"]] = beat.get("state", "running") if fresh else "silent"
     for beat in beats:
-        if beat["service"] == "agent":
-            fresh = now_ms - fields.integer(beat, "beat_ms") < _SILENT_MS
-            tell("agent", beat.get("state", "running") if fresh else "silent")
-            for name in filter(None, beat.get("services", "").split(",")):
-                if name not in out or out[name] == "silent":
-                    tell(name, beat.get(f"{name}.state", "running") if name not in out else "silent")
+        for name, report in reported(beat).items():
+            out.setdefault(name, report.get("state", "running"))
     return out
 
 

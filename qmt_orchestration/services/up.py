@@ -10,20 +10,20 @@ from __future__ import annotations
 
 import math
 import signal
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any, Final
 
+from qmt_orchestration.local import engines
 from qmt_orchestration.market import calendar
 from qmt_orchestration.services.agent import Agent, running
 from qmt_orchestration.services.dagster_processes import dagster_services
 from qmt_orchestration.services.engine_processes import start_engines
+from qmt_orchestration.services.live_line import LiveLine
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.logs import set_up_logging
 from qmt_orchestration.services.pilot import Market, Pilot, market_of
 from qmt_orchestration.services.registry import DAGSTER, SERVICES, Service
-from qmt_orchestration.services.summary import Summary
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.faults import parse_fault
 from qmt_orchestration.stream.connection import connect
@@ -72,10 +72,10 @@ def _run(agent: Agent, market: Market, redis: Any, stop: threading.Event, *, ui:
     pilot = Pilot(market, redis)  # its clock is in Redis before anybody reads it
     agent.listen()  # a service that a person has stopped must not start
     agent.add(system_services(market.settings, ui), market.settings)
-    summary = Summary(market.settings, ui=ui, say=say)
+    live_line = LiveLine(market.settings, ui=ui, say=say)
     while not stop.wait(1.0):
-        summary.show(pilot.step())
-    summary.close()
+        live_line.show(pilot.step())
+    live_line.close()
     pilot.close()
 
 
@@ -112,12 +112,8 @@ def make_tables(settings: Settings) -> None:
 
 def require_free_port(port: int, what: str, mend: str) -> None:
     """Raise `UpError` when something listens on the port already."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise UpError(f"port {port} for {what} is in use ({error.strerror}): free it or set {mend}") from error
+    if problem := engines.port_problem(port):
+        raise UpError(f"port {port} for {what} is in use ({problem}): free it or set {mend}")
 
 
 def require_a_market(settings: Settings, chosen_date: str | None, speed: float | None) -> None:

@@ -1,6 +1,6 @@
-"""A terminal without a terminal: a deterministic market, or recorded ticks, behind the real ``xtquant`` Python layer.
+"""A simulated terminal: a deterministic market, or recorded ticks, behind the real ``xtquant`` Python layer.
 
-`install` registers a stand-in for xtquant's compiled module; from then on ``import xtquant.xtdata`` works on any
+`install` registers a module in place of xtquant's compiled module; from then on ``import xtquant.xtdata`` works on any
 platform and talks to the simulated market (``settings.feed == "simulator"``) or to a recording (``"replay"``). See
 docs/simulator.md.
 """
@@ -20,7 +20,7 @@ _current: Simulation | None = None
 
 
 def install(settings: Settings) -> Simulation:
-    """Register the stand-in; call before xtquant is imported. Once per process: a second call returns the first's.
+    """Register the module; call before xtquant is imported. Once per process: a second call returns the first's.
 
     Raises `replay.RecordingError` (nothing was pushed), `faults.FaultError`, ValueError on settings that make no
     market, RuntimeError when the real compiled module is already loaded.
@@ -59,6 +59,6 @@ def failed() -> bool:
 
 
 def shutdown() -> None:
-    """Stop pushing; connections break. The stand-in stays registered."""
+    """Stop pushing; connections break. The module stays registered."""
     if _current is not None:
         _current.close()

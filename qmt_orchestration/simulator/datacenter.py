@@ -1,4 +1,4 @@
-"""The stand-in for ``xtquant.datacenter``, the compiled half of xtquant that exists for Windows only.
+"""The simulated ``xtquant.datacenter``, in place of the compiled half of xtquant that exists for Windows only.
 
 It answers what the Python half of xtquant 250807 calls (``xtdata.py``, ``xtconn.py``, ``xtdatacenter.py``), in the
 formats of the compiled one: BSON for requests and instrument details, JSON for full ticks, raw buffers ("v4") for bars.
@@ -34,7 +34,7 @@ PORT: Final = 58609  # only a name: nothing listens, connections stay inside the
 def _bson() -> Any:
     codec = sys.modules.get("xtquant.xtbson")
     if codec is None:
-        raise RuntimeError("the stand-in answers calls of xtquant's Python half only, which is not imported")
+        raise RuntimeError("the simulator answers calls of xtquant's Python half only, which is not imported")
     return codec
 
 
@@ -99,15 +99,15 @@ class Client:
         self._generation = self._sim.connect()
         if self._generation is None:
             return -1, "simulated terminal: the connection is down (planted fault drop-connection)"
-        self._tell("connected")
+        self._notify("connected")
         return 0, ""
 
     def is_connected(self) -> bool:
-        """Whether this connection stands; tells the watcher when it is found broken."""
+        """Whether this connection stands; the watcher is called when it is found broken."""
         alive = self._generation is not None and self._sim.alive(self._generation)
         if not alive and self._generation is not None:
             self._generation = None
-            self._tell("disconnected")
+            self._notify("disconnected")
         return alive
 
     def shutdown(self) -> None:
@@ -117,9 +117,9 @@ class Client:
         self._numbers.clear()
         if self._generation is not None:
             self._generation = None
-            self._tell("disconnected")
+            self._notify("disconnected")
 
-    def _tell(self, status: str) -> None:
+    def _notify(self, status: str) -> None:
         watcher = self._watchers.get("watchxtquantstatus")
         if watcher:
             watcher({"address": self._addr, "status": status})
@@ -296,7 +296,7 @@ class Client:
         if period == "tick":
             return market_data.ticks(self._sim.settings, self._sim.history, known, start, end, count, now)
         if version not in ("v2", "v4"):
-            raise NotImplementedError(f"the stand-in gives bars in the formats v2 and v4, asked for {version}")
+            raise NotImplementedError(f"the simulator gives bars in the formats v2 and v4, asked for {version}")
         wanted = list(dict.fromkeys(name for name in fields if name in FIELDS)) or list(FIELDS)
         raw = self._sim.history.bars(known, period, start, end, count, now_ms=now, fill=fill)
         bars = list(market_data.adjusted(raw, dividend_type, self._sim.settings.sim_seed, self._today()))

@@ -1,4 +1,4 @@
-"""The terminal that the stand-in plays: connections, subscriptions and the thread that pushes.
+"""The simulated terminal: connections, subscriptions and the thread that pushes.
 
 One `Simulation` per process. Its thread wakes every 50 ms and pushes what has fallen due since, in order and without
 skipping a snapshot; the callback is called on that thread and holds it up as long as it takes. With speed 0 it does
@@ -21,7 +21,7 @@ from qmt_orchestration.market.running_time import PARTS
 from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock
-from qmt_orchestration.simulator.faults import FaultPlan
+from qmt_orchestration.simulator.faults import FaultPlan, Push
 from qmt_orchestration.simulator.history import History
 from qmt_orchestration.simulator.replay import ReplaySource, load_recording
 from qmt_orchestration.simulator.source import MarketSource
@@ -32,7 +32,6 @@ PUSH_SECONDS: Final = 0.05
 MAX_QUOTES: Final = 500  # per-symbol subscriptions a terminal takes
 
 Callback = Callable[[Any], object]
-Push = dict[str, dict[str, Any]]
 
 
 @dataclass

@@ -40,7 +40,7 @@ def mix(bits: U64) -> U64:
 
 
 def draw(keys: U64, purpose: int, number: int | I64 = 0) -> U64:
-    """64 random bits per key for one *purpose*; *number* (scalar or one per key) tells repeated draws apart."""
+    """64 random bits per key for one *purpose*; *number* (scalar or one per key) distinguishes repeated draws."""
     counter = np.atleast_1d(np.asarray(number, dtype=np.int64)).astype(np.uint64) + np.uint64(purpose << 40)
     return mix(keys + counter * _GOLDEN)
 

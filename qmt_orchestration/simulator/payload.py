@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from typing import Any, Final
 
 import numpy as np
@@ -16,6 +17,10 @@ from qmt_orchestration.simulator.ticks import Block
 
 _BOOK: Final = 2000  # purpose number of the draws
 _BOOK_SIZES: Final = 1024
+_KEYS: Final = (
+    *("time", "lastPrice", "open", "high", "low", "lastClose", "amount", "volume", "pvolume", "stockStatus", "openInt"),
+    *("transactionNum", "lastSettlementPrice", "settlementPrice", "askPrice", "bidPrice", "askVol", "bidVol"),
+)
 
 
 def _book_sizes() -> list[list[int]]:
@@ -89,7 +94,6 @@ class DictMaker:
         bid_sizes = list(map(_sizes.__getitem__, ((block.book >> 10 & 1023) * 6 + bid_levels).tolist()))
         trades = np.where(block.volume > 0, block.volume // self.trade_size[row] + 1, 0)
         columns = (
-            self.names[row].tolist(),
             block.time.tolist(),
             (price / scale).tolist(),
             (block.open / scale).tolist(),
@@ -99,8 +103,11 @@ class DictMaker:
             day.traits.yuan(block.amount, block.volume, row).tolist(),
             ((block.volume + lot // 2) // lot).tolist(),
             np.where(index, 0, block.volume).tolist(),
+            repeat(3),
             block.phase.tolist(),
             trades.tolist(),
+            (day.last_close[row] / scale).tolist(),
+            repeat(0.0),
             asks,
             bids,
             ask_sizes,
@@ -108,42 +115,6 @@ class DictMaker:
         )
         with _no_collection():
             return {
-                symbol: {
-                    "time": time,
-                    "lastPrice": last,
-                    "open": open_,
-                    "high": high,
-                    "low": low,
-                    "lastClose": close,
-                    "amount": amount,
-                    "volume": lots,
-                    "pvolume": shares,
-                    "stockStatus": 3,
-                    "openInt": phase,
-                    "transactionNum": number,
-                    "lastSettlementPrice": close,
-                    "settlementPrice": 0.0,
-                    "askPrice": ask_,
-                    "bidPrice": bid_,
-                    "askVol": ask_vol,
-                    "bidVol": bid_vol,
-                }
-                for (
-                    symbol,
-                    time,
-                    last,
-                    open_,
-                    high,
-                    low,
-                    close,
-                    amount,
-                    lots,
-                    shares,
-                    phase,
-                    number,
-                    ask_,
-                    bid_,
-                    ask_vol,
-                    bid_vol,
-                ) in zip(*columns, strict=True)
+                symbol: dict(zip(_KEYS, values, strict=True))
+                for symbol, values in zip(self.names[row].tolist(), zip(*columns), strict=True)  # noqa: B905 (repeat)
             }

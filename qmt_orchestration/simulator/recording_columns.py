@@ -2,8 +2,8 @@
 
 Types are welcome in any width as long as no value changes: whole numbers written as floats (pandas does so as soon as
 one is missing), decimals, dictionaries, time stamps with a zone. A *value* that is missing or not finite is no reason
-to refuse a file: its row is played, and the feed's edge sets it aside with a reason. Symbol and time must be there in
-every row: without them a row cannot be told or ordered.
+to refuse a file: its row is played, and the feed rejects it with a reason. Symbol and time must be there in
+every row: without them a row cannot be identified or ordered.
 """
 
 from __future__ import annotations

@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 
 from qmt_orchestration.market.schema import RECORDED_COLUMNS
 from qmt_orchestration.simulator import recording_columns
+from qmt_orchestration.simulator.faults import Push
 from qmt_orchestration.simulator.universe import Universe
-
-Push = dict[str, dict[str, Any]]
 
 _CHUNK_ROWS: Final = 100_000
 _NO_BOOK: Final = {"askPrice": [0.0] * 5, "bidPrice": [0.0] * 5, "askVol": [0] * 5, "bidVol": [0] * 5}

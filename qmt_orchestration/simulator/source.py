@@ -1,4 +1,4 @@
-"""Where the stand-in's pushes come from: the simulated market, in the order in which they fall due.
+"""Where the simulator's pushes come from: the simulated market, in the order in which they fall due.
 
 `MarketSource` and `replay.ReplaySource` have the same five methods; `engine.Simulation` drives either.
 """
@@ -8,19 +8,17 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
 
 import numpy as np
 
 from qmt_orchestration.market.calendar import is_trading_day, trading_days
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.simulator.faults import Push
 from qmt_orchestration.simulator.market import MarketDay
 from qmt_orchestration.simulator.payload import DictMaker
 from qmt_orchestration.simulator.ticks import MINUTES, SLOT_MS, Block, TickMaker, snapshot
 from qmt_orchestration.simulator.universe import Universe, universe
-
-Push = dict[str, dict[str, Any]]
 
 
 class MarketSource:

@@ -35,7 +35,7 @@ def connect(settings: Settings, *, url: str = "", retries: int = 3) -> redis.Red
 
 
 def embedded_url(settings: Settings) -> str:
-    """URL of the embedded Redis of ``data_dir`` (its run file tells the port in use)."""
+    """URL of the embedded Redis of ``data_dir`` (its run file has the port in use)."""
     return f"redis://127.0.0.1:{embedded_port(settings, 'redis', settings.redis_port)}/0"
 
 

@@ -299,7 +299,7 @@ def id_ms(id_: str | bytes) -> int:
 def group_lag(client: Any, stream: str, group: str) -> Lag:
     """How far *group* is behind on *stream*; zero for a stream or group that does not exist yet.
 
-    Redis 7 tells the lag. On 6.2 it is the difference of ``seq`` where entries carry one (ours do: batches of ticks per
+    Redis 7 gives the lag. On 6.2 it is the difference of ``seq`` where entries carry one (ours do: batches of ticks per
     session, bars over the whole stream), else a count that ends at 1,000 (``at_least``).
     """
     try:

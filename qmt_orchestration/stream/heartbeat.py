@@ -129,6 +129,12 @@ def _beat_of(row: Any) -> dict[str, str]:
     return parse.decoded_hash(row)
 
 
+def reported(beat: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """What an agent's heartbeat says of each of its services: ``state``, ``pid``, ``restarts`` …; of any other, {}."""
+    names = filter(None, beat.get("services", "").split(",")) if beat["service"] == "agent" else ()
+    return {n: {k.removeprefix(f"{n}."): v for k, v in beat.items() if k.startswith(f"{n}.")} for n in names}
+
+
 def is_alive(client: Any, service: str) -> bool:
     """Whether some host's *service* beats and has not said that it stopped."""
     return any(b["service"] == service and b.get("state") == "running" for b in read_all(client))

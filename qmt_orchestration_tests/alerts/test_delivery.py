@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from qmt_orchestration.alerts.delivery import MOST_REFUSALS, deliver
 from qmt_orchestration.alerts.messages import Finding, Notice, render
-from qmt_orchestration.alerts.state import State, load, save
+from qmt_orchestration.alerts.state import AlertState, load, save
 from qmt_orchestration.alerts.transport import BadAlertUrl, channels, route
 from qmt_orchestration.market.sessions import SHANGHAI, to_ms
 from qmt_orchestration.settings import Settings
@@ -39,7 +39,7 @@ class Desk:
         self.now += timedelta(**span)
 
     @property
-    def state(self) -> State:
+    def state(self) -> AlertState:
         """As stored."""
         return load(self.settings.data_dir)
 
@@ -197,7 +197,7 @@ def test_findings_of_one_partition_are_one_message(alerting: Settings, receiver:
 def test_a_crash_between_sending_and_storing_repeats_at_most_that_message(
     alerting: Settings, receiver: Receiver
 ) -> None:
-    state, known = State(), channels(alerting)
+    state, known = AlertState(), channels(alerting)
     for i in range(3):
         state.observe(bad(f"check:a/{i}@{i}", partition=str(i)), to_ms(TEN), HOUR_MS, lambda f: route(f, known))
     save(state, alerting.data_dir)
@@ -217,7 +217,7 @@ def test_a_broken_state_file_is_set_aside(alerting: Settings) -> None:
     folder = alerting.data_dir / "alerts"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{half")
-    assert load(alerting.data_dir) == State()
+    assert load(alerting.data_dir) == AlertState()
     assert (folder / "state.broken.json").read_text() == "{half"
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from qmt_orchestration.alerts.messages import MOST_LISTED, Finding, Notice, render
-from qmt_orchestration.alerts.state import SAME_SUBJECT_MS, State
+from qmt_orchestration.alerts.state import SAME_SUBJECT_MS, AlertState
 from qmt_orchestration.alerts.transport import channels, fit
 from qmt_orchestration.market.sessions import to_ms
 from qmt_orchestration.settings import Settings
@@ -100,7 +100,7 @@ def test_equal_findings_of_several_days_are_one_message(alerting: Settings, rece
 
 
 def test_a_repeated_failure_says_since_when() -> None:
-    state, hour = State(), 3_600_000
+    state, hour = AlertState(), 3_600_000
     for minutes in (0, 61):
         state.observe(Finding("service:x", True, "x"), to_ms(TEN) + minutes * 60_000, hour, lambda _: ("c",))
     _, body = render([state.outbox[-1]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
 from pydantic import SecretStr
 
 from qmt_orchestration.client import BarConsumer, registry
@@ -286,60 +288,57 @@ def test_the_page_finds_a_symbol_shows_its_chart_move_and_stops_a_client_by_toke
     console: Console, redis_client: Any, clickhouse: Any
 ) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("client_mac_001", settings=console.settings) as consumer, chromium() as page:
+    with BarConsumer("client_mac_001", settings=console.settings) as consumer, chromium() as (page, messages):
         reader = threading.Thread(target=lambda: list(consumer))
         reader.start()
-        page.size(1400, 900)
-        page.open(f"http://127.0.0.1:{console.settings.console_port}/")
-        page.until("document.querySelector('#chart').dataset.symbol === '000001.SZ'")
+        page.goto(f"http://127.0.0.1:{console.settings.console_port}/")
+        chart, verdict = page.locator("#chart"), page.locator("#verdict")
+        expect(chart).to_have_attribute("data-symbol", "000001.SZ")
         # what needs a look stands at the top, in words: no service beats here, and a check has failed
-        page.until("document.querySelector('#verdict').classList.contains('bad')")
-        told = page.run("document.querySelector('#verdict').textContent")
-        assert "things need a look" in told
-        assert "publisher is absent" in told
-        assert "bars_1m / no_missing_frames: minutes are missing (38 frames)" in told
-        assert page.run("document.title").startswith("(")
-        page.run("document.querySelector('#symbol').focus()")
-        page.type("600003")
-        page.until("document.querySelectorAll('#found li').length === 1")
-        page.press("Enter")
-        page.until("document.querySelector('#chart').dataset.symbol === '600003.SH'")
-        page.until("document.querySelectorAll('#chart canvas').length > 0")
-        before = int(page.run("document.querySelector('#chart').dataset.bars"))
+        expect(verdict).to_have_class(re.compile("bad"))
+        expect(verdict).to_contain_text("things need a look")
+        expect(verdict).to_contain_text("publisher is absent")
+        expect(verdict).to_contain_text("bars_1m / no_missing_frames: minutes are missing (38 frames)")
+        expect(page).to_have_title(re.compile(r"^\("))
+        page.locator("#symbol").focus()
+        page.keyboard.insert_text("600003")
+        expect(page.locator("#found li")).to_have_count(1)
+        page.keyboard.press("Enter")
+        expect(chart).to_have_attribute("data-symbol", "600003.SH")
+        expect(chart.locator("canvas").first).to_be_attached()
+        before = int(chart.get_attribute("data-bars") or 0)
         tell_ticks(clickhouse, NOW + timedelta(seconds=30), price=10.66)
-        page.until("document.querySelector('#q-price').textContent === '10.66'")
-        assert int(page.run("document.querySelector('#chart').dataset.bars")) == before + 1, "the chart has moved"
+        expect(page.locator("#q-price")).to_have_text("10.66")
+        expect(chart).to_have_attribute("data-bars", str(before + 1))  # the chart has moved
 
         # without the token: the click asks for it, a wrong one is refused, nothing has happened
-        stop = "document.querySelector('[data-client=client_mac_001] button')"
-        page.until(f"{stop} !== null")
-        page.run(f"{stop}.click()")
-        page.until("document.querySelector('#login').open")
-        page.type("wrong")
-        page.press("Enter")
-        page.until("document.querySelector('#login-error').textContent.includes('wrong')")
+        row = page.locator("[data-client=client_mac_001]")
+        row.locator("button").click()
+        expect(page.locator("#login")).to_be_visible()
+        page.keyboard.insert_text("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#login-error")).to_contain_text("wrong")
         assert registry.read_client(redis_client, "client_mac_001").command == "run"
 
-        page.run("document.querySelector('#token').value = ''; document.querySelector('#token').focus()")
-        page.type(TOKEN)
-        page.press("Enter")
-        page.until("!document.querySelector('#login').open")
-        page.run(f"{stop}.click()")
-        page.until("document.querySelector('#confirm').open")
-        page.run("document.querySelector('#confirm-yes').click()")
-        page.until("document.querySelector('[data-client=client_mac_001]').textContent.includes('paused')")
+        page.locator("#token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#login")).to_be_hidden()
+        row.locator("button").click()
+        expect(page.locator("#confirm")).to_be_visible()
+        page.locator("#confirm-yes").click()
+        expect(row).to_contain_text("paused")
         assert registry.read_client(redis_client, "client_mac_001").state == "paused"
         # what only the browser knows: no picture has come for a while
-        page.run(
-            "import('/static/verdict.js').then((v) => { window.old = [v.findings({}, 0), v.findings({}, 9000)]; })"
-        )
-        page.until("window.old !== undefined")
-        assert page.run("window.old[0].length") == 0
-        assert page.run("window.old[1][0].words") == "clock, services and clients: last read 9 s ago"
-        page.size(390, 844, mobile=True)  # a phone: nothing wider than the screen, lag and the button still there
-        page.until("document.documentElement.scrollWidth <= 390")
-        page.until("document.querySelector('[data-client=client_mac_001] button').getBoundingClientRect().right <= 390")
-        refused = [m for m in page.messages if "401" not in m]
+        script = "import('/static/verdict.js').then((v) => [v.findings({}, 0), v.findings({}, 9000)])"
+        fresh, old = page.evaluate(script)
+        assert fresh == []
+        assert old[0]["words"] == "clock, services and clients: last read 9 s ago"
+        page.set_viewport_size({"width": 390, "height": 844})  # a phone: nothing is wider, lag and button still there
+        wait_until(lambda: page.evaluate("document.documentElement.scrollWidth") <= 390, 60, "the page fits")
+        box = row.locator("button").bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 390
+        refused = [m for m in messages if "401" not in m]
         assert refused == [], "no script error, nothing that the security policy refuses"
         consumer.stop()
         reader.join(60)

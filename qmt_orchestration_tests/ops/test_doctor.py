@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 from qmt_orchestration.cli.doctor import doctor
-from qmt_orchestration.doctor import Finding, Level, machine, servers, terminal
+from qmt_orchestration.doctor import Diagnosis, Level, machine, servers, terminal
 from qmt_orchestration.local.redis_server import find_binary
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
@@ -31,13 +31,13 @@ app = typer.Typer()
 app.command()(doctor)
 
 
-def only(findings: list[Finding], check: str) -> Finding:
+def only(findings: list[Diagnosis], check: str) -> Diagnosis:
     """The finding of this check."""
     (found,) = [finding for finding in findings if finding.check == check]
     return found
 
 
-def needs_mending(finding: Finding, level: Level, *words: str) -> None:
+def needs_mending(finding: Diagnosis, level: Level, *words: str) -> None:
     """The finding is of this level, says what mends it, and these words are in it."""
     assert finding.level is level, finding
     assert finding.mend, finding

@@ -12,8 +12,8 @@ import dagster as dg
 
 from qmt_orchestration.market.periods import minutes_of, rollups
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI, at
-from qmt_orchestration.orchestration.assets.columns import OWNER, table_metadata
-from qmt_orchestration.orchestration.assets.making import Made, Materialized, days_of, make_days, settled
+from qmt_orchestration.orchestration.assets.columns import table_metadata
+from qmt_orchestration.orchestration.assets.making import Made, Materialized, daily_asset, days_of, make_days, settled
 from qmt_orchestration.orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality.names import checks_of
@@ -59,14 +59,11 @@ def build_bar_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> 
     """``bars_1m``, ``bars_5m``, ``bars_30m``, ``bars_1d`` and those of ``settings.rollup_periods``; nothing is
     connected to."""
 
-    @dg.asset(
-        partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+    @daily_asset(
+        days,
+        "bars",
         deps=["ticks", "qmt_bars_1m"],
         check_specs=specs(checks_of("bars_1m")),
-        group_name="bars",
-        kinds={"clickhouse", "table"},
-        owners=[OWNER],
         tags={"period": "1m"},
         metadata=table_metadata(settings, "bars_1m"),
         description=(
@@ -142,10 +139,9 @@ def _facts(written: Any) -> dict[str, Any]:
     }
 
 
-def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str) -> dg.AssetsDefinition:
-    table = f"bars_{period}"
-    minutes = minutes_of(period)
-    meaning = {
+def _meaning(period: str) -> str:
+    """What the bars of a period are, as shown on the page of their asset."""
+    return {
         "5m": "Five-minute bars, 48 a day, from the minute bars; the opening call is in the first.",
         "30m": "Thirty-minute bars, 8 a day (10:00 … 11:30, 13:30 … 15:00), from the minute bars.",
         "1d": (
@@ -155,20 +151,22 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         ),
         "1w": "Weekly bars from the daily ones, label 15:00 of the week's last trading day; the current week so far.",
         "1mo": "Monthly bars from the daily ones, label 15:00 of the month's last trading day; so far, too.",
-    }.get(period, f"Bars of {minutes} trading minutes, from the minute bars; the opening call is in the first.")
+    }.get(period, f"Bars of {minutes_of(period)} trading minutes from 1m; the opening call is in the first.")
 
-    @dg.asset(
+
+def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str) -> dg.AssetsDefinition:
+    table = f"bars_{period}"
+    minutes = minutes_of(period)
+
+    @daily_asset(
+        days,
+        "bars",
         name=table,
-        partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
         deps=["bars_1d" if period in ("1w", "1mo") else "bars_1m"],
         check_specs=specs(checks_of(table)),
-        group_name="bars",
-        kinds={"clickhouse", "table"},
-        owners=[OWNER],
         tags={"period": period},
         metadata=table_metadata(settings, table, columns_of="bars_1d" if period == "1d" else "bars_5m"),
-        description=meaning,
+        description=_meaning(period),
     )
     def rollup(
         context: dg.AssetExecutionContext, config: Frames, clickhouse: ClickHouseResource, redis: RedisResource

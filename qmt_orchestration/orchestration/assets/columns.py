@@ -76,7 +76,7 @@ _INSTRUMENTS: Final = (
     ("issued_volume", "Nullable(Float64)", "units issued"),
     ("suspended", "UInt8", "1 = suspended this day"),
     ("suspended_days", "Nullable(UInt32)", "days suspended so far"),
-    ("source", "LowCardinality(String)", "the feed that told it"),
+    ("source", "LowCardinality(String)", "the feed that it comes from"),
     ("listed", "UInt8", "1 = listed this day"),
     ("kind_doubt", "String", "what the terminal's types and sectors say against the kind"),
 )

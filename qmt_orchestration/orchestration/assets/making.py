@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from qmt_orchestration.orchestration.assets.columns import OWNER
 from qmt_orchestration.orchestration.checks import evaluate
 from qmt_orchestration.orchestration.checks.evaluate import Outcome, Window
 from qmt_orchestration.quality.names import checks_of
@@ -36,6 +37,18 @@ class Made:
     window: Window
     facts: Mapping[str, Any] = field(default_factory=dict)
     outcomes: Sequence[Outcome] = ()  # checks that are no SQL
+
+
+def daily_asset(
+    days: dg.DailyPartitionsDefinition, group: str, owner: str = OWNER, **options: Any
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """The decorator of an asset with a partition per trading day; a range of days is one run. *options*: of
+    `dg.asset`."""
+    chosen: Any = {"kinds": {"clickhouse", "table"}, **options}
+    decorate: Callable[[Callable[..., Any]], dg.AssetsDefinition] = dg.asset(
+        partitions_def=days, backfill_policy=dg.BackfillPolicy.single_run(), group_name=group, owners=[owner], **chosen
+    )
+    return decorate
 
 
 def days_of(context: dg.AssetExecutionContext) -> list[date]:

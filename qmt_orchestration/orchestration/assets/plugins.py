@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from qmt_orchestration.market.periods import minutes_of, rollups
 from qmt_orchestration.market.schema import BAR_SCHEMA, TICK_SCHEMA, TZ
 from qmt_orchestration.orchestration.assets.bars import Frames
-from qmt_orchestration.orchestration.assets.making import Made, Materialized, days_of, make_days
+from qmt_orchestration.orchestration.assets.making import Made, Materialized, daily_asset, days_of, make_days
 from qmt_orchestration.orchestration.checks.evaluate import Window, judge, record, results, run_checks, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource
 from qmt_orchestration.plugins import PluginData, PluginError, Plugins, Processor, Source, call, checked, load
@@ -65,23 +65,12 @@ def reconciliation_of(source: Source, period: str, settings: Settings) -> tuple[
     both = {**table, "ours": f"bars_{period}"}
     volume: dict[str, Any] = {**both, "what": "volume", "tolerance": settings.source_volume_tolerance}
     price: dict[str, Any] = {**both, "what": "price", "tolerance": settings.source_price_tolerance}
-    return (
-        Check(
-            asset, "rows_match", "Share of bars that only one side has.", "source_rows", _WARN, None, parameters=both
-        ),
-        Check(
-            asset,
-            "volume_matches",
-            "Share of bars whose volume differs.",
-            "source_values",
-            _WARN,
-            None,
-            parameters=volume,
-        ),
-        Check(
-            asset, "ohlc_matches", "Share of bars with other prices.", "source_values", _WARN, None, parameters=price
-        ),
+    found: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+        ("rows_match", "Share of bars that only one side has.", "source_rows", both),
+        ("volume_matches", "Share of bars whose volume differs.", "source_values", volume),
+        ("ohlc_matches", "Share of bars with other prices.", "source_values", price),
     )
+    return tuple(Check(asset, name, text, sql, _WARN, None, parameters=given) for name, text, sql, given in found)
 
 
 def _source_assets(
@@ -100,15 +89,13 @@ def _source_bars(
     asset, table = f"{source.name}_bars_{period}", f"{source.name}_bars"
     checks = reconciliation_of(source, period, settings) if reconciled else ()
 
-    @dg.asset(
+    @daily_asset(
+        days,
+        "sources",
+        OWNER,
         name=asset,
-        partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
         deps=[f"bars_{period}"] if reconciled else ["instruments"],
         check_specs=specs(checks),
-        group_name="sources",
-        kinds={"clickhouse", "table"},
-        owners=[OWNER],
         tags={"period": period, "source": source.name},
         metadata={"dagster/table_name": f"{settings.clickhouse_database}.{table}"},
         description=f"Bars of {period} from the plug-in {source.name}, in table {table}; ours are compared with them.",
@@ -135,14 +122,12 @@ def _source_bars(
 def _source_ticks(days: dg.DailyPartitionsDefinition, source: Source) -> dg.AssetsDefinition:
     table = f"{source.name}_ticks"
 
-    @dg.asset(
+    @daily_asset(
+        days,
+        "sources",
+        OWNER,
         name=table,
-        partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
         deps=["instruments"],
-        group_name="sources",
-        kinds={"clickhouse", "table"},
-        owners=[OWNER],
         tags={"source": source.name},
         description=f"Ticks from the plug-in {source.name}, in a table of their own: no bar of ours is made of them.",
     )

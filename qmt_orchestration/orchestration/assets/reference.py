@@ -5,21 +5,26 @@ stored as it came; comparing and repairing happen elsewhere.
 """
 
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 import dagster as dg
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
+from qmt_orchestration.market import calendar
 from qmt_orchestration.orchestration.assets.columns import FEED_OWNER, table_metadata
-from qmt_orchestration.orchestration.assets.making import Made, Materialized, make_days
+from qmt_orchestration.orchestration.assets.making import Made, Materialized, daily_asset, make_days
 from qmt_orchestration.orchestration.checks.evaluate import Outcome, Window, find, judge, specs, table
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import rpc
+from qmt_orchestration.warehouse.client import load_sql
 
 
-class Symbols(dg.Config):
+class SymbolsConfig(dg.Config):
     """Whose history to fetch; empty: that of all."""
 
     symbols: list[str] = Field(default_factory=list)
@@ -28,16 +33,21 @@ class Symbols(dg.Config):
 def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Settings) -> list[dg.AssetsDefinition]:
     """``instruments``, ``sector_members``, ``adjust_factors`` and ``qmt_bars_1m``. *settings*: names
     that are shown."""
+    daily = (_instruments, _sector_members, _qmt_bars)
+    return [*(build(days, settings) for build in daily), _adjust_factors(settings)]
 
-    @dg.asset(
-        partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+
+_RETRIES: Final = dg.RetryPolicy(max_retries=2, delay=20)
+
+
+def _instruments(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    @daily_asset(
+        days,
+        "reference",
+        FEED_OWNER,
         check_specs=specs(checks_of("instruments")),
-        group_name="reference",
-        kinds={"clickhouse", "table"},
-        owners=[FEED_OWNER],
         metadata=table_metadata(settings, "instruments"),
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
+        retry_policy=_RETRIES,
         description=(
             "The instruments of a trading day with names, boards, previous close, price limits and suspensions. QMT "
             "knows today's only: a past day can be fetched from a simulated market, not from QMT."
@@ -46,8 +56,7 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
     def instruments(
         context: dg.AssetExecutionContext, clickhouse: ClickHouseResource, redis: RedisResource
     ) -> Materialized:
-        chosen, server = clickhouse.settings, redis.connect()
-        client = clickhouse.connect()
+        chosen, server, client = clickhouse.settings, redis.connect(), clickhouse.connect()
 
         def make(day: date) -> Made:
             table = _ask(context, server, chosen, "instruments", {"day": day.isoformat()})
@@ -56,15 +65,17 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
 
         return make_days(context, client, chosen, "instruments", make)
 
-    @dg.asset(
-        partitions_def=days,
+    return instruments
+
+
+def _sector_members(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    @daily_asset(
+        days,
+        "reference",
+        FEED_OWNER,
         deps=["instruments"],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name="reference",
-        kinds={"clickhouse", "table"},
-        owners=[FEED_OWNER],
         metadata=table_metadata(settings, "sector_members"),
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
+        retry_policy=_RETRIES,
         description="Members of the sectors of QMT_MEMBER_SECTORS on a trading day; who joined and left since then.",
     )
     def sector_members(
@@ -78,13 +89,17 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
 
         return make_days(context, client, chosen, "sector_members", make)
 
+    return sector_members
+
+
+def _adjust_factors(settings: Settings) -> dg.AssetsDefinition:
     @dg.asset(
         deps=["instruments"],
         group_name="reference",
         kinds={"clickhouse", "table"},
         owners=[FEED_OWNER],
         metadata=table_metadata(settings, "adjust_factors"),
-        retry_policy=dg.RetryPolicy(max_retries=2, delay=20),
+        retry_policy=_RETRIES,
         description=(
             "QMT's dated dividend factors. Prices are stored raw; clients adjust what they read (`bars(…, adjust=…)`)."
         ),
@@ -99,13 +114,15 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
             rows += _store(client, "adjust_factors", table)
         return dg.MaterializeResult(metadata={"dagster/row_count": rows})
 
-    @dg.asset(
-        partitions_def=days,
+    return adjust_factors
+
+
+def _qmt_bars(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.AssetsDefinition:
+    @daily_asset(
+        days,
+        "reference",
+        FEED_OWNER,
         deps=["instruments"],
-        backfill_policy=dg.BackfillPolicy.single_run(),
-        group_name="reference",
-        kinds={"clickhouse", "table"},
-        owners=[FEED_OWNER],
         metadata={"dagster/table_name": f"{settings.clickhouse_database}.qmt_bars"},
         description=(
             "QMT's own bars of the day, 1m and 1d, as its history gives them (no padding rows). Ours are compared "
@@ -113,28 +130,23 @@ def build_reference_assets(days: dg.DailyPartitionsDefinition, settings: Setting
         ),
     )
     def qmt_bars_1m(
-        context: dg.AssetExecutionContext, config: Symbols, clickhouse: ClickHouseResource, redis: RedisResource
+        context: dg.AssetExecutionContext, config: SymbolsConfig, clickhouse: ClickHouseResource, redis: RedisResource
     ) -> Materialized:
         chosen, server, client = clickhouse.settings, redis.connect(), clickhouse.connect()
 
         def make(day: date) -> Made:
             rows = {p: _history(context, client, server, chosen, day, p, config.symbols) for p in ("1m", "1d")}
-            return Made(
-                sum(rows.values()),
-                Window.whole(day),
-                {"dagster/partition_row_count": rows["1m"], "daily_rows": rows["1d"]},
-            )
+            facts = {"dagster/partition_row_count": rows["1m"], "daily_rows": rows["1d"]}
+            return Made(sum(rows.values()), Window.whole(day), facts)
 
         return make_days(context, client, chosen, "qmt_bars_1m", make)
 
-    return [instruments, sector_members, adjust_factors, qmt_bars_1m]
+    return qmt_bars_1m
 
 
 def calendar_horizon(settings: Settings, day: date) -> Outcome:
     """Whether the exchange calendar knows the coming trading days: next year's holidays must be known before the year
     starts."""
-    from qmt_orchestration.market import calendar
-
     wanted, last = settings.quality_calendar_days, calendar.horizon()
     known = len(calendar.trading_days(day, last)) - 1
     return judge(
@@ -150,10 +162,6 @@ def calendar_horizon(settings: Settings, day: date) -> Outcome:
 
 def _store_members(context: dg.AssetExecutionContext, client: Any, found: Any, day: date) -> Made:
     """Store the members of a day, without those of an earlier fetch of it; sectors without any are named and left."""
-    import pyarrow.compute as pc
-
-    from qmt_orchestration.warehouse.client import load_sql
-
     members = found.filter(pc.is_valid(found["symbol"]))
     empty = sorted(set(found["sector"].to_pylist()) - set(members["sector"].to_pylist()))
     if empty:
@@ -181,8 +189,6 @@ def _ask(
     context: dg.AssetExecutionContext, server: Any, settings: Settings, method: str, params: dict[str, Any]
 ) -> Any:
     """A table from the gateway; its own errors say whether none is alive, it timed out, or QMT refused."""
-    from qmt_orchestration.stream import rpc
-
     return rpc.call(
         server,
         method,
@@ -216,7 +222,7 @@ def _history(
 
 
 def _universe(client: Any) -> list[str]:
-    """Symbols of the newest instrument list."""
+    """SymbolsConfig of the newest instrument list."""
     found = _known_symbols(client, date(2149, 6, 6))
     if not found:
         raise dg.Failure("no instrument list to take symbols from: materialize instruments first")
@@ -224,9 +230,7 @@ def _universe(client: Any) -> list[str]:
 
 
 def _known_symbols(client: Any, day: date) -> list[str]:
-    """Symbols of the day's instruments, else of the list nearest to it, else those that ticked."""
-    from qmt_orchestration.warehouse.client import load_sql
-
+    """SymbolsConfig of the day's instruments, else of the list nearest to it, else those that ticked."""
     return [row[0] for row in client.query(load_sql("universe"), parameters={"day": day}).result_rows]
 
 
@@ -238,8 +242,6 @@ def _store(client: Any, table: str, rows: Any, **constant: Any) -> int:
     """Insert an Arrow table, with constant columns added. Columns that the warehouse does not keep are left out by
     name only if the gateway sends more than it needs; a column the warehouse needs and the gateway lacks is an
     error."""
-    import pyarrow as pa
-
     if rows.num_rows == 0:
         return 0
     for name, value in constant.items():

@@ -8,8 +8,8 @@ from datetime import date
 
 import dagster as dg
 
-from qmt_orchestration.orchestration.assets.columns import FEED_OWNER, OWNER, table_metadata
-from qmt_orchestration.orchestration.assets.making import Made, Materialized, make_days, settled
+from qmt_orchestration.orchestration.assets.columns import FEED_OWNER, table_metadata
+from qmt_orchestration.orchestration.assets.making import Made, Materialized, daily_asset, make_days, settled
 from qmt_orchestration.orchestration.checks.evaluate import Window, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource
 from qmt_orchestration.quality.names import checks_of
@@ -35,14 +35,11 @@ def build_tick_assets(
         ),
     )
 
-    @dg.asset(
-        partitions_def=days,
-        backfill_policy=dg.BackfillPolicy.single_run(),
+    @daily_asset(
+        days,
+        "feed",
         deps=["tick_stream"],
         check_specs=specs(checks_of("ticks")),
-        group_name="feed",
-        kinds={"clickhouse", "table"},
-        owners=[OWNER],
         metadata=table_metadata(settings, "ticks"),
         description=(
             "All ticks of a trading day (Beijing time). The writer service inserts them as they come; materializing a "

@@ -17,17 +17,18 @@ from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisR
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.services.news import news, span_start
+from qmt_orchestration.services.state import NEEDED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.fields import LAST_MS, integer, number, text
 
 ASSET: Final = "tick_stream"
+Rows = Sequence[Mapping[str, str]]
 #: A market and kind of fewer symbols may be silent by nature.
 LARGE_GROUP: Final = 20
 #: In a simulated market that runs fast, a pause of this machine is no silence.
 WALL_SECONDS: Final = 3.0
-EXPECTED_SERVICES: Final = ("subscriber", "gateway", "writer", "publisher")
 
 
 def newest_tick_ms(server: Any, shards: int) -> int:
@@ -85,17 +86,23 @@ def feed_fresh(
     )
 
 
+def _verdict(
+    settings: Settings, clock: MarketClock, name: str, measure: float, expected: str, found: str, worst: Rows = ()
+) -> Outcome:
+    return judge(find(ASSET, name), settings, clock.today(), measure, expected, found, worst)
+
+
 def services_alive(
     settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]], desired: Mapping[str, str]
 ) -> Outcome:
     """Services that should run and have no heartbeat."""
     alive = {b["service"] for b in beats if b.get("state") == "running"}
-    due = [s for s in EXPECTED_SERVICES if desired.get(s, "running") == "running"]
+    due = [s for s in NEEDED if desired.get(s, "running") == "running"]
     missing = [s for s in due if s not in alive]
-    return judge(
-        find(ASSET, names.SERVICES_ALIVE),
+    return _verdict(
         settings,
-        clock.today(),
+        clock,
+        names.SERVICES_ALIVE,
         float(len(missing)),
         f"heartbeats of {', '.join(due) or 'none'}",
         "all alive" if not missing else f"silent: {', '.join(missing)} (is `qmt agent` running on their host?)",
@@ -107,18 +114,14 @@ def stream_lag(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[s
     """How far the writer is behind."""
     writers = [b for b in beats if b["service"] == "writer"]
     lag = max((number(b, "lag_seconds") for b in writers), default=0.0)
-    return judge(
-        find(ASSET, names.STREAM_LAG), settings, clock.today(), lag, "the writer keeps up", f"{lag:.1f} s behind"
-    )
+    return _verdict(settings, clock, names.STREAM_LAG, lag, "the writer keeps up", f"{lag:.1f} s behind")
 
 
 def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping[str, str]], server: Any) -> Outcome:
     """Batches whose numbers never came today, as the writer counts them."""
     writers = [b for b in beats if b["service"] == "writer"]
     lost = lost_today(server, clock, sum(number(b, "lost") for b in writers)) if writers else 0.0
-    return judge(
-        find(ASSET, names.NOTHING_LOST), settings, clock.today(), lost, "every batch number", f"{lost:.0f} batches lost"
-    )
+    return _verdict(settings, clock, names.NOTHING_LOST, lost, "every batch number", f"{lost:.0f} batches lost")
 
 
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
@@ -135,10 +138,10 @@ def no_dead_letters(settings: Settings, clock: MarketClock, server: Any) -> Outc
     """Entries given up, by stream."""
     counts = dead_letters(server)
     total = sum(counts.values())
-    return judge(
-        find(ASSET, names.NO_DEAD_LETTERS),
+    return _verdict(
         settings,
-        clock.today(),
+        clock,
+        names.NO_DEAD_LETTERS,
         float(total),
         "no dead letters",
         f"{total} dead letters" + (": see `qmt dead-letters list`" if total else ""),

@@ -146,7 +146,7 @@ class Events:
             self.cursors = {**self.cursors, "runless": str(page.cursor)}
 
     def _readable(self, record: dg.EventLogRecord) -> list[Finding]:
-        """`_of_run`; what cannot be put into words is told as such, for it must not stall what comes after it."""
+        """`_of_run`; what cannot be read is a finding too: it must not stall what comes after it."""
         try:
             return list(self._of_run(record))
         except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -164,7 +164,7 @@ class Events:
         event = record.event_log_entry.dagster_event
         failed = event is not None and event.event_type == Event.RUN_FAILURE
         if failed and run.tags.get("dagster/will_retry") == "true":
-            return  # its retry will tell
+            return  # its retry decides
         partition = _partition(run.tags)
         planned: set[str] = set()
         evaluated: set[str] = set()

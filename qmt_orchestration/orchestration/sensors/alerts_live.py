@@ -10,12 +10,13 @@ import redis
 
 from qmt_orchestration.alerts import services as watching
 from qmt_orchestration.alerts.messages import Finding
-from qmt_orchestration.alerts.state import State
+from qmt_orchestration.alerts.state import AlertState
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.sessions import from_ms
-from qmt_orchestration.orchestration.checks.live import EXPECTED_SERVICES, live_outcomes
+from qmt_orchestration.orchestration.checks.live import live_outcomes
 from qmt_orchestration.orchestration.sensors.evidence import Reporter, Seen, report_link
 from qmt_orchestration.services.desired import read_desired
+from qmt_orchestration.services.state import NEEDED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.connection import connect as connect_redis
@@ -23,10 +24,10 @@ from qmt_orchestration.stream.heartbeat import read_all
 from qmt_orchestration.texts import say
 from qmt_orchestration.warehouse.client import connect as connect_warehouse
 
-WATCHED_HERE: Final = ("tick_stream/services_alive",)  # told per service, by heartbeats
+WATCHED_HERE: Final = ("tick_stream/services_alive",)  # reported per service, by heartbeats
 
 
-def watch_live(settings: Settings, state: State, now_ms: int) -> tuple[list[Finding], datetime]:
+def watch_live(settings: Settings, state: AlertState, now_ms: int) -> tuple[list[Finding], datetime]:
     """Findings of the running system (services, feed, stream), and the market's time."""
 
     language, link = settings.language, report_link(settings, "")
@@ -42,7 +43,7 @@ def watch_live(settings: Settings, state: State, now_ms: int) -> tuple[list[Find
     finally:
         client.close()
     findings = [warehouse, Finding("engine:redis", False, away, say(language, "answers"))]
-    findings += watching.watch(state.services, beats, desired, EXPECTED_SERVICES, now_ms, link, language)
+    findings += watching.watch(state.services, beats, desired, NEEDED, now_ms, link, language)
     reporter = Reporter(settings)
     for outcome in outcomes:
         if f"{outcome.check.asset}/{outcome.check.name}" not in WATCHED_HERE:
@@ -56,7 +57,7 @@ def watch_live(settings: Settings, state: State, now_ms: int) -> tuple[list[Find
                 outcome.found,
                 worst=outcome.worst,
             )
-            # the same key as the check's own evaluations: whoever sees it first tells it
+            # the same key as the check's own evaluations: whoever sees it first reports it
             findings.append(reporter.finding(seen, "", watching.OWNER))
     return findings, clock.now() if clock.simulated else from_ms(now_ms)
 

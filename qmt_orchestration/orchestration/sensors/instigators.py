@@ -1,4 +1,4 @@
-"""Findings about Dagster's own sensors and schedules: a tick that raises starts no run, so nothing else would tell."""
+"""Findings about Dagster's own sensors and schedules: a tick that raises starts no run, so nothing else reports it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dagster._core.scheduler.instigation import TickStatus
 from qmt_orchestration.alerts.messages import Finding
 from qmt_orchestration.texts import Language, say
 
-#: A sensor comes again within seconds: one failed evaluation mends itself. A schedule comes again tomorrow.
+#: A sensor comes again within seconds: one failed evaluation is repeated. A schedule comes again tomorrow.
 FAILED_TICKS: Final = {InstigatorType.SENSOR: 3, InstigatorType.SCHEDULE: 1}
 _ENDED: Final = (TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE)
 

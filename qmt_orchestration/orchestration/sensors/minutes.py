@@ -158,7 +158,7 @@ def _wait_for_close(
     time.sleep(left)
     with clickhouse.connect() as client, redis.connect() as server:
         for _ in _polls(deadline):
-            clock = _clock_of(server)
+            clock = read_clock(server)
             closed = closed_watermark(client, settings, due.date(), clock.now_ms(), speed=clock.speed)
             if closed is not None and closed >= due:
                 return ""
@@ -186,11 +186,7 @@ def _polls(deadline: float) -> Iterator[None]:
 
 def _clock(redis: RedisResource) -> MarketClock:
     with redis.connect() as server:
-        return _clock_of(server)
-
-
-def _clock_of(server: Any) -> MarketClock:
-    return read_clock(server)
+        return read_clock(server)
 
 
 def _nothing(found: Sequence[Any], first_date: str) -> str:

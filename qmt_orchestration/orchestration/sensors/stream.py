@@ -44,10 +44,10 @@ def build_stream_sensor(days: dg.DailyPartitionsDefinition, interval_seconds: in
         beats, desired = services.beats(), services.desired()
         trading_day = days.has_partition_key(read_clock(server).today().isoformat())
         outcomes = live_outcomes(settings, server, beats, desired, trading_day=trading_day)
-        told, cursor = _to_tell(outcomes, context.cursor)
-        evaluate.record(clickhouse.connect(), told, run_id=f"sensor-{int(time.time() * 1000)}")
+        due, cursor = _due(outcomes, context.cursor)
+        evaluate.record(clickhouse.connect(), due, run_id=f"sensor-{int(time.time() * 1000)}")
         observation = dg.AssetObservation(asset_key=ASSET, metadata=statistics(settings, server, beats))
-        return dg.SensorResult(asset_events=[observation, *(_evaluation(o) for o in told)], cursor=cursor)
+        return dg.SensorResult(asset_events=[observation, *(_evaluation(o) for o in due)], cursor=cursor)
 
     return stream
 
@@ -103,13 +103,13 @@ def _bar_clients_lag(server: Any) -> int:
     return max((int(g.get("lag") or g.get("pending") or 0) for g in server.xinfo_groups(keys.BARS)), default=0)
 
 
-def _to_tell(outcomes: Sequence[Outcome], cursor: str | None) -> tuple[list[Outcome], str]:
+def _due(outcomes: Sequence[Outcome], cursor: str | None) -> tuple[list[Outcome], str]:
     """Which verdicts to report now: those that changed, and all when the last report is old."""
     known: dict[str, Any] = json.loads(cursor) if cursor else {"at": 0.0, "verdicts": {}}
     now = {o.check.name: f"{o.passed}/{o.severity.value if not o.passed else ''}" for o in outcomes}
-    due = time.time() - known["at"] >= REPEAT_SECONDS
-    told = [o for o in outcomes if due or known["verdicts"].get(o.check.name) != now[o.check.name]]
-    return told, json.dumps({"at": time.time() if due else known["at"], "verdicts": now})
+    all_due = time.time() - known["at"] >= REPEAT_SECONDS
+    due = [o for o in outcomes if all_due or known["verdicts"].get(o.check.name) != now[o.check.name]]
+    return due, json.dumps({"at": time.time() if all_due else known["at"], "verdicts": now})
 
 
 def _evaluation(outcome: Outcome) -> dg.AssetCheckEvaluation:

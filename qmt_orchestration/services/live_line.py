@@ -1,4 +1,4 @@
-"""The live line of `qmt up`: one glance tells whether the market flows, how late, and which minute is final."""
+"""The live line of `qmt up`: one glance shows whether the market flows, how late, and which minute is final."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qmt_orchestration.services.state import SystemState
 from qmt_orchestration.settings import Settings
 
 
-class Summary:
+class LiveLine:
     """Addresses once, then a live line: rewritten in a terminal, one line every ten seconds elsewhere."""
 
     def __init__(self, settings: Settings, *, ui: bool, say: Callable[[str], None]) -> None:
