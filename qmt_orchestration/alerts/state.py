@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from qmt_orchestration.alerts.messages import Finding, Notice
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.texts import Language, say
 
 log = logging.getLogger(__name__)
@@ -176,11 +177,4 @@ def _parse(raw: dict[str, Any]) -> AlertState:
 
 def save(state: AlertState, data_dir: Path) -> None:
     """Replace the file, durably."""
-    path = _path(data_dir)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".new")
-    with draft.open("w", encoding="utf-8") as file:
-        json.dump(asdict(state), file, ensure_ascii=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(draft, path)
+    replace_file(_path(data_dir), json.dumps(asdict(state), ensure_ascii=False), durable=True)

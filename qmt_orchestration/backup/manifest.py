@@ -10,6 +10,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from qmt_orchestration.files import replace_file
+
 NAME: Final = "manifest.json"
 FORMAT: Final = 1
 _BLOCK: Final = 1 << 20
@@ -93,7 +95,7 @@ def read(folder: Path) -> Manifest | None:
 
 def write(folder: Path, manifest: Manifest) -> None:
     """Replace the manifest in one step, and remove files that it does not name."""
-    write_private(folder / NAME, manifest.model_dump_json(indent=1).encode())
+    replace_file(folder / NAME, manifest.model_dump_json(indent=1), durable=True)
     named = {file.path for file in manifest.files()} | {NAME, LOCK}
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_file() and path.relative_to(folder).as_posix() not in named:
@@ -101,17 +103,6 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 LOCK: Final = ".lock"
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Write *data* for the owner alone, on the disk before the name appears."""
-    draft = path.with_name(path.name + ".new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(path)
 
 
 def sealed(folder: Path, path: Path, state: str = "") -> File:

@@ -17,6 +17,7 @@ from qmt_orchestration.backup import dagster_home, manifest
 from qmt_orchestration.backup.common import NAME, Say, Summary, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest, Partition, Table
 from qmt_orchestration.backup.partitions import Found, Mover, sql
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.services.dagster_processes import home_in_use
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
@@ -179,5 +180,5 @@ def _save_settings(settings: Settings, target: Path) -> manifest.File:
     values = {k: v for k, v in settings.environment().items() if k.removeprefix("QMT_").lower() not in secret}
     text = json.dumps({"settings": values, "left_out": [f"QMT_{name.upper()}" for name in secret]}, indent=1)
     path = target / "settings.json"
-    manifest.write_private(path, text.encode())
+    replace_file(path, text, durable=True)
     return manifest.sealed(target, path)

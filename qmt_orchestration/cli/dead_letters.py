@@ -45,7 +45,7 @@ def _row(letter: dead_letters.DeadLetter) -> dict[str, Any]:
     return {
         "stream": letter.stream,
         "id": letter.id,
-        "at": f"{from_ms(letter.buried_ms):%Y-%m-%d %H:%M:%S}",
+        "at": f"{from_ms(letter.at_ms):%Y-%m-%d %H:%M:%S}",
         "source id": letter.source_id,
         "group": letter.group,
         "tries": letter.deliveries,
@@ -77,7 +77,7 @@ def show(stream: Stream, letter_id: Annotated[str, typer.Argument(metavar="ID")]
 
 @dead_letters_app.command()
 def replay(stream: Stream, ids: Ids = None, every: All = False, data_dir: DataDir = None) -> None:
-    """Publish dead letters again on their stream, e.g. after a mended release."""
+    """Publish dead letters again on their stream, e.g. after a release that handles them."""
     chosen = _chosen(ids, every)
     with redis_of(settings_of(data_dir), dead_letters.NoDeadLetter) as client:
         count = dead_letters.replay(client, stream, chosen)

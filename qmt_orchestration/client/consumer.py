@@ -283,14 +283,14 @@ class Consumer(Generic[ItemT]):
                     self.counters.errors += 1
                     log.warning("client %s, try %d of %s: %s", self.client_id, tries, item, error)
                 if tries >= attempts:
-                    self._patiently(lambda: self._bury(item, attempts))
+                    self._patiently(lambda: self._move_to_dead_letters(item, attempts))
                     return False
             self._membership.wait(pause)
             pause = min(pause * 2, 5.0)
             if self._stopping or not self.holds(item):
                 return False
 
-    def _bury(self, item: ItemT, tries: int) -> None:
+    def _move_to_dead_letters(self, item: ItemT, tries: int) -> None:
         assignment = self._assignment(item.origin.assignment)
         if assignment is None:
             return

@@ -28,6 +28,7 @@ from qmt_orchestration.client.adjust import Events, groups
 from qmt_orchestration.client.bar_queries import events_of, local_days, text
 from qmt_orchestration.client.errors import BadRange, NoDataInRange, QueryError
 from qmt_orchestration.client.moments import Moment, Range, span
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.market.calendar import trading_days
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
@@ -133,10 +134,7 @@ class _Folder:
         out[old_first - first : old_first - first + len(old)] = old
         out[max(renewed[0] - first, 0) : max(renewed[1] - first, 0)] = np.nan
         out[places - first] = values
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".new")
-        np.concatenate([[np.float32(first)], out]).astype("<f4").tofile(draft)
-        draft.replace(path)
+        replace_file(path, np.concatenate([[np.float32(first)], out]).astype("<f4").tobytes())
 
     def finish(self) -> None:
         """Write instruments and calendar."""
@@ -231,7 +229,4 @@ def _lines(path: Path) -> list[str]:
 
 
 def _replace(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".new")
-    draft.write_text("\n".join(lines) + "\n", "utf-8")
-    draft.replace(path)
+    replace_file(path, "\n".join(lines) + "\n")

@@ -29,6 +29,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.local import redis_server
 from qmt_orchestration.local.passwords import ADMIN, password_file, private_folder
 from qmt_orchestration.local.process import spawn
@@ -240,9 +241,7 @@ def _start(name: Name, settings: Settings, port: int | None, argv: list[str]) ->
             f"the embedded {name} did not come up (exit code {code}); {engine.log_path} ends:\n{_tail(engine)}"
         )
     known = {"pid": process.pid, "port": chosen, "started": time.time()}
-    draft = settings.run_dir / f"{name}.json.new"
-    draft.write_text(json.dumps(known))
-    draft.replace(_run_file(settings, name))
+    replace_file(_run_file(settings, name), json.dumps(known))
     return engine
 
 

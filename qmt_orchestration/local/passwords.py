@@ -11,6 +11,7 @@ import secrets
 from pathlib import Path
 from typing import Final, Literal
 
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.settings import Settings
 
 ADMIN: Final = "admin"
@@ -18,12 +19,12 @@ ADMIN: Final = "admin"
 
 def password_file(settings: Settings, name: Literal["redis", "clickhouse", "redis.admin"]) -> Path:
     """The file of a password, with the configured password in it, else with a generated one."""
-    path = settings.run_dir / f"{name}.password"
+    path = private_folder(settings.run_dir) / f"{name}.password"
     configured = None if name == "redis.admin" else getattr(settings, f"{name}_password")
     if configured:
-        _write(path, configured.get_secret_value())
+        replace_file(path, configured.get_secret_value() + "\n")
     elif not path.exists() or not path.read_text().strip():
-        _write(path, secrets.token_urlsafe(24))
+        replace_file(path, secrets.token_urlsafe(24) + "\n")
     return path
 
 
@@ -33,12 +34,3 @@ def private_folder(path: Path) -> Path:
     if os.name == "posix" and path.stat().st_mode & 0o077:
         path.chmod(0o700)
     return path
-
-
-def _write(path: Path, text: str) -> None:
-    private_folder(path.parent)
-    draft = path.with_name(f"{path.name}.new")
-    draft.unlink(missing_ok=True)
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
-    draft.replace(path)

@@ -18,6 +18,8 @@ from typing import Any, Final
 
 import psutil
 
+from qmt_orchestration.files import replace_file
+
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _LIBC: Final = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
@@ -70,11 +72,8 @@ def record_group(record: Path, leader: int) -> None:
         created = psutil.Process(leader).create_time()
     except psutil.NoSuchProcess:  # it has ended already; what it started may run
         created = time.time()
-    record.parent.mkdir(parents=True, exist_ok=True)
-    draft = record.with_name(f"{record.name}.new")
-    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({"pid": leader, "create_time": created, "boot_time": psutil.boot_time()}, file)
-    draft.replace(record)
+    known = {"pid": leader, "create_time": created, "boot_time": psutil.boot_time()}
+    replace_file(record, json.dumps(known))
 
 
 def end_group(record: Path, grace_seconds: float = 10.0) -> int:

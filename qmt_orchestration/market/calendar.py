@@ -74,6 +74,12 @@ def trading_days(first: date, last: date) -> list[date]:
     return list(days[bisect_left(days, first) : bisect_right(days, last)])
 
 
+def closed_weekdays(first: date) -> list[date]:
+    """Weekdays from *first* on without trading, as far as the calendar knows."""
+    days = (first + timedelta(days=i) for i in range((horizon() - first).days + 1))
+    return [day for day in days if day.weekday() < 5 and not is_trading_day(day)]
+
+
 def previous_trading_day(day: date) -> date:
     """The last trading day before *day*."""
     i = bisect_left(_days(), day)

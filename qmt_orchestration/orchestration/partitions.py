@@ -8,14 +8,14 @@ minutes would pass that in two years). A partition key is a trading day, ``YYYY-
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from contextlib import suppress
+from datetime import date, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import dagster as dg
 
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.settings import Settings
@@ -46,26 +46,10 @@ def holidays(settings: Settings) -> list[date]:
     try:
         found = [date.fromisoformat(text) for text in json.loads(cache.read_text())]
     except (OSError, ValueError):
-        found = _holidays_of_calendar()
-        _keep(cache, found)
+        found = calendar.closed_weekdays(date(2005, 1, 4))
+        with suppress(OSError):
+            replace_file(cache, json.dumps([str(d) for d in found]))
     return [*found, *(day for day in settings.holidays if day > found[-1])]
-
-
-def _holidays_of_calendar() -> list[date]:
-    last = calendar.horizon()
-    open_days = set(calendar.trading_days(date(2005, 1, 4), last))
-    weekdays = (date(2005, 1, 4) + timedelta(days=i) for i in range((last - date(2005, 1, 4)).days + 1))
-    return [d for d in weekdays if d.weekday() < 5 and d not in open_days]
-
-
-def _keep(cache: Path, found: list[date]) -> None:
-    try:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        draft = cache.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps([str(d) for d in found]))
-        draft.replace(cache)  # whole or not at all: other processes read it at the same time
-    except OSError:
-        return
 
 
 def require_partition(partitions: dg.DailyPartitionsDefinition, day: date) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from qmt_orchestration.market.calendar import horizon, is_trading_day, trading_days
+from qmt_orchestration.market.calendar import closed_weekdays, trading_days
 from qmt_orchestration.market.instruments import Kind, instrument_of
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.simulator import market_data
@@ -226,12 +226,7 @@ class Client:
 
     def get_holidays(self) -> list[int]:
         """Weekdays without trading, YYYYMMDD, as far as the calendar knows."""
-        out, last = [], horizon()
-        for number in range(date(2015, 1, 1).toordinal(), last.toordinal() + 1):
-            day = date.fromordinal(number)
-            if day.weekday() < 5 and not is_trading_day(day):
-                out.append(day.year * 10_000 + day.month * 100 + day.day)
-        return out
+        return [int(f"{day:%Y%m%d}") for day in closed_weekdays(date(2015, 1, 1))]
 
     def get_market_last_trade_date(self, market: str) -> int:
         """Midnight of the last trading day up to today, epoch ms; -1 for an unknown market."""

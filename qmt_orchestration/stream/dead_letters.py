@@ -1,13 +1,12 @@
 """Entries that could not be handled: kept with the reason, shown, replayed or dropped by a person. Capped.
 
 The dead letters of stream S are the stream ``qmt:dlq:S``: the fields of the entry as they came, each name prefixed
-with ``f:``, and ``source_id, group, error, deliveries, buried_ms``. At `CAP` entries the oldest go, so that a bad
+with ``f:``, and ``source_id, group, error, deliveries, cut``. At `CAP` entries the oldest go, so that a bad
 release cannot fill the server.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,11 +14,11 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.fields import LAST_MS, decoded, integer, text
+from qmt_orchestration.stream.fields import decoded, integer, text
 
 CAP: Final = 10_000
 _MAX_ERROR: Final = 2000
-_MAX_KEPT_BYTES: Final = 1 << 20  # larger values are cut: an oversized payload must not live on in here
+_MAX_KEPT_BYTES: Final = 1 << 20  # larger values are cut: an oversized payload must not stay in here
 
 #: Ids follow the stream's own newest one: on `keys.BARS` they are market time, which no clock of ours may outrun.
 _REPLAY: Final = """
@@ -62,9 +61,13 @@ class DeadLetter:
     group: str
     error: str
     deliveries: int
-    buried_ms: int
     fields: Mapping[bytes, bytes]
     cut: bool  # a value was larger than 1 MiB and is not whole: cannot be replayed
+
+    @property
+    def at_ms(self) -> int:
+        """When it was moved here, epoch ms: its id is Redis' own."""
+        return int(self.id.partition("-")[0])
 
 
 def key_of(stream: str) -> str:
@@ -91,7 +94,6 @@ def add(
         "group": group,
         "error": error[:_MAX_ERROR],
         "deliveries": deliveries,
-        "buried_ms": int(time.time() * 1000),
         "cut": int(any(len(value) > _MAX_KEPT_BYTES for value in fields.values())),
     }
     letter.update((b"f:" + name[:200], value[:_MAX_KEPT_BYTES]) for name, value in fields.items())
@@ -156,7 +158,6 @@ def _letter(stream: str, id_: bytes, fields: Mapping[bytes, bytes]) -> DeadLette
         group=text(fields, "group"),
         error=text(fields, "error"),
         deliveries=integer(fields, "deliveries", low=0),
-        buried_ms=integer(fields, "buried_ms", low=0, high=LAST_MS),
         fields={name[2:]: value for name, value in fields.items() if name.startswith(b"f:")},
         cut=fields.get(b"cut") == b"1",
     )

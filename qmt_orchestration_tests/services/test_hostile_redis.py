@@ -38,7 +38,7 @@ def test_no_thread_ends_by_what_somebody_wrote_into_redis(redis_client: Any, set
     sequences = {"host-feed-1": Sequence([[0, 0], [2, 2]]).dump(), "wrong": wrong, b"\xff-feed-" + wrong: wrong}
     client.hset(keys.WRITER_SEQUENCES.format(stream=stream), mapping=sequences)
     client.hset(keys.WRITER_PLAN.format(stream=stream), "1-0", wrong)
-    client.xadd(dead_letters.key_of(stream), {"source_id": wrong, "deliveries": wrong, "buried_ms": wrong})
+    client.xadd(dead_letters.key_of(stream), {"source_id": wrong, "deliveries": wrong})
     payload = encode(table([tick("09:25:00", 10.0, 100)]))
     client.xadd(stream, {"last_ms": wrong, "payload": wrong})
     client.xadd(stream, {"x": wrong})

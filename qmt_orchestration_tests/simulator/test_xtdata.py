@@ -1,6 +1,6 @@
-"""The real xtquant Python layer over the stand-in: what a program that uses the documented functions sees.
+"""The real xtquant Python layer over the simulator: what a program that uses the documented functions sees.
 
-Each test runs a program in a process of its own, because xtquant and the stand-in are registered once per process.
+Each test runs a program in a process of its own, because xtquant and the simulator are registered once per process.
 """
 
 from __future__ import annotations

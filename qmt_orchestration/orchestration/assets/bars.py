@@ -98,7 +98,7 @@ def _finalize(client: Any, window: Window) -> Made:
 
 def _so_far(client: Any, window: Window) -> Window:
     """What is judged after some frames were made: the day up to its newest minute. A bad bar stays a finding until it
-    is mended; a verdict on the new frames alone would call the day good a minute later."""
+    is repaired; a verdict on the new frames alone would call the day good a minute later."""
     newest = client.query(load_sql("newest_bar"), parameters={"day": window.day}).first_row[0].astimezone(SHANGHAI)
     return Window(window.day, at(window.day, MINUTE_LABELS[0]), max(window.last, newest))
 

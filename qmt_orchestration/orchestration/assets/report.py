@@ -7,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from qmt_orchestration.files import replace_file
 from qmt_orchestration.orchestration.assets.making import Materialized, daily_asset
 from qmt_orchestration.orchestration.resources import ClickHouseResource
 from qmt_orchestration.quality.render import Plot, Report, Verdict, markdown, page
@@ -87,9 +88,6 @@ def verdicts(client: Any, day: date) -> list[Verdict]:
 
 def write(report: Report, folder: Path) -> Path:
     """Write the HTML page ``<day>.html``; its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report.day}.html"
-    draft = path.with_suffix(".html.part")
-    draft.write_text(page(report), encoding="utf-8")
-    draft.replace(path)
+    replace_file(path, page(report))
     return path

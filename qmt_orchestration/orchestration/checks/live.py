@@ -19,7 +19,7 @@ from qmt_orchestration.quality.names import checks_of
 from qmt_orchestration.services.news import news, span_start
 from qmt_orchestration.services.state import NEEDED
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.fields import LAST_MS, integer, number, text
 
@@ -136,7 +136,7 @@ def lost_today(server: Any, clock: MarketClock, total: float) -> float:
 
 def no_dead_letters(settings: Settings, clock: MarketClock, server: Any) -> Outcome:
     """Entries given up, by stream."""
-    counts = dead_letters(server)
+    counts = dead_letters.streams(server)
     total = sum(counts.values())
     return _verdict(
         settings,
@@ -147,12 +147,6 @@ def no_dead_letters(settings: Settings, clock: MarketClock, server: Any) -> Outc
         f"{total} dead letters" + (": see `qmt dead-letters list`" if total else ""),
         [{"stream": s, "entries": str(n)} for s, n in counts.items()],
     )
-
-
-def dead_letters(server: Any) -> dict[str, int]:
-    """Entries in the dead letters of each stream that has any."""
-    found = sorted(server.scan_iter(match=keys.DEAD_LETTERS.format(stream="*"), count=1000))
-    return {k.decode(): n for k in found if (n := int(server.xlen(k)))}
 
 
 def live_outcomes(

@@ -15,10 +15,10 @@ import dagster as dg
 
 from qmt_orchestration.orchestration.checks import evaluate
 from qmt_orchestration.orchestration.checks.evaluate import Outcome
-from qmt_orchestration.orchestration.checks.live import ASSET, dead_letters, live_outcomes, newest_tick_ms
+from qmt_orchestration.orchestration.checks.live import ASSET, live_outcomes, newest_tick_ms
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
+from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.fields import number
 
@@ -80,7 +80,7 @@ def statistics(settings: Settings, server: Any, beats: Sequence[Mapping[str, str
         "lag_seconds_writer": highest("writer", "lag_seconds"),
         "lag_entries_bar_clients": float(_bar_clients_lag(server)),
         "lost_batches": total("writer", "lost"),
-        "dead_letters": float(sum(dead_letters(server).values())),
+        "dead_letters": float(sum(dead_letters.streams(server).values())),
         "stream_entries": float(sum(server.xlen(keys.ticks(s)) for s in range(settings.stream_shards))),
         "redis_memory_mb": round(server.info("memory")["used_memory"] / 1e6, 1),
         "seconds_since_newest_tick": round(max(clock.now_ms() - newest, 0) / 1000, 1) if newest else 0.0,
