@@ -83,18 +83,6 @@ class PluginError(RuntimeError):
     """A plug-in cannot be used; the message names it, what was expected and what was found."""
 
 
-class PluginRaised(PluginError):
-    """Its code raised an exception."""
-
-
-class PluginHangs(PluginError):
-    """Its code did not return in time."""
-
-
-class PluginData(PluginError):
-    """It returned something else than the rows it declared."""
-
-
 @dataclass(frozen=True)
 class Plugins:
     """What was found. *broken*: (entry point, why) of those that cannot be loaded."""
@@ -175,7 +163,7 @@ def _processor(found: Any, made: Sequence[str]) -> Processor:
 
 
 def call(name: str, seconds: float, function: Callable[..., T], *arguments: Any) -> T:
-    """What *function* of the plug-in *name* returns, within *seconds*. Raises `PluginRaised` and `PluginHangs`.
+    """What *function* of the plug-in *name* returns, within *seconds*. Raises `PluginError`.
 
     It runs in a thread of its own, which is left behind when it hangs and ends with the process.
     """
@@ -192,25 +180,25 @@ def call(name: str, seconds: float, function: Callable[..., T], *arguments: Any)
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        raise PluginHangs(f"plug-in {name}: no answer within {seconds:g} s (QMT_PLUGIN_SECONDS)")
+        raise PluginError(f"plug-in {name}: no answer within {seconds:g} s (QMT_PLUGIN_SECONDS)")
     if raised:
-        raise PluginRaised(f"plug-in {name} raised {type(raised[0]).__name__}: {raised[0]}") from raised[0]
+        raise PluginError(f"plug-in {name} raised {type(raised[0]).__name__}: {raised[0]}") from raised[0]
     return done[0]
 
 
 def checked(name: str, found: Any, schema: pa.Schema) -> pa.Table:
-    """*found* if it is a table of *schema* without a key that stands twice. Raises `PluginData`."""
+    """*found* if it is a table of *schema* without a key that stands twice. Raises `PluginError`."""
     if not isinstance(found, pa.Table):
-        raise PluginData(f"plug-in {name}: expected a pyarrow.Table, found {type(found).__name__}")
+        raise PluginError(f"plug-in {name}: expected a pyarrow.Table, found {type(found).__name__}")
     try:
         check_schema(found.schema.remove_metadata(), schema)
     except SchemaError as error:
-        raise PluginData(f"plug-in {name}: {error}") from None
+        raise PluginError(f"plug-in {name}: {error}") from None
     empty = [column for column in schema.names if found.column(column).null_count]
     if empty:
-        raise PluginData(f"plug-in {name}: expected no nulls, found some in {', '.join(empty)}")
+        raise PluginError(f"plug-in {name}: expected no nulls, found some in {', '.join(empty)}")
     if "frame" in schema.names:
         twice = found.num_rows - found.select(["symbol", "frame"]).group_by(["symbol", "frame"]).aggregate([]).num_rows
         if twice:
-            raise PluginData(f"plug-in {name}: expected each symbol and frame once, found {twice} rows more")
+            raise PluginError(f"plug-in {name}: expected each symbol and frame once, found {twice} rows more")
     return found

@@ -44,21 +44,7 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
                 f"database {ready.clickhouse_database} has no tables: is this the right server or folder?"
             )
         known = before.tables if before and before.database == ready.clickhouse_database else {}
-        found = [part for part in found if part.table in tables]
-        same = {part for part in found if _unchanged(part, known, target, in_files=not server_disk)}
-        if not server_disk:
-            _require_space(target, [part for part in found if part not in same])
-        for part in found:
-            made = known[part.table].partitions[part.id] if part in same else None
-            if made is None and not server_disk:
-                made = _same_content(mover, part, known, target)
-            report.kept += made is not None
-            if made is None:
-                say(f"{part.table} {part.id}: {part.rows:,} rows")
-                made = _counted(mover, part) if server_disk else mover.export(part)
-                report.written, report.megabytes = report.written + 1, report.megabytes + part.raw_bytes / 1e6
-            tables[part.table].partitions[part.id] = made
-            report.partitions, report.rows = report.partitions + 1, report.rows + made.rows
+        _save_partitions(mover, tables, found, known, report, say, in_files=not server_disk)
         server_backup = ""
         if server_disk:
             server_backup = _server_backup(client, ready.clickhouse_database, server_disk, before)
@@ -80,6 +66,34 @@ def backup(settings: Settings, target: Path, say: Say, *, server_disk: str = "")
     report.dagster_files = len(result.dagster)
     report.tables = rows_of(result)
     return report.done(began)
+
+
+def _save_partitions(
+    mover: Mover,
+    tables: dict[str, Table],
+    found: list[Found],
+    known: dict[str, Table],
+    report: Summary,
+    say: Say,
+    *,
+    in_files: bool,
+) -> None:
+    """Put every partition into *tables*: those that changed written, the others as they are *known*."""
+    found = [part for part in found if part.table in tables]
+    same = {part for part in found if _unchanged(part, known, mover.folder, in_files=in_files)}
+    if in_files:
+        _require_space(mover.folder, [part for part in found if part not in same])
+    for part in found:
+        made = known[part.table].partitions[part.id] if part in same else None
+        if made is None and in_files:
+            made = _same_content(mover, part, known, mover.folder)
+        report.kept += made is not None
+        if made is None:
+            say(f"{part.table} {part.id}: {part.rows:,} rows")
+            made = mover.export(part) if in_files else _counted(mover, part)
+            report.written, report.megabytes = report.written + 1, report.megabytes + part.raw_bytes / 1e6
+        tables[part.table].partitions[part.id] = made
+        report.partitions, report.rows = report.partitions + 1, report.rows + made.rows
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import Batch, cut_book
-from qmt_orchestration.stream.producer import Entry, Producer
+from qmt_orchestration.stream.producer import NewEntry, Producer
 
 REJECTED_ROWS: Final = 2000  # per entry: they carry their payload as text
 
@@ -26,7 +26,7 @@ class Entries:
         self.seq = dict.fromkeys(range(settings.stream_shards), 0)  #: the next number of each shard
         self.rejected_seq = 0
 
-    def of(self, outcome: Checked, universe: Universe) -> list[Entry]:
+    def of(self, outcome: Checked, universe: Universe) -> list[NewEntry]:
         """The entries of *outcome*: one per shard, and the rejected ticks."""
         sent_ms = int(time.time() * 1000)
         entries = []
@@ -45,8 +45,8 @@ class Entries:
             self.rejected_seq += 1
         return entries
 
-    def _entry(self, stream: str, batch: Batch) -> Entry:
-        return Entry(stream, self.producer.next_id(stream, batch.sent_ms), batch.fields())
+    def _entry(self, stream: str, batch: Batch) -> NewEntry:
+        return NewEntry(stream, self.producer.next_id(stream, batch.sent_ms), batch.fields())
 
     def _stamp(self, table: pa.Table, seq: int) -> pa.Table:
         """*table* with the columns session and seq, as TICK_SCHEMA."""

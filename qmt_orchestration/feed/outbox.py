@@ -11,7 +11,7 @@ import redis
 
 from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.stream.lease import Lease, owner_is_dead
-from qmt_orchestration.stream.producer import Entry, NotOwner, Producer
+from qmt_orchestration.stream.producer import NewEntry, NotOwner, Producer
 
 log = logging.getLogger("feed.outbox")
 
@@ -45,7 +45,7 @@ class Outbox:
                 raise NotOwner(f"lease {self.lease.name} is held by {self.lease.holder() or 'another'}")
         self._renewed = now
 
-    def put(self, entries: Sequence[Entry]) -> None:
+    def put(self, entries: Sequence[NewEntry]) -> None:
         """Take over *entries*: published, or on disk, when this returns. Raises `SpoolFull` (nothing taken)."""
         if not self.spool and not self.away_since:
             try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 from zlib import crc32
 
-from qmt_orchestration.stream.producer import Entry
+from qmt_orchestration.stream.producer import NewEntry
 
 log = logging.getLogger("feed.spool")
 
@@ -59,7 +59,7 @@ class Spool:
         """Bytes on disk, including what was replayed out of the file still in use."""
         return sum(self._path(n).stat().st_size for n in self._numbers())
 
-    def append(self, entries: Sequence[Entry]) -> None:
+    def append(self, entries: Sequence[NewEntry]) -> None:
         """Add *entries*, all or none. Raises `SpoolFull`."""
         data = b"".join(_encode(entry) for entry in entries)
         if self.bytes + len(data) > self.max_bytes:
@@ -89,7 +89,7 @@ class Spool:
         self.entries += len(entries)
         self.rows += sum(int(entry.fields.get("rows", 0)) for entry in entries)
 
-    def peek(self, count: int) -> list[tuple[Entry, tuple[int, int]]]:
+    def peek(self, count: int) -> list[tuple[NewEntry, tuple[int, int]]]:
         """The oldest *count* entries, each with the position behind it (for `advance`)."""
         out = []
         for item in self._scan():
@@ -98,11 +98,11 @@ class Spool:
                 break
         return out
 
-    def all(self) -> Iterator[Entry]:
+    def all(self) -> Iterator[NewEntry]:
         """Every entry not yet replayed, oldest first."""
         return (entry for entry, _ in self._scan())
 
-    def advance(self, done: Sequence[tuple[Entry, tuple[int, int]]]) -> None:
+    def advance(self, done: Sequence[tuple[NewEntry, tuple[int, int]]]) -> None:
         """*done* (from `peek`) is in Redis: forget it. Files replayed to their end are deleted."""
         if not done:
             return
@@ -182,7 +182,7 @@ class Spool:
                 if number == self._last:
                     os.truncate(path, good)
 
-    def _scan(self) -> Iterator[tuple[Entry, tuple[int, int]]]:
+    def _scan(self) -> Iterator[tuple[NewEntry, tuple[int, int]]]:
         for number in self._numbers():
             if number < self._read_file:
                 continue
@@ -191,14 +191,14 @@ class Spool:
                     yield entry, (number, end)
 
 
-def _encode(entry: Entry) -> bytes:
+def _encode(entry: NewEntry) -> bytes:
     fields = {name: value for name, value in entry.fields.items() if name != "payload"}
     header = json.dumps({"stream": entry.stream, "id": entry.id, "fields": fields}).encode()
     payload = bytes(entry.fields["payload"])
     return _HEAD.pack(_MAGIC, len(header), len(payload), crc32(payload, crc32(header))) + header + payload
 
 
-def _records(file: IO[bytes], start: int) -> Iterator[tuple[Entry, int, int]]:
+def _records(file: IO[bytes], start: int) -> Iterator[tuple[NewEntry, int, int]]:
     """Whole records from *start*, each with where it begins and ends; what is damaged is passed over."""
     file.seek(start)
     while True:
@@ -212,7 +212,7 @@ def _records(file: IO[bytes], start: int) -> Iterator[tuple[Entry, int, int]]:
             header, payload = file.read(header_size), file.read(payload_size)
             if crc32(payload, crc32(header)) == checksum:
                 about: dict[str, Any] = json.loads(header)
-                entry = Entry(about["stream"], about["id"], {**about["fields"], "payload": payload})
+                entry = NewEntry(about["stream"], about["id"], {**about["fields"], "payload": payload})
                 yield entry, begin, file.tell()
                 continue
         file.seek(begin + 1)

@@ -37,7 +37,7 @@ from qmt_orchestration.stream.clock import clear_clock, publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration.stream.lease import Lease, process_owner
-from qmt_orchestration.stream.producer import Entry, NotOwner, Producer
+from qmt_orchestration.stream.producer import NewEntry, NotOwner, Producer
 
 log = logging.getLogger("feed.subscriber")
 
@@ -158,7 +158,7 @@ class Subscriber:
         self.heartbeat = heartbeat or Heartbeat(client, settings, "subscriber")
         self.entries = Entries(self.session, settings, outbox.producer)
         self._stopping = False
-        self._held: tuple[list[Entry], Checked] | None = None  # made, but neither Redis nor the disk takes it
+        self._held: tuple[list[NewEntry], Checked] | None = None  # made, but neither Redis nor the disk takes it
         self._due = {"check": 0.0, "beat": 0.0, "log": time.monotonic() + settings.feed_stats_seconds, "save": 0.0}
 
     def run(self, stop: threading.Event) -> int:
@@ -270,7 +270,7 @@ class Subscriber:
     def _idle_for(self) -> float:
         return time.monotonic() - self.intake.last_monotonic
 
-    def _hand_over(self, entries: list[Entry], outcome: Checked) -> None:
+    def _hand_over(self, entries: list[NewEntry], outcome: Checked) -> None:
         """Publish or spool *entries*; hold them when neither is possible (the queue then fills and callbacks wait)."""
         try:
             if entries:

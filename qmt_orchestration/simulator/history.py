@@ -179,18 +179,9 @@ class History:
             values = qmt_bars(_day(self._seed, day, tuple(symbols)), period)
             for row, symbol in enumerate(symbols):
                 bars = {name: values[name][row].astype(dtype) for name, dtype in FIELDS.items()}
-                times = bars["time"]
-                have = np.full(len(times), everything) | self._have(symbol, period, times)
+                have = np.full(len(bars["time"]), everything) | self._have(symbol, period, bars["time"])
                 bars = _padding(symbol, bars, ~have)
-                stop = end_ms if period != "1d" else end_ms + 1
-                keep = (times <= stop) & ((times >= begin_ms) | (period == "1d"))
-                unpriced = bars["close"] == 0
-                if fill:
-                    for name in ("open", "high", "low", "close"):
-                        bars[name] = np.where(unpriced, bars["preClose"], bars[name])
-                else:
-                    keep &= ~(unpriced & have)
-                parts[symbol].append({name: array[keep] for name, array in bars.items()})
+                parts[symbol].append(_asked_for(bars, have, period, begin_ms, end_ms, fill=fill))
         for symbol, days in parts.items():
             joined = {
                 name: np.concatenate([d[name] for d in days] or [np.zeros(0)]).astype(dtype)
@@ -243,6 +234,18 @@ def _minutes(moment: Any) -> int:
 
 def _or(value: int | None, default: int) -> int:
     return default if value is None else value
+
+
+def _asked_for(bars: Columns, have: Bool, period: str, begin_ms: int, end_ms: int, *, fill: bool) -> Columns:
+    """The rows of a day in the range; those before the first trade are filled with the previous close, or left out."""
+    times, unpriced = bars["time"], bars["close"] == 0
+    keep = times <= end_ms + 1 if period == "1d" else (times <= end_ms) & (times >= begin_ms)
+    if fill:
+        prices = {name: np.where(unpriced, bars["preClose"], bars[name]) for name in ("open", "high", "low", "close")}
+        bars = {**bars, **prices}
+    else:
+        keep &= ~(unpriced & have)
+    return {name: array[keep] for name, array in bars.items()}
 
 
 def _padding(symbol: str, bars: Columns, where: Bool) -> Columns:

@@ -31,8 +31,8 @@ class NotOwner(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One entry of a stream: id ``<ms>-<n>``, fields as of `stream.batch.Batch.fields`."""
+class NewEntry:
+    """An entry that is to be published: its stream, id ``<ms>-<n>``, fields as of `stream.batch.Batch.fields`."""
 
     stream: str
     id: str
@@ -55,7 +55,7 @@ class Producer:
         self.client, self._lease = client, lease
         self._last: dict[str, tuple[int, int]] = {}
         self._confirmed: dict[str, tuple[int, int]] = {}
-        self._recent: dict[str, deque[Entry]] = {}
+        self._recent: dict[str, deque[NewEntry]] = {}
         self._check_tail = False
         self.repeats = 0  #: entries that had arrived although their reply was lost
         self.renumbered = 0  #: entries that needed a newer id
@@ -81,7 +81,7 @@ class Producer:
         """The last id known to be in each stream."""
         return {stream: f"{ms}-{n}" for stream, (ms, n) in self._confirmed.items()}
 
-    def send(self, entries: Sequence[Entry]) -> None:
+    def send(self, entries: Sequence[NewEntry]) -> None:
         """Publish *entries* in order; returns when all are in their streams, each once."""
         if self._check_tail:
             self._restore_tail()
@@ -97,12 +97,12 @@ class Producer:
                 raise reply
             self._confirm(entry)
 
-    def _confirm(self, entry: Entry) -> None:
+    def _confirm(self, entry: NewEntry) -> None:
         self.seen(entry.stream, entry.id)
         self._confirmed[entry.stream] = max(self._confirmed.get(entry.stream, (0, -1)), _parts(entry.id))
         self._recent.setdefault(entry.stream, deque(maxlen=RECENT_ENTRIES)).append(entry)
 
-    def _execute(self, entries: Sequence[Entry]) -> list[Any]:
+    def _execute(self, entries: Sequence[NewEntry]) -> list[Any]:
         if self._lease is None:
             pipe = self.client.pipeline(transaction=False)
             return self._add_all(pipe, entries)
@@ -123,12 +123,12 @@ class Producer:
                     raise redis.ResponseError(f"transaction refused: {error}") from error
 
     @staticmethod
-    def _add_all(pipe: Any, entries: Sequence[Entry]) -> list[Any]:
+    def _add_all(pipe: Any, entries: Sequence[NewEntry]) -> list[Any]:
         for entry in entries:
             pipe.xadd(entry.stream, entry.fields, id=entry.id)
         return list(pipe.execute(raise_on_error=False))
 
-    def _settle(self, entry: Entry) -> Entry:
+    def _settle(self, entry: NewEntry) -> NewEntry:
         """Refused as "equal or smaller": was it an earlier attempt of ours (then done), or is a newer id needed?
 
         When it was trimmed meanwhile that is unknown; then it is published again, because a repeat is recognised
@@ -140,7 +140,7 @@ class Producer:
             self.repeats += 1
             return entry
         self.learn([entry.stream])
-        renewed = Entry(entry.stream, self.next_id(entry.stream, int(time.time() * 1000)), entry.fields)
+        renewed = NewEntry(entry.stream, self.next_id(entry.stream, int(time.time() * 1000)), entry.fields)
         self.renumbered += 1
         reply = self._execute([renewed])[0]
         if isinstance(reply, Exception):

@@ -16,15 +16,15 @@ from qmt_orchestration.feed.spool import Spool, SpoolFull
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.lease import Lease
-from qmt_orchestration.stream.producer import Entry, NotOwner, Producer
+from qmt_orchestration.stream.producer import NewEntry, NotOwner, Producer
 from qmt_orchestration_tests.helpers import free_port
 
 STREAM = "qmt:ticks:{0}"
 
 
-def entry(seq: int, entry_id: str, *, size: int = 100) -> Entry:
+def entry(seq: int, entry_id: str, *, size: int = 100) -> NewEntry:
     fields = {"session": "s", "seq": seq, "rows": 2, "first_ms": 1, "last_ms": 2, "sent_ms": 3, "payload": b"x" * size}
-    return Entry(STREAM, entry_id, fields)
+    return NewEntry(STREAM, entry_id, fields)
 
 
 def stored(client: Any) -> list[tuple[str, int]]:

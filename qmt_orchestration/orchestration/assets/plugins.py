@@ -18,7 +18,7 @@ from qmt_orchestration.orchestration.assets.bars import Frames
 from qmt_orchestration.orchestration.assets.making import Made, Materialized, daily_asset, days_of, make_days
 from qmt_orchestration.orchestration.checks.evaluate import Window, judge, record, results, run_checks, specs
 from qmt_orchestration.orchestration.resources import ClickHouseResource
-from qmt_orchestration.plugins import PluginData, PluginError, Plugins, Processor, Source, call, checked, load
+from qmt_orchestration.plugins import PluginError, Plugins, Processor, Source, call, checked, load
 from qmt_orchestration.quality.names import Check
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import plugin_tables
@@ -236,7 +236,7 @@ def _process(client: Any, settings: Settings, processor: Processor, window: Wind
     strange = rows.join(bars.select(["symbol", "frame"]), ["symbol", "frame"], join_type="left anti")
     if strange.num_rows:
         key = strange.slice(0, 1).to_pylist()[0]
-        raise PluginData(
+        raise PluginError(
             f"plug-in {processor.name}: expected rows for the bars given, found {strange.num_rows} others, the first "
             f"{key['symbol']} at {key['frame']}"
         )
