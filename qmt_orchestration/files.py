@@ -1,4 +1,4 @@
-"""Files that a reader finds whole or not at all."""
+"""Files: written whole or not at all; and those of the project that a wheel carries inside."""
 
 from __future__ import annotations
 
@@ -16,3 +16,12 @@ def replace_file(path: Path, content: str | bytes, *, durable: bool = False) -> 
             file.flush()
             os.fsync(file.fileno())
     draft.replace(path)
+
+
+def project_file(name: str) -> Path:
+    """Path of ``dagster.yaml`` or ``workspace.yaml``. Raises FileNotFoundError when the installation lacks it."""
+    package = Path(__file__).resolve().parent
+    for path in (package.parent / name, package / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{name} is neither beside nor inside {package}: install qmt-orchestration again")

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
-from qmt_orchestration.alerts.messages import Notice, render
-from qmt_orchestration.alerts.quiet import may_send
+from qmt_orchestration.alerts.messages import Finding, Notice, render
 from qmt_orchestration.alerts.state import AlertState
 from qmt_orchestration.alerts.transport import Channel
+from qmt_orchestration.market.calendar import is_trading_day
+from qmt_orchestration.market.sessions import AFTER_HOURS_END, PRE_OPEN, SHANGHAI
 from qmt_orchestration.texts import Language
 
 MOST_REFUSALS: Final = 5
@@ -115,6 +116,15 @@ def _groups(state: AlertState, channel: Channel, now_ms: int, market_now: dateti
         alone = (place,) if notice.attempts else ()
         groups.setdefault((*together, finding.failed, *alone), []).append(notice)
     return list(groups.values())
+
+
+def may_send(finding: Finding, now: datetime) -> bool:
+    """Whether *finding* may be sent at *now* (aware): an ERROR always, a WARN, and its recovery, from 09:15 to 15:30 of
+    a trading day."""
+    if finding.severity == "ERROR":
+        return True
+    here = now.astimezone(SHANGHAI)
+    return is_trading_day(here.date()) and PRE_OPEN <= here.time() < AFTER_HOURS_END
 
 
 def _give_up(channel: Channel, state: AlertState, refused: list[Notice]) -> None:

@@ -48,7 +48,6 @@ class Counters:
     dead: int = 0  # moved to the dead letters
     lost: int = 0  # trimmed while pending; caught up from ClickHouse where that is on
     gaps: int = 0  # holes found: retention passed the client, or numbers of a feed session missing
-    handed_over: int = 0  # items not handled here, because their shard had moved
     last_error: str = ""
 
 

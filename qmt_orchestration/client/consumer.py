@@ -145,7 +145,6 @@ class Consumer(Generic[ItemT]):
         for name, part in by_assignment.items():
             assignment = self._assignment(name)
             if assignment is None:
-                self.counters.handed_over += len(part)
                 raise LeaseLost(
                     f"{self.client_id} no longer holds the shard of these {len(part)} items (group {self.group})"
                 )
@@ -172,7 +171,6 @@ class Consumer(Generic[ItemT]):
                 if self._stopping:
                     return
                 if not self.holds(item):
-                    self.counters.handed_over += 1
                     continue
                 yield item
                 self._finish([item])
@@ -201,7 +199,6 @@ class Consumer(Generic[ItemT]):
             done: list[ItemT] = []
             for item in items:
                 if self._stopping or not self.holds(item):
-                    self.counters.handed_over += 0 if self._stopping else 1
                     continue
                 if self._handle(handler, item, attempts, pause_seconds):
                     done.append(item)

@@ -16,7 +16,7 @@ from typing import Final
 
 from dotenv import dotenv_values
 
-from qmt_orchestration.packaged import project_file
+from qmt_orchestration.files import project_file
 from qmt_orchestration.services.registry import DAGSTER, Service, UnknownService
 from qmt_orchestration.services.watch import Probe, http_probe
 from qmt_orchestration.settings import Settings

@@ -24,7 +24,7 @@ import yaml
 
 from qmt_orchestration import __version__, extras
 from qmt_orchestration.doctor import Level, servers
-from qmt_orchestration.packaged import project_file
+from qmt_orchestration.files import project_file
 from qmt_orchestration.services.registry import SERVICES
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect
