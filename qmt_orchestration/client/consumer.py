@@ -229,7 +229,7 @@ class Consumer(Generic[ItemT]):
         for assignment in assignments:
             if assignment.lease is not self._membership.lease:
                 assignment.lease.release()
-        self._assignments = [one for one in self._assignments if assignment not in assignments]
+        self._assignments = [one for one in self._assignments if one not in assignments]
 
     def _assignment(self, name: str) -> Assignment[ItemT] | None:
         return next((assignment for assignment in self._assignments if assignment.name == name), None)
