@@ -22,7 +22,7 @@ FRAME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 class Origin:
     """Where an item came from, so that it can be acknowledged. An empty *entry_id* means: from ClickHouse."""
 
-    assignment: str
+    lane: str
     entry_id: str
     deliveries: int = 1
 

@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any, Final, Literal
 
 from qmt_orchestration.client import catch_up as catching
-from qmt_orchestration.client.assignments import CONSUMER, Assignment
 from qmt_orchestration.client.bar import Bar, Origin, Start, parse_bar
 from qmt_orchestration.client.consumer import Consumer
+from qmt_orchestration.client.lanes import CONSUMER, Lane
 from qmt_orchestration.client.leases import ReaderLease
 from qmt_orchestration.client.rules import ShardRule, by_hash
 from qmt_orchestration.settings import Settings
@@ -111,10 +111,10 @@ class BarConsumer(Consumer[Bar]):
         labels = self.rule.labels if self.rule else ()
         return [(self._stream, f"{base}:{label}") for label in labels] or [(self._stream, base)]
 
-    def _make_assignments(self) -> None:
+    def _make_lanes(self) -> None:
         if self.rule is None:
-            if not self._assignments and self._membership.lease.valid:
-                self._assignments = [self._assignment_of("", self._membership.lease)]
+            if not self._lanes and self._membership.lease.valid:
+                self._lanes = [self._lane_of("", self._membership.lease)]
             return
         if time.monotonic() < self._next_balance:
             return
@@ -123,23 +123,23 @@ class BarConsumer(Consumer[Bar]):
         members, labels = self._membership.members(self.group), self.rule.labels
         place = members.index(self.client_id) if self.client_id in members else 0
         share = len(labels) // max(len(members), 1) + (place < len(labels) % max(len(members), 1))
-        held = [assignment for assignment in self._assignments if not assignment.draining]
-        for assignment in held[share:]:  # another member came: finish what is in our hands, then let go
-            assignment.draining = True
+        held = [lane for lane in self._lanes if not lane.draining]
+        for lane in held[share:]:  # another member came: finish what is in our hands, then let go
+            lane.draining = True
         for label in labels:
             if len(held) >= share:
                 break
-            if any(assignment.label == label for assignment in self._assignments):
+            if any(lane.label == label for lane in self._lanes):
                 continue
             lease = ReaderLease(
                 self.redis, keys.SHARD_LEASE.format(group=self.group, shard=label), self._membership.token
             )
             if lease.acquire():
-                assignment = self._assignment_of(label, lease)
-                self._assignments.append(assignment)
-                held.append(assignment)
+                lane = self._lane_of(label, lease)
+                self._lanes.append(lane)
+                held.append(lane)
 
-    def _assignment_of(self, label: str, lease: ReaderLease) -> Assignment[Bar]:
+    def _lane_of(self, label: str, lease: ReaderLease) -> Lane[Bar]:
         group = f"{keys.BAR_GROUP_PREFIX}:{self.group}" + (f":{label}" if label else "")
         reader = GroupReader(
             self.redis, self._stream, group, CONSUMER if label else self.client_id,
@@ -160,7 +160,7 @@ class BarConsumer(Consumer[Bar]):
         if self._catch_up:
             late = self.settings.publish_revision_frames
             search = catching.CatchUp(self.redis, self._stream, group, self._open_warehouse, wanted, late)
-        return Assignment(label, reader, lease, decode, self.counters, search)
+        return Lane(label, reader, lease, decode, self.counters, search)
 
     def _open_warehouse(self) -> Any:
         if self._warehouse is None:

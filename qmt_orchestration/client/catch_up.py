@@ -1,12 +1,12 @@
 """Bars that the stream no longer has, from ClickHouse: each of them once, before the stream goes on.
 
-The publisher sends the minutes of a day in order, and the id of an entry is the frame it was sent with. What an
-assignment has acknowledged is kept per symbol in `keys.PROGRESS` (written in the same step as the acknowledgement).
-When the stream begins after the group's last delivered entry, something may have been trimmed in between: with F the
-first frame still on the stream, the missed bars are the rows of ``bars_1m`` with progress[symbol] < frame ≤ F, without
-those that the stream still holds (the rest of frame F, and bars that came too late for their own frame). A day that is
-published again out of its order (a replay of the past) is on the stream only. Revisions that were trimmed are not
-repeated: ClickHouse gives the newest version of a bar, as revision 0.
+The publisher sends the minutes of a day in order, and the id of an entry is the frame it was sent with. What a lane
+has acknowledged is kept per symbol in `keys.PROGRESS` (written in the same step as the acknowledgement). When the
+stream begins after the group's last delivered entry, something may have been trimmed in between: with F the first frame
+still on the stream, the missed bars are the rows of ``bars_1m`` with progress[symbol] < frame ≤ F, without those that
+the stream still holds (the rest of frame F, and bars that came too late for their own frame). A day that is published
+again out of its order (a replay of the past) is on the stream only. Revisions that were trimmed are not repeated:
+ClickHouse gives the newest version of a bar, as revision 0.
 
 The stream is read on only after every missed bar was acknowledged; a crash in between starts the search again.
 """
@@ -59,7 +59,7 @@ class CatchUp:
         self._checked = False
         self._redis.hset(self._key, _OPEN, 1)
 
-    def next(self, assignment: str, *, waiting: bool) -> list[Bar] | None:
+    def next(self, lane: str, *, waiting: bool) -> list[Bar] | None:
         """The next missed bars; [] while something *waiting* must be acknowledged first; None: the stream is next."""
         if self._missed is None and self._checked:
             return None
@@ -72,7 +72,7 @@ class CatchUp:
                 return None
             self.gaps += 1
             self._redis.hset(self._key, _OPEN, 1)
-            self._missed = self._search(assignment, *span)
+            self._missed = self._search(lane, *span)
         part = next(self._missed, None)
         if part is None:
             self._missed, self._checked = None, True
@@ -103,7 +103,7 @@ class CatchUp:
         published = fields.integers(self._redis.hgetall(keys.PUBLISHED), fields.FIRST_MS, fields.LAST_MS)
         return max((ms // 1000 for ms in published.values()), default=0)
 
-    def _search(self, assignment: str, until: int, there: frozenset[tuple[str, int]]) -> Iterator[list[Bar]]:
+    def _search(self, lane: str, until: int, there: frozenset[tuple[str, int]]) -> Iterator[list[Bar]]:
         done = fields.integers(self._redis.hgetall(self._key), 0, fields.LAST_MS // 1000)
         done.pop(_OPEN, None)
         base = max(done.pop(_BASE, 0), done.pop(_SINCE, 0) - 1)
@@ -121,7 +121,7 @@ class CatchUp:
                     continue
                 rows = client.query(sql, parameters={"after": low, "until": high}).result_rows
                 part: list[Bar] = []
-                origin = Origin(assignment, "")
+                origin = Origin(lane, "")
                 for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
                     if stamp <= done.get(symbol, max(base, floor)) or (symbol, stamp) in there:
                         continue
@@ -174,7 +174,7 @@ def _stamp(entry: Mapping[bytes, bytes]) -> int:
 
 
 def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
-    """The first frame on the stream (epoch s), known by an entry sent with its own frame, and the first entry's id.
+    """The first frame on the stream (epoch s), told by an entry sent with its own frame, and the first entry's id.
 
     (0, b"") for an empty stream. Revisions and late bars at its head are older than the frame they were sent with.
     """

@@ -1,7 +1,7 @@
-"""What `BarConsumer` and `TickConsumer` share: assignments by lease, reading, acknowledging, retries, commands.
+"""What `BarConsumer` and `TickConsumer` share: lanes by lease, reading, acknowledging, retries, commands, iteration.
 
 One thread reads; a second one renews leases, writes the registration and learns commands, so that a slow handler does
-not cost the client its assignments.
+not cost the client its lanes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final, Generic
 import redis
 
 from qmt_orchestration.client import registry
-from qmt_orchestration.client.assignments import Assignment, Counters, ItemT
+from qmt_orchestration.client.lanes import Counters, ItemT, Lane
 from qmt_orchestration.client.leases import TTL_MS, LeaseLost
 from qmt_orchestration.client.membership import Membership
 from qmt_orchestration.client.outages import is_outage
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 1.0
 LAG_SECONDS: Final = 3.0  # how often the lag is asked for
-POLL_SECONDS: Final = 0.05  # between looks at several assignments that had nothing
+POLL_SECONDS: Final = 0.05  # between looks at several lanes that had nothing
 
 
 class ClientInUse(RuntimeError):
@@ -53,7 +53,7 @@ class Consumer(Generic[ItemT]):
         self.max_in_flight = max_in_flight
         self.redis: Any = connection.connect(self.settings)
         self.counters = Counters()
-        self._assignments: list[Assignment[ItemT]] = []
+        self._lanes: list[Lane[ItemT]] = []
         self._membership = Membership(self.redis, client_id)
         self._command: registry.Command = "run"
         self._stopping = False
@@ -62,7 +62,7 @@ class Consumer(Generic[ItemT]):
         self._marks: deque[tuple[float, int]] = deque(maxlen=12)
         self._next_lag = 0.0
         self._lag: dict[str, str | int | float] = {}
-        self._next_assignment = 0
+        self._next_lane = 0
 
     # -- start and end -------------------------------------------------------------------------------------------------
 
@@ -82,7 +82,7 @@ class Consumer(Generic[ItemT]):
         self._membership.leave()
         try:
             with self._reading:  # what is read after the shards are free would lie about unseen by their next holder
-                self._let_go(self._assignments)
+                self._let_go(self._lanes)
             if self._command != "evict":
                 registry.publish(self.redis, self.client_id, {**self._registration(), "state": "stopped"})
         except redis.RedisError as error:
@@ -110,7 +110,7 @@ class Consumer(Generic[ItemT]):
     # -- reading ------------------------------------------------------------------------------------------------
 
     def read(self, timeout_seconds: float = 1.0) -> list[ItemT]:
-        """The next items of one assignment in order; [] after the timeout, or while `max_in_flight` wait for `ack`.
+        """The next items of one lane, in order; [] after *timeout_seconds*, or while `max_in_flight` wait for `ack`.
 
         `redis.RedisError` passes through (call again); `Evicted` and `ClientInUse` are final.
         """
@@ -121,40 +121,41 @@ class Consumer(Generic[ItemT]):
         deadline = time.monotonic() + timeout_seconds
         while not self._stopping:
             self._balance()
-            waiting = sum(len(assignment.in_flight) for assignment in self._assignments)
-            assignments = [one for one in self._assignments if not one.draining] if waiting < self.max_in_flight else []
+            waiting = sum(len(lane.in_flight) for lane in self._lanes)
+            lanes = [lane for lane in self._lanes if not lane.draining] if waiting < self.max_in_flight else []
             left = deadline - time.monotonic()
-            block_ms = int(max(min(left * 1000, self.settings.redis_block_ms), 0)) if len(assignments) == 1 else 0
-            for step in range(len(assignments)):
-                assignment = assignments[(self._next_assignment + step) % len(assignments)]
-                items = assignment.read(block_ms)
+            block_ms = int(max(min(left * 1000, self.settings.redis_block_ms), 0)) if len(lanes) == 1 else 0
+            for step in range(len(lanes)):
+                lane = lanes[(self._next_lane + step) % len(lanes)]
+                items = lane.read(block_ms)
                 if items:
-                    self._next_assignment = (self._next_assignment + step + 1) % len(assignments)
+                    self._next_lane = (self._next_lane + step + 1) % len(lanes)
                     return items
             if time.monotonic() >= deadline:
                 return []
-            if len(assignments) != 1 or waiting:
+            if len(lanes) != 1 or waiting:
                 self._membership.wait(min(POLL_SECONDS, max(deadline - time.monotonic(), 0)))
         return []
 
     def ack(self, items: Sequence[ItemT]) -> None:
         """These items are done and never come again. `LeaseLost` if their shard has moved meanwhile."""
-        by_assignment: dict[str, list[ItemT]] = {}
+        by_lane: dict[str, list[ItemT]] = {}
         for item in items:
-            by_assignment.setdefault(item.origin.assignment, []).append(item)
-        for name, part in by_assignment.items():
-            assignment = self._assignment(name)
-            if assignment is None:
+            by_lane.setdefault(item.origin.lane, []).append(item)
+        for name, part in by_lane.items():
+            lane = self._lane(name)
+            if lane is None:
+                self.counters.handed_over += len(part)
                 raise LeaseLost(
                     f"{self.client_id} no longer holds the shard of these {len(part)} items (group {self.group})"
                 )
-            assignment.acknowledge(part)
+            lane.acknowledge(part)
             self.counters.handled += len(part)
 
     def holds(self, item: ItemT) -> bool:
         """Whether *item* is still ours to handle: false once its shard has moved to another member."""
-        assignment = self._assignment(item.origin.assignment)
-        return assignment is not None and assignment.lease.valid
+        lane = self._lane(item.origin.lane)
+        return lane is not None and lane.lease.valid
 
     def batches(self) -> Iterator[list[ItemT]]:
         """Batches of items, without end; one is acknowledged when the next is asked for. Outages are waited out."""
@@ -171,6 +172,7 @@ class Consumer(Generic[ItemT]):
                 if self._stopping:
                     return
                 if not self.holds(item):
+                    self.counters.handed_over += 1
                     continue
                 yield item
                 self._finish([item])
@@ -199,6 +201,7 @@ class Consumer(Generic[ItemT]):
             done: list[ItemT] = []
             for item in items:
                 if self._stopping or not self.holds(item):
+                    self.counters.handed_over += 0 if self._stopping else 1
                     continue
                 if self._handle(handler, item, attempts, pause_seconds):
                     done.append(item)
@@ -206,8 +209,8 @@ class Consumer(Generic[ItemT]):
 
     # -- parts --------------------------------------------------------------------------------------------------
 
-    def _make_assignments(self) -> None:
-        """Take and give assignments as the leases and the group ask for; `_assignments` is what is held now."""
+    def _make_lanes(self) -> None:
+        """Take and give lanes as the leases and the group ask for; `_lanes` is what is held now."""
         raise NotImplementedError
 
     def _balance(self) -> None:
@@ -215,24 +218,24 @@ class Consumer(Generic[ItemT]):
             raise Evicted(f"client {self.client_id!r} was evicted (qmt clients evict)")
         if self._membership.taken:
             raise ClientInUse(f"client {self.client_id!r} was taken over by another process while this one was away")
-        self._assignments = [one for one in self._assignments if one.lease.valid]
-        self._let_go([one for one in self._assignments if one.draining and not one.in_flight])
+        self._lanes = [lane for lane in self._lanes if lane.lease.valid]
+        self._let_go([lane for lane in self._lanes if lane.draining and not lane.in_flight])
         if self._command == "stop":
             self._membership.pause()
-            for assignment in self._assignments:
-                assignment.draining = True
+            for lane in self._lanes:
+                lane.draining = True
         else:
-            self._make_assignments()
-        self._membership.watch([one.lease for one in self._assignments if one.lease is not self._membership.lease])
+            self._make_lanes()
+        self._membership.watch([lane.lease for lane in self._lanes if lane.lease is not self._membership.lease])
 
-    def _let_go(self, assignments: list[Assignment[ItemT]]) -> None:
-        for assignment in assignments:
-            if assignment.lease is not self._membership.lease:
-                assignment.lease.release()
-        self._assignments = [one for one in self._assignments if one not in assignments]
+    def _let_go(self, lanes: list[Lane[ItemT]]) -> None:
+        for lane in lanes:
+            if lane.lease is not self._membership.lease:
+                lane.lease.release()
+        self._lanes = [lane for lane in self._lanes if lane not in lanes]
 
-    def _assignment(self, name: str) -> Assignment[ItemT] | None:
-        return next((assignment for assignment in self._assignments if assignment.name == name), None)
+    def _lane(self, name: str) -> Lane[ItemT] | None:
+        return next((lane for lane in self._lanes if lane.name == name), None)
 
     def _batches_unfinished(self) -> Iterator[list[ItemT]]:
         while not self._stopping:
@@ -280,22 +283,22 @@ class Consumer(Generic[ItemT]):
                     self.counters.errors += 1
                     log.warning("client %s, try %d of %s: %s", self.client_id, tries, item, error)
                 if tries >= attempts:
-                    self._patiently(lambda: self._move_to_dead_letters(item, attempts))
+                    self._patiently(lambda: self._bury(item, attempts))
                     return False
             self._membership.wait(pause)
             pause = min(pause * 2, 5.0)
             if self._stopping or not self.holds(item):
                 return False
 
-    def _move_to_dead_letters(self, item: ItemT, tries: int) -> None:
-        assignment = self._assignment(item.origin.assignment)
-        if assignment is None:
+    def _bury(self, item: ItemT, tries: int) -> None:
+        lane = self._lane(item.origin.lane)
+        if lane is None:
             return
         reason = f"client {self.client_id}: {self.counters.last_error}"
         fields = {k.encode(): v for k, v in self._fields(item).items()}
         id_ = item.origin.entry_id or "0-0"
-        dead_letters.move(self.redis, assignment.reader.stream, assignment.group, id_, fields, reason, tries)
-        assignment.acknowledge([item])
+        dead_letters.move(self.redis, lane.reader.stream, lane.group, id_, fields, reason, tries)
+        lane.acknowledge([item])
         self.counters.dead += 1
 
     def _fields(self, item: ItemT) -> dict[str, bytes]:
@@ -312,28 +315,28 @@ class Consumer(Generic[ItemT]):
 
     def _registration(self) -> dict[str, str | int | float]:
         now, c = time.monotonic(), self.counters
-        assignments = list(self._assignments)
+        lanes = list(self._lanes)
         self._marks.append((now, c.handled))
         seconds = now - self._marks[0][0]
         if now >= self._next_lag:
             self._next_lag = now + LAG_SECONDS
-            lags = [assignment.reader.lag() for assignment in assignments]
+            lags = [lane.reader.lag() for lane in lanes]
             self._lag = {
                 "lag_entries": sum(lag.entries for lag in lags),
                 "lag_at_least": int(any(lag.at_least for lag in lags)),
                 "lag_seconds": max((round(lag.seconds, 3) for lag in lags), default=0.0),
             }
-        gaps = sum(assignment.catch_up.gaps for assignment in assignments if assignment.catch_up)
+        gaps = sum(lane.catch_up.gaps for lane in lanes if lane.catch_up)
         return {
             "client_id": self.client_id,
             "mode": self.mode,
             "group": self.group,
             "kind": self.kind,
             "state": "paused" if self._command == "stop" else "running",
-            "shards": ",".join(assignment.label for assignment in assignments),
+            "shards": ",".join(lane.label for lane in lanes),
             "groups": ",".join(f"{stream}|{group}" for stream, group in self._groups()),
             **self._lag,
-            "pending": sum(len(assignment.in_flight) for assignment in assignments),
+            "pending": sum(len(lane.in_flight) for lane in lanes),
             "rate": round((c.handled - self._marks[0][1]) / seconds, 2) if seconds > 0 else 0.0,
             **{name: value for name, value in asdict(c).items() if name != "last_error"},
             "gaps": c.gaps + gaps,

@@ -7,9 +7,9 @@ from typing import Literal
 
 import pyarrow as pa
 
-from qmt_orchestration.client.assignments import Assignment
 from qmt_orchestration.client.bar import Origin
 from qmt_orchestration.client.consumer import Consumer
+from qmt_orchestration.client.lanes import Lane
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import fields, keys
 from qmt_orchestration.stream.batch import decode
@@ -59,14 +59,12 @@ class TickConsumer(Consumer[TickBatch]):
         group = f"{keys.TICK_GROUP_PREFIX}:{self.client_id}"
         return [(keys.ticks(shard), group) for shard in range(self.settings.stream_shards)]
 
-    def _make_assignments(self) -> None:
-        if self._assignments or not self._membership.lease.valid:
+    def _make_lanes(self) -> None:
+        if self._lanes or not self._membership.lease.valid:
             return
         for shard, (stream, group) in enumerate(self._groups()):
             reader = GroupReader(self.redis, stream, group, self.client_id, max_entries=16, min_idle_ms=3_600_000)
-            self._assignments.append(
-                Assignment(str(shard), reader, self._membership.lease, self._decode, self.counters)
-            )
+            self._lanes.append(Lane(str(shard), reader, self._membership.lease, self._decode, self.counters))
 
     def _decode(self, entry: Entry, origin: Origin) -> TickBatch:
         payload = entry.fields.get(b"payload", b"")
@@ -74,13 +72,13 @@ class TickConsumer(Consumer[TickBatch]):
         seq = fields.require_integer(entry.fields, "seq", low=0)
         sent_ms = fields.require_integer(entry.fields, "sent_ms", low=0)
         table = decode(payload, max_bytes=self.settings.stream_max_payload_mb << 20)
-        last = self._seen.get((origin.assignment, session))
+        last = self._seen.get((origin.lane, session))
         if last is not None and seq > last + 1:
             self.counters.gaps += 1
             self.counters.lost += seq - last - 1
-        self._seen[(origin.assignment, session)] = max(seq, last or 0)
+        self._seen[(origin.lane, session)] = max(seq, last or 0)
         return TickBatch(table, session, seq, sent_ms, origin, payload)
 
     def _fields(self, item: TickBatch) -> dict[str, bytes]:
-        numbers = {"session": item.session, "seq": item.seq, "sent_ms": item.sent_ms}
-        return {**{name: str(value).encode() for name, value in numbers.items()}, "payload": item.payload}
+        told = {"session": item.session, "seq": item.seq, "sent_ms": item.sent_ms}
+        return {**{name: str(value).encode() for name, value in told.items()}, "payload": item.payload}

@@ -44,7 +44,7 @@ _MINUTE_MS: Final = 60_000
 _STEP_MS: Final = 100  # between looks at what has come while few rows wait
 
 
-class Lane:
+class WriterLane:
     """Stores the entries of *stream* in *table* until *stop*, in a thread of its own.
 
     :param connect_redis: makes the lane's own Redis client; *connect_clickhouse* likewise: clients are not shared

@@ -1,6 +1,6 @@
 """The writer: tick batches and rejected ticks, from Redis Streams into ClickHouse, each exactly once.
 
-One thread (`lane.Lane`) per shard of the tick stream and one for `keys.REJECTED`; this module starts them, beats, trims
+One thread (`lane.WriterLane`) per shard of the tick stream and one for `keys.REJECTED`; this module starts them, beats, trims
 the streams and adds up the numbers. Memory does not depend on how far behind it is: a lane reads about 32 MiB
 at a time.
 """
@@ -26,7 +26,7 @@ from qmt_orchestration.stream.trim import trim_all
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
 from qmt_orchestration.warehouse.client import load_sql
 from qmt_orchestration.warehouse.ingest.commit import forget_old_sessions
-from qmt_orchestration.warehouse.lane import Lane
+from qmt_orchestration.warehouse.lane import WriterLane
 
 log = logging.getLogger("writer")
 
@@ -66,7 +66,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
     return 1 if any(lane.failure for lane in lanes) else 0
 
 
-def make_lanes(settings: Settings, stop: threading.Event) -> list[Lane]:
+def make_lanes(settings: Settings, stop: threading.Event) -> list[WriterLane]:
     """A lane per stream, not started."""
     common: dict[str, Any] = {
         "connect_redis": lambda: connect(settings),
@@ -74,10 +74,10 @@ def make_lanes(settings: Settings, stop: threading.Event) -> list[Lane]:
         "stored_sql": load_sql("entries_stored"),
     }
     ticks = [
-        Lane(settings, stop, stream=keys.ticks(shard), table="ticks", schema=TICK_SCHEMA, shard=shard, **common)
+        WriterLane(settings, stop, stream=keys.ticks(shard), table="ticks", schema=TICK_SCHEMA, shard=shard, **common)
         for shard in range(settings.stream_shards)
     ]
-    rejected = Lane(
+    rejected = WriterLane(
         settings, stop, stream=keys.REJECTED, table="ticks_rejected", schema=REJECTED_SCHEMA, shard=None, **common
     )
     return [*ticks, rejected]
@@ -86,7 +86,7 @@ def make_lanes(settings: Settings, stop: threading.Event) -> list[Lane]:
 class Heartbeats:
     """The numbers of a heartbeat: this process's own, and the totals that outlive it."""
 
-    def __init__(self, lanes: list[Lane]) -> None:
+    def __init__(self, lanes: list[WriterLane]) -> None:
         self._lanes = lanes
         self._windows: list[np.ndarray[Any, Any]] = []
         self._last_rows, self._last_time = 0, time.monotonic()
@@ -139,7 +139,7 @@ class Heartbeats:
                 repeats += sequence.repeats
         return {"lost": lost, "duplicates": repeats, "stored_total": total}
 
-    def _percentiles(self, lanes: list[Lane]) -> tuple[int, int]:
+    def _percentiles(self, lanes: list[WriterLane]) -> tuple[int, int]:
         self._windows.append(sum((lane.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
         del self._windows[: -_WINDOW_BEATS - 1]
         window = self._windows[-1] - self._windows[0]
@@ -150,7 +150,7 @@ class Heartbeats:
         return p50, p99
 
 
-def delay_histogram(lanes: list[Lane]) -> dict[str, int | float]:
+def delay_histogram(lanes: list[WriterLane]) -> dict[str, int | float]:
     """Rows by delay callback -> stored since the start, as services/metrics.py reads them: `delay_le_<ms>`."""
     counts = sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64))
     cumulative = np.cumsum(counts)

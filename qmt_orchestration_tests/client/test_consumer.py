@@ -296,7 +296,7 @@ def test_a_lease_lost_and_taken_again_gives_no_bar_twice(settings: Settings, red
     with BarConsumer("late", mode="shard", rule=by_hash(1), settings=settings) as consumer:
         held = take(consumer, len(SYMBOLS))
         iterator = iter(consumer)
-        consumer._assignments[0].lease._valid_until = 0.0  # as after five seconds without a renewal
+        consumer._lanes[0].lease._valid_until = 0.0  # as after five seconds without a renewal
         again = [next(iterator).symbol for _ in SYMBOLS]
         assert again == SYMBOLS
         assert not any(consumer.holds(b) for b in held)

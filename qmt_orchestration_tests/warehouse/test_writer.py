@@ -17,7 +17,7 @@ from qmt_orchestration.stream import dead_letters, keys
 from qmt_orchestration.stream.batch import splice
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse import writer
-from qmt_orchestration.warehouse.lane import Lane
+from qmt_orchestration.warehouse.lane import WriterLane
 from qmt_orchestration_tests.helpers import wait_until
 from qmt_orchestration_tests.stream.ticks import publish
 
@@ -25,7 +25,7 @@ STREAM = keys.ticks(0)
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[list[Lane]]:
+def running(settings: Settings) -> Iterator[list[WriterLane]]:
     """The writer's lanes in threads of this process."""
     stop = threading.Event()
     lanes = writer.make_lanes(settings, stop)

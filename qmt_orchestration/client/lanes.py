@@ -1,6 +1,6 @@
-"""An assignment: one consumer group on one stream, read by whoever holds the assignment's lease.
+"""A lane: one consumer group on one stream, read by whoever holds the lane's lease.
 
-Broadcast is one assignment per client. A sharded group has one consumer group per shard,
+Broadcast is one lane per client. A sharded group has one consumer group per shard,
 ``minute_bar_consumers:<group>:<shard>``; the holder of a shard reads the whole stream in that group and passes over
 entries of other shards. That costs one reading of the stream per shard, and buys what is otherwise hard: each shard has
 its own acknowledged position in Redis, so moving a shard is moving a lease. All holders use the same consumer name, so
@@ -25,7 +25,7 @@ _NUMBERS = count(1)
 
 
 class Item(Protocol):
-    """What an assignment hands out: it knows where it came from."""
+    """What a lane hands out: it knows where it came from."""
 
     @property
     def origin(self) -> Origin: ...
@@ -48,12 +48,13 @@ class Counters:
     dead: int = 0  # moved to the dead letters
     lost: int = 0  # trimmed while pending; caught up from ClickHouse where that is on
     gaps: int = 0  # holes found: retention passed the client, or numbers of a feed session missing
+    handed_over: int = 0  # items not handled here, because their shard had moved
     last_error: str = ""
 
 
 @dataclass
-class Assignment(Generic[ItemT]):
-    """See the module. *label* is the shard; *draining* assignments are not read, only finished.
+class Lane(Generic[ItemT]):
+    """See the module. *label* is the shard; *draining* lanes are not read, only finished.
 
     *name* is new for every holding of the shard: items of an earlier holding (a lease that was lost and taken again)
     come again from the server, so the copies still in a buffer must not pass for ours.
@@ -67,7 +68,7 @@ class Assignment(Generic[ItemT]):
     catch_up: CatchUp | None = None
     draining: bool = False
     in_flight: dict[str, ItemT] = field(default_factory=dict)
-    name: str = field(default_factory=lambda: f"assignment-{next(_NUMBERS)}")
+    name: str = field(default_factory=lambda: f"lane-{next(_NUMBERS)}")
 
     @property
     def group(self) -> str:
@@ -80,7 +81,7 @@ class Assignment(Generic[ItemT]):
             missed = self.catch_up.next(self.name, waiting=bool(self.in_flight))
             if missed is not None:
                 self.counters.caught_up += len(missed)
-                return self._taken(missed)  # type: ignore[arg-type]  # only assignments of bars have a catch-up
+                return self._taken(missed)  # type: ignore[arg-type]  # only lanes of bars have a catch-up
         # Redis looks at short time-outs ten times a second only: "at once" must be no BLOCK at all.
         self.reader.block_ms = block_ms or None  # type: ignore[assignment]
         lost, recreated = self.reader.lost, self.reader.recreated
@@ -93,7 +94,7 @@ class Assignment(Generic[ItemT]):
         return self._wanted(entries)
 
     def acknowledge(self, items: Sequence[ItemT]) -> None:
-        """*items* are done, for good. `LeaseLost` when the assignment has moved."""
+        """*items* are done, for good. `LeaseLost` when the lane has moved."""
         ids = [item.origin.entry_id for item in items if item.origin.entry_id]
         for item in items:
             self.in_flight.pop(_key(item), None)
