@@ -6,13 +6,10 @@ from datetime import date as Date
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from qmt_orchestration.cli import days
 from qmt_orchestration.cli.access import NOTHING, DataDir, Json, fail, settings_of, warehouse_of
 from qmt_orchestration.cli.terminal import show
-from qmt_orchestration.warehouse.client import connect, load_sql
 
 
 def quality(
@@ -23,7 +20,9 @@ def quality(
 ) -> None:
     """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 1 when one is
     ERROR, or when the day has no verdicts."""
+
     from qmt_orchestration.orchestration.assets.report import verdicts
+    from qmt_orchestration.warehouse.client import connect
 
     asked = days.trading_day(date) if date else None
     with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as client:
@@ -43,11 +42,16 @@ def quality(
 
 
 def _newest(client: Any) -> Date | None:
+    from qmt_orchestration.warehouse.client import load_sql
+
     day: Date | None = client.query(load_sql("report/last_day")).first_row[0]
     return day
 
 
-def _table(day: Any, found: list[Any]) -> Table:
+def _table(day: Any, found: list[Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
     moments = sorted(v.checked_at for v in found)
     when = f", checked {moments[0]:%m-%d %H:%M} to {moments[-1]:%m-%d %H:%M}" if moments else ""
     out = Table(title=f"Data quality of {day}{when}", title_justify="left")

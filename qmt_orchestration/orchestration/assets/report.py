@@ -7,8 +7,8 @@ from typing import Any
 
 import dagster as dg
 
-from qmt_orchestration.files import replace_file
-from qmt_orchestration.orchestration.assets.making import Materialized, daily_asset
+from qmt_orchestration.orchestration.assets.columns import OWNER
+from qmt_orchestration.orchestration.assets.making import Materialized
 from qmt_orchestration.orchestration.resources import ClickHouseResource
 from qmt_orchestration.quality.render import Plot, Report, Verdict, markdown, page
 from qmt_orchestration.warehouse.client import load_sql
@@ -17,11 +17,13 @@ from qmt_orchestration.warehouse.client import load_sql
 def build_report_assets(days: dg.DailyPartitionsDefinition) -> list[dg.AssetsDefinition]:
     """``quality_report``."""
 
-    @daily_asset(
-        days,
-        "quality",
+    @dg.asset(
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         deps=["bars_1d", "bars_5m", "bars_30m", "qmt_bars_1m"],
+        group_name="quality",
         kinds={"html"},
+        owners=[OWNER],
         description=(
             "The report of a trading day: all checks, what was expected and found, plots of completeness, delay,"
             " volumes against QMT, and the worst symbols. Shown here as Markdown; the same as an HTML page in"
@@ -88,6 +90,9 @@ def verdicts(client: Any, day: date) -> list[Verdict]:
 
 def write(report: Report, folder: Path) -> Path:
     """Write the HTML page ``<day>.html``; its path."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{report.day}.html"
-    replace_file(path, page(report))
+    draft = path.with_suffix(".html.part")
+    draft.write_text(page(report), encoding="utf-8")
+    draft.replace(path)
     return path
