@@ -1,7 +1,7 @@
 """The writer: tick batches and rejected ticks, from Redis Streams into ClickHouse, each exactly once.
 
-One thread (`WriterLane`) per shard of the tick stream and one for `keys.REJECTED`; this module starts them, beats, trims
-the streams and adds up the numbers. Memory does not depend on how far behind it is: a lane reads about 32 MiB
+One thread (`WriterLane`) per shard of the tick stream and one for `keys.REJECTED`; this module starts them, beats,
+trims the streams and adds up the numbers. Memory does not depend on how far behind it is: a lane reads about 32 MiB
 at a time.
 """
 
