@@ -6,6 +6,7 @@ guard; the socket's end means that the launcher's process ended, and then the ru
 kernel when this process ends for whatever reason.
 
 Each child stands on disk (`Worker`), so that any process of this host can ask for its health or end it. Linux only.
+(multiprocessing's forkserver does neither: its children are known to its parent alone, and outlive it.)
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ engines. One loop for processes; a second thread (`Link`) talks to Redis, so tha
 restart: the agent then goes on with the last desired state it knew. A service of ours is a child with a pipe as its
 standard input: the pipe's end makes it stop, on every platform, also when this agent is killed. What a killed
 agent leaves behind is ended by the next one before it starts anything: each child's process group is on record.
+(supervisord and circus do not run on Windows, and neither takes its desired state from Redis.)
 """
 
 from __future__ import annotations

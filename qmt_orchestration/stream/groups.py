@@ -1,6 +1,6 @@
 """A consumer group read so that nothing is lost: one class, used by the writer, the gateway and the client library.
 
-The rules (Redis 6.2 is enough; nothing newer is needed):
+The rules (Redis 6.2 is enough; no library has groups, trimming, lag and dead letters together):
 
 * The group is created at 0, never at ``$``: a consumer that comes late still gets what was published before it.
 * After every start and every broken connection the consumer's own pending entries are read again first; a reply lost
