@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import WHOLE_MARKET, fresh, percentile
+from benchmarks.common import WHOLE_MARKET, fresh, percentile, wall_ms_of
 from benchmarks.delay import SERVICES
 from benchmarks.live import Seen, at_real_speed, observe, services
 from benchmarks.report import Figure
@@ -76,7 +76,7 @@ def _figures(
 ) -> list[Figure]:
     clock = SimClock(settings)
     counts = {frame: len(delays) for frame, delays in seen.minutes.items()}
-    frames = [f for f, n in counts.items() if clock.wall_ms_of(f) > seen.warm_at * 1000 and n > WHOLE_MARKET // 2]
+    frames = [f for f, n in counts.items() if wall_ms_of(clock, f) > seen.warm_at * 1000 and n > WHOLE_MARKET // 2]
     if len(reports) != clients or not frames:
         raise RuntimeError(f"expected {clients} clients and closed minutes, found {len(reports)} and {len(frames)}")
     p99s, lasts, spreads = [], [], []  # per client: p99 of its bars, its latest bar, the same after a plain reader's
@@ -87,7 +87,7 @@ def _figures(
             arrivals = client["frames"].get(str(frame))
             if not arrivals:
                 raise RuntimeError(f"{client['client']} got no bar of frame {frame}, others got {counts[frame]}")
-            end = clock.wall_ms_of(frame)
+            end = wall_ms_of(clock, frame)
             delays += [at - end for at, number in arrivals for _ in range(number)]
             spread = max(spread, arrivals[-1][0] - end - max(seen.minutes[frame]))
         p99s.append(percentile(delays, 0.99))

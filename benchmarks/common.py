@@ -14,9 +14,13 @@ from typing import Any
 import psutil
 
 from qmt_orchestration.local import engines
-from qmt_orchestration.market.sessions import at, to_ms
+from qmt_orchestration.market.calendar import is_trading_day, trading_days
+from qmt_orchestration.market.running_time import DAY_MS, running_ms
+from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.simulator.source import MarketSource, Push
+from qmt_orchestration.simulator.clock import SimClock
+from qmt_orchestration.simulator.faults import Push
+from qmt_orchestration.simulator.source import MarketSource
 from qmt_orchestration.warehouse.migrate import migrate
 
 DAY = date(2025, 6, 5)
@@ -31,6 +35,23 @@ def fresh(**chosen: Any) -> Iterator[Settings]:
         with engines.ensure(Settings(**values)) as settings:
             migrate(settings)
             yield settings
+
+
+def wall_ms_of(clock: SimClock, market_ms: int) -> float:
+    """The wall time (epoch ms) at which market time reaches *market_ms* at the clock's last speed; skipped times map to
+    their break's end."""
+    last = clock.schedule.segments[-1]
+    if not clock.schedule.skips_breaks:
+        return last.wall_ms + (market_ms - last.market_ms) / last.speed
+    passed = _running_since(clock.first_day, market_ms) - _running_since(clock.first_day, last.market_ms)
+    return last.wall_ms + passed / last.speed
+
+
+def _running_since(first_day: date, market_ms: int) -> int:
+    """Running time from the beginning of *first_day* to a market time, ms."""
+    day = from_ms(market_ms).date()
+    days = len(trading_days(first_day, day))
+    return (days - 1) * DAY_MS + running_ms(market_ms) if is_trading_day(day) else days * DAY_MS
 
 
 def engine_process(settings: Settings, name: engines.Name) -> psutil.Process:

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 import psutil
 
-from benchmarks.common import DAY, free_port, fresh, percentile
+from benchmarks.common import DAY, free_port, fresh, percentile, wall_ms_of
 from benchmarks.delay import SERVICES
 from benchmarks.live import LEAD_SECONDS, at_real_speed, services
 from benchmarks.report import Figure
@@ -52,7 +52,7 @@ def run(quick: bool) -> list[Figure]:
         raise RuntimeError(
             f"{len(missing)} of {len(wanted)} minutes did not become final; {len(runs)} frames had runs that ended"
         )
-    ends = {frame: clock.wall_ms_of(frame) for frame in wanted}
+    ends = {frame: wall_ms_of(clock, frame) for frame in wanted}
     seen = [(rows[frame] - ends[frame]) / 1000 for frame in wanted]
     checked = [(runs[frame] - ends[frame]) / 1000 for frame in wanted if frame in runs]
     p95 = percentile(checked or seen, 0.95)

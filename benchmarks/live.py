@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pyarrow as pa
 
-from benchmarks.common import DAY, WHOLE_MARKET, cpu_seconds, engine_process, resident_mb
+from benchmarks.common import DAY, WHOLE_MARKET, cpu_seconds, engine_process, resident_mb, wall_ms_of
 from qmt_orchestration.services.processes import stop_group
 from qmt_orchestration.services.replay import spawn_service
 from qmt_orchestration.settings import Settings
@@ -156,7 +156,7 @@ def _read_bars(settings: Settings, seen: Seen, stop: threading.Event) -> None:
             for _, fields in found:
                 if fields[b"revision"] == b"0":
                     frame = int(fields[b"timestamp"]) * 1000
-                    seen.minutes.setdefault(frame, []).append(now - clock.wall_ms_of(frame))
+                    seen.minutes.setdefault(frame, []).append(now - wall_ms_of(clock, frame))
                     seen.bars[(fields[b"symbol"].decode(), frame)] = now
     client.close()
 
@@ -184,6 +184,6 @@ def whole_minutes(seen: Seen, settings: Settings, symbols: int = WHOLE_MARKET) -
     chosen = [
         delays
         for frame, delays in seen.minutes.items()
-        if clock.wall_ms_of(frame) > seen.warm_at * 1000 and len(delays) > symbols // 2
+        if wall_ms_of(clock, frame) > seen.warm_at * 1000 and len(delays) > symbols // 2
     ]
     return [delay for delays in chosen for delay in delays]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.common import DAY, fresh, percentile
+from benchmarks.common import DAY, fresh, percentile, wall_ms_of
 from benchmarks.delay import SERVICES
 from benchmarks.live import at_real_speed, observe, services
 from benchmarks.report import Figure
@@ -31,7 +31,7 @@ def run(quick: bool) -> list[Figure]:
                 seen = observe(settings, running, 55)
             parameters = {"frame": frame // 1000, "traded": label == 900}
             complete = connect(settings).query(SNAPSHOTS.read_text(), parameters=parameters).result_rows
-            end_ms = SimClock(settings).wall_ms_of(frame)
+            end_ms = wall_ms_of(SimClock(settings), frame)
         since_end = seen.minutes.get(frame)
         since_tick = [
             seen.bars[(symbol, frame)] - max(received, end_ms)

@@ -18,8 +18,8 @@ from typing import Final
 
 import redis
 
-from qmt_orchestration.market.calendar import is_trading_day, require_trading_day, trading_days
-from qmt_orchestration.market.running_time import DAY_MS, PARTS, running_ms
+from qmt_orchestration.market.calendar import require_trading_day
+from qmt_orchestration.market.running_time import PARTS
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import threads
@@ -69,20 +69,6 @@ class SimClock:
         except ValueError as error:
             raise ValueError(f"the simulated market ran past the calendar ({error}); set QMT_SIM_DATE back") from error
 
-    def wall_ms_of(self, market_ms: int) -> float:
-        """The wall time (epoch ms) at which market time reaches *market_ms* if the speed stays; skipped times map to
-        their break's end.
-
-        Raises ValueError at speed 0, where market time has no place on the wall clock.
-        """
-        if self.fast:
-            raise ValueError("at QMT_SIM_SPEED=0 market time does not follow the wall clock")
-        last = self.schedule.segments[-1]
-        if not self.schedule.skips_breaks:
-            return last.wall_ms + (market_ms - last.market_ms) / last.speed
-        passed = _running_since(self.first_day, market_ms) - _running_since(self.first_day, last.market_ms)
-        return last.wall_ms + passed / last.speed
-
     def _follow(self, settings: Settings) -> None:
         """Read the schedule in Redis, then again twice a second in a thread. RuntimeError when there is none."""
         client = connect(settings, retries=0)
@@ -112,12 +98,3 @@ def start_ms(day: date, text: str) -> int:
     except ValueError as error:
         raise ValueError(f"QMT_SIM_START_TIME: expected HH:MM:SS, found {text!r}") from error
     return to_ms(at(day, 0)) + (start.hour * 3600 + start.minute * 60 + start.second) * 1000
-
-
-def _running_since(first_day: date, market_ms: int) -> int:
-    """Running time from the beginning of *first_day* to a market time, ms."""
-    day = from_ms(market_ms).date()
-    days = len(trading_days(first_day, day))
-    if is_trading_day(day):
-        return (days - 1) * DAY_MS + running_ms(market_ms)
-    return days * DAY_MS

@@ -39,13 +39,6 @@ def test_lunch_and_night_are_skipped() -> None:
     assert text(c.market_ms_of(ANCHOR + 2 * 289_000)) == "2025-06-09 09:14:00"  # the weekend too
 
 
-def test_wall_time_of_market_time_is_the_inverse() -> None:
-    c = clock(sim_speed=25, sim_start_time="10:07:30")
-    for wall in range(ANCHOR, ANCHOR + 2_000_000, 77_777):
-        assert c.wall_ms_of(c.market_ms_of(wall)) == pytest.approx(wall, abs=1)
-    assert c.wall_ms_of(to_ms(at(date(2025, 6, 5), 12 * 60))) == c.wall_ms_of(to_ms(at(date(2025, 6, 5), 779)))
-
-
 def test_a_second_start_goes_on_in_the_afternoon() -> None:
     assert text(clock(sim_start_time="13:45:10", sim_speed=20).market_ms_of(ANCHOR)) == "2025-06-05 13:45:10"
     assert text(clock(sim_start_time="12:10:00", sim_speed=20).market_ms_of(ANCHOR)) == "2025-06-05 12:59:00"
@@ -54,7 +47,6 @@ def test_a_second_start_goes_on_in_the_afternoon() -> None:
 def test_speed_one_runs_through_the_breaks() -> None:
     c = clock(sim_speed=1, sim_start_time="11:29:00")
     assert text(c.market_ms_of(ANCHOR + 3_600_000)) == "2025-06-05 12:29:00"
-    assert c.wall_ms_of(c.market_ms_of(ANCHOR + 5)) == ANCHOR + 5
 
 
 def test_today_at_speed_one_is_the_wall_clock() -> None:
@@ -67,11 +59,8 @@ def test_today_at_speed_one_is_the_wall_clock() -> None:
     assert abs(c.now_ms() - time.time() * 1000) < 60_000
 
 
-def test_speed_zero_has_no_wall_time() -> None:
-    c = clock(sim_speed=0)
-    assert text(c.now_ms()) == "2025-06-05 15:31:00"
-    with pytest.raises(ValueError, match="QMT_SIM_SPEED"):
-        c.wall_ms_of(c.now_ms())
+def test_at_speed_zero_the_whole_day_may_be_asked_for() -> None:
+    assert text(clock(sim_speed=0).now_ms()) == "2025-06-05 15:31:00"
 
 
 def test_a_bad_start_time_is_named() -> None:
