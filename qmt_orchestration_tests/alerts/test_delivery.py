@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,12 +214,21 @@ def test_a_crash_between_sending_and_storing_repeats_at_most_that_message(
     assert len(titles) == 4
 
 
-def test_a_broken_state_file_is_set_aside(alerting: Settings) -> None:
+def test_a_broken_state_file_is_kept_under_another_name(alerting: Settings) -> None:
     folder = alerting.data_dir / "alerts"
     folder.mkdir(parents=True)
     (folder / "state.json").write_text("{half")
     assert load(alerting.data_dir) == AlertState()
     assert (folder / "state.broken.json").read_text() == "{half"
+
+
+def test_the_state_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    state = AlertState()
+    state.observe(Finding("check:a/b@d", True, "a / b"), 1_000_000, 3_600_000, lambda _: ("x",))
+    save(state, tmp_path)
+    path = tmp_path / "alerts" / "state.json"
+    path.write_text(path.read_text().replace('"announced"', '"told"'))
+    assert load(tmp_path) == state
 
 
 def test_a_misspelt_channel_is_named_by_place_never_by_text(alerting: Settings) -> None:
