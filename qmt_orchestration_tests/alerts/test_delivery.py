@@ -53,7 +53,7 @@ def well(key: str = "check:bars_1m/rows@2025-06-05") -> Finding:
     return Finding(key, False, key.split("@")[0], "found 241")
 
 
-def test_a_failure_repeated_over_ten_minutes_is_told_once_and_its_recovery_once(
+def test_a_failure_repeated_over_ten_minutes_is_announced_once_and_its_recovery_once(
     alerting: Settings, receiver: Receiver
 ) -> None:
     desk = Desk(alerting)
@@ -70,7 +70,9 @@ def test_a_failure_repeated_over_ten_minutes_is_told_once_and_its_recovery_once(
     assert desk.state.incidents == {}
 
 
-def test_after_the_window_it_is_told_again_with_the_suppressed_count(alerting: Settings, receiver: Receiver) -> None:
+def test_after_the_window_it_is_announced_again_with_the_suppressed_count(
+    alerting: Settings, receiver: Receiver
+) -> None:
     desk = Desk(alerting)
     for _ in range(62):
         desk.look(bad())
@@ -79,7 +81,7 @@ def test_after_the_window_it_is_told_again_with_the_suppressed_count(alerting: S
     assert "seen 60 more times" in receiver.messages[1]["message"]
 
 
-def test_a_warning_that_becomes_an_error_is_told_at_once(alerting: Settings, receiver: Receiver) -> None:
+def test_a_warning_that_becomes_an_error_is_announced_at_once(alerting: Settings, receiver: Receiver) -> None:
     desk = Desk(alerting)
     desk.look(bad(severity="WARN"))
     desk.look(bad(severity="ERROR"))
@@ -87,7 +89,7 @@ def test_a_warning_that_becomes_an_error_is_told_at_once(alerting: Settings, rec
     assert [title[:6] for title in receiver.titles()] == ["[WARN]", "[ERROR"]
 
 
-def test_what_comes_and_goes_is_told_three_times_an_hour_at_most(alerting: Settings, receiver: Receiver) -> None:
+def test_what_comes_and_goes_is_announced_three_times_an_hour_at_most(alerting: Settings, receiver: Receiver) -> None:
     desk = Desk(alerting)
     for _ in range(20):
         desk.look(bad())

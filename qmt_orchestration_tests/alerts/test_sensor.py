@@ -81,7 +81,7 @@ def _owner(asset: str) -> str:
     return "market-data"
 
 
-def test_failed_check_is_told_once_over_ten_minutes_then_its_recovery(
+def test_failed_check_is_announced_once_over_ten_minutes_then_its_recovery(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     now = int(time.time() * 1000)
@@ -103,7 +103,7 @@ def test_failed_check_is_told_once_over_ten_minutes_then_its_recovery(
     assert f"See: https://m.example/report?day={DAY}&asset=bars&check=rows" in text
 
 
-def test_a_check_that_raises_is_told_without_its_secret(
+def test_a_check_that_raises_is_announced_without_its_secret(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     look(healthy, instance, _owner)
@@ -116,7 +116,7 @@ def test_a_check_that_raises_is_told_without_its_secret(
     assert "hunter2" not in message["message"]
 
 
-def test_a_check_skipped_in_a_successful_run_is_told(
+def test_a_check_skipped_in_a_successful_run_is_announced(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     """Planned, no verdict, yet the run succeeded: nobody else would ever say so."""
@@ -133,7 +133,7 @@ def test_a_check_skipped_in_a_successful_run_is_told(
     assert ("lax / late" if result.success else "lax/late") in told
 
 
-def test_runless_evaluations_are_told(
+def test_runless_evaluations_are_announced(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     def report(passed: bool) -> None:
@@ -152,7 +152,7 @@ def test_runless_evaluations_are_told(
     assert receiver.titles() == ["[ERROR] bars / outside", "[RECOVERED] bars / outside"]
 
 
-def test_a_backlog_longer_than_one_look_is_told_in_full(
+def test_a_backlog_longer_than_one_look_is_announced_in_full(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr("qmt_orchestration.orchestration.sensors.alerts.RUNS_PER_LOOK", 2)
@@ -188,7 +188,7 @@ def test_another_event_log_does_not_make_the_sensor_deaf(
     assert len(receiver.messages) == 1
 
 
-def test_a_dead_service_and_a_dead_redis_are_told_and_recover(
+def test_a_dead_service_and_a_dead_redis_are_announced_and_recover(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     now = int(time.time() * 1000)
@@ -208,7 +208,7 @@ def test_a_dead_service_and_a_dead_redis_are_told_and_recover(
     assert receiver.titles()[3:] == ["[RECOVERED] Redis does not answer"]
 
 
-def test_without_channels_the_sensor_says_so_and_never_tells_the_past(
+def test_without_channels_the_sensor_says_so_and_never_announces_the_past(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     look(healthy, instance, _owner)
@@ -248,7 +248,7 @@ def test_the_sensor_itself_evaluates_with_owners_from_the_graph(
     assert receiver.titles() == [f"[ERROR] bars / rows · {DAY}"]
 
 
-def test_a_sensor_or_schedule_that_cannot_be_evaluated_is_told(
+def test_a_sensor_or_schedule_that_cannot_be_evaluated_is_announced(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance
 ) -> None:
     """Its tick starts no run: without this, minutes would stop being made and nobody would hear of it."""
@@ -303,7 +303,7 @@ def test_a_sensor_or_schedule_that_cannot_be_evaluated_is_told(
     assert receiver.titles() == ["[RECOVERED] sensor minutes cannot be evaluated"]
 
 
-def test_a_dead_clickhouse_is_told_and_recovers(
+def test_a_dead_clickhouse_is_announced_and_recovers(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance
 ) -> None:
     look(healthy, instance, _owner)

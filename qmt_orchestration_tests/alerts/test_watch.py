@@ -17,7 +17,7 @@ def _failing(found: Any) -> list[str]:
     return [f.key for f in found if f.failed]
 
 
-def test_an_expected_service_that_never_beats_is_told_after_thirty_seconds() -> None:
+def test_an_expected_service_that_never_beats_is_announced_after_thirty_seconds() -> None:
     memory: dict[str, dict[str, Any]] = {}
     assert _failing(watch(memory, [], {}, ["writer"], NOW)) == []
     assert _failing(watch(memory, [], {}, ["writer"], NOW + 29_000)) == []
@@ -41,7 +41,7 @@ def test_what_should_not_run_is_not_missed() -> None:
     assert [f.key for f in found if not f.failed] == ["service:writer"], "its incident, if any, is over"
 
 
-def test_a_service_told_to_stop_cleanly_is_not_missed_unless_expected() -> None:
+def test_a_service_asked_to_stop_cleanly_is_not_missed_unless_expected() -> None:
     memory: dict[str, dict[str, Any]] = {}
     watch(memory, [_beat("console")], {}, [], NOW)
     assert _failing(watch(memory, [_beat("console", state="stopped")], {}, [], NOW + 60_000)) == []

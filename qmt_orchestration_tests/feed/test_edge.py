@@ -131,7 +131,7 @@ def test_old_builds_without_count_and_books_pass() -> None:
     assert column(outcome, "transactionNum") == [0]
 
 
-def test_timetag_stands_in_for_time() -> None:
+def test_timetag_replaces_a_missing_time() -> None:
     late = tick(timetag="20250605 11:30:01")
     del late["time"]
     assert column(feed(started(), {SYMBOL: late}), "time")[0].strftime("%H:%M:%S") == "11:30:01"

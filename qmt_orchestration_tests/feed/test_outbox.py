@@ -51,7 +51,7 @@ def test_ids_rise_even_when_the_clock_goes_back(redis_client: redis.Redis) -> No
     ]
 
 
-def test_ids_go_on_above_those_of_an_earlier_life(redis_client: redis.Redis) -> None:
+def test_ids_go_on_above_those_of_an_earlier_run(redis_client: redis.Redis) -> None:
     Producer(redis_client).send([entry(0, "5000-3")])
     redis_client.xtrim(STREAM, maxlen=0)
     later = Producer(redis_client)
@@ -88,7 +88,7 @@ def test_only_the_owner_of_the_lease_publishes(redis_client: redis.Redis) -> Non
     assert [seq for _, seq in stored(redis_client)] == [0]
 
 
-def test_redis_out_of_memory_is_told_and_mends(redis_client: redis.Redis, redis_admin: redis.Redis) -> None:
+def test_redis_out_of_memory_is_reported_and_recovers(redis_client: redis.Redis, redis_admin: redis.Redis) -> None:
     limit = redis_admin.config_get("maxmemory")["maxmemory"]
     producer = Producer(redis_client)
     redis_admin.config_set("maxmemory", 1)

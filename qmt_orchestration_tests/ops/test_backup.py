@@ -165,7 +165,7 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(saved: Path, tmp_path:
         check(saved)
 
 
-def test_existing_data_are_kept_unless_told(source: Settings, saved: Path, tmp_path: Path) -> None:
+def test_existing_data_are_kept_unless_asked(source: Settings, saved: Path, tmp_path: Path) -> None:
     there = Settings(data_dir=tmp_path / "new")
     restore(there, saved, silent)
     with pytest.raises(BackupError, match="--overwrite"):

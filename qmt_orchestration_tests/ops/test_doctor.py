@@ -155,7 +155,7 @@ def test_redis_below_six_two_is_refused_by_name() -> None:
     needs_mending(servers.redis_version(""), Level.ERROR, "unknown version")
 
 
-def test_an_absent_redis_and_a_refused_password_are_told_apart(tmp_path: Path, bare_redis: Settings) -> None:
+def test_an_absent_redis_and_a_refused_password_are_distinguished(tmp_path: Path, bare_redis: Settings) -> None:
     nobody = Settings(data_dir=tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     began = time.monotonic()
     needs_mending(servers.redis_findings(nobody, connect(nobody, retries=0))[0], Level.ERROR, "QMT_REDIS_URL")

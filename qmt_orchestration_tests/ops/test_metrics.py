@@ -152,7 +152,7 @@ def test_labels_from_outside_are_bounded(settings: Settings, redis_client: Any) 
     assert "qmt_ticks_received_total" not in samples, "what is no number is left out"
 
 
-def test_a_source_that_is_away_is_told_and_the_others_go_on(settings: Settings, redis_client: Any) -> None:
+def test_a_source_that_is_away_is_shown_and_the_others_go_on(settings: Settings, redis_client: Any) -> None:
     Heartbeat(redis_client, settings, "writer").beat({})
     nobody = settings.model_copy(update={"clickhouse_url": f"http://127.0.0.1:{free_port()}"})
     registry = make_registry(settings, redis_client, warehouse=lambda: connect_clickhouse(nobody))
@@ -209,14 +209,14 @@ def used(text: str) -> set[str]:
     return set(re.findall(r"\bqmt_[a-z_]+", text))
 
 
-def told_names(settings: Settings, client: Any, clickhouse: Any) -> set[str]:
+def shown_names(settings: Settings, client: Any, clickhouse: Any) -> set[str]:
     """Every name of the exposition."""
     fill(settings, client, clickhouse)
     return set(parse(generate_latest(make_registry(settings, client, warehouse=lambda: clickhouse)).decode()))
 
 
 def test_dashboard_and_rules_use_names_that_exist(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
-    told = told_names(settings, redis_client, clickhouse)
+    told = shown_names(settings, redis_client, clickhouse)
     rules = yaml.safe_load((DEPLOY / "prometheus/alerts.yml").read_text())
     dashboard = json.loads((DEPLOY / "grafana/qmt.json").read_text())
     expressions = [rule["expr"] for group in rules["groups"] for rule in group["rules"]]

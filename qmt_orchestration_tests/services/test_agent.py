@@ -249,7 +249,7 @@ def _report_of(client: Any, host: str) -> dict[str, str]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="systemd")
-def test_systemd_is_told_that_the_agent_lives(
+def test_systemd_is_notified_that_the_agent_runs(
     calm: Settings, agents: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -260,7 +260,7 @@ def test_systemd_is_told_that_the_agent_lives(
         assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
 
 
-def test_clocks_that_disagree_are_told_once(
+def test_clocks_that_disagree_are_logged_once(
     calm: Settings, client: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     real = link._now_ms

@@ -45,7 +45,7 @@ def numbers(call: rpc.Call) -> Iterator[pa.Table]:
         yield pa.table({"n": list(range(n * 10, n * 10 + 10))})
 
 
-def test_without_a_gateway_the_caller_is_told_at_once(redis_client: Any) -> None:
+def test_without_a_gateway_the_caller_gets_an_error_at_once(redis_client: Any) -> None:
     with pytest.raises(rpc.NoGateway, match="start gateway"):
         rpc.call(redis_client, "history", {}, timeout_seconds=5)
     assert redis_client.xlen(keys.RPC) == 0

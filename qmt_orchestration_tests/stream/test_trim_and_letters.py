@@ -149,7 +149,7 @@ def test_the_command_line_lists_shows_and_drops(
     assert "no dead letters" in run(dead_letters_app, ["list"]).output
 
 
-def test_a_heartbeat_says_who_lives_and_a_clean_stop(redis_client: Any, settings: Settings) -> None:
+def test_a_heartbeat_says_who_runs_and_a_clean_stop(redis_client: Any, settings: Settings) -> None:
     beat = heartbeat.Heartbeat(redis_client, settings, "writer")
     beat.beat({"stored": 7})
     beat.beat({"stored": 8})

@@ -194,7 +194,7 @@ def test_entries_of_the_previous_schema_are_stored_with_their_volume(
 
 
 @pytest.mark.parametrize(("chosen", "few"), [({}, True), ({"writer_few_rows": 0, "writer_gather_ms": 0}, False)])
-def test_few_rows_wait_for_company(
+def test_few_rows_wait_to_fill_a_batch(
     redis_client: Any, clickhouse: Any, settings: Settings, chosen: dict[str, int], few: bool
 ) -> None:
     with running(settings.model_copy(update=chosen)) as lanes:
