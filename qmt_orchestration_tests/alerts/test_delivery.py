@@ -70,7 +70,7 @@ def test_a_failure_repeated_over_ten_minutes_is_announced_once_and_its_recovery_
     assert desk.state.incidents == {}
 
 
-def test_after_the_window_it_is_announced_again_with_the_suppressed_count(
+def test_after_the_window_it_is_announced_again_with_what_was_suppressed(
     alerting: Settings, receiver: Receiver
 ) -> None:
     desk = Desk(alerting)

@@ -71,7 +71,7 @@ def instance(postgres: dict[str, Any], tmp_path: Path) -> Iterator[dg.DagsterIns
         yield out
 
 
-def test_failures_crashes_and_runless_verdicts_are_announced_once_and_recover(
+def test_failures_crashes_and_runless_verdicts_are_told_once_and_recover(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance
 ) -> None:
     assert "Postgres" in type(instance.event_log_storage).__name__
