@@ -29,7 +29,7 @@ def run(quick: bool) -> list[Figure]:
     shares = list(universe(SYMBOLS).shares)
     spent = {"compared with before": 0.0, "all checks": 0.0}
     # the comparisons with what is known, and all checks together
-    originals = {
+    originals: dict[str, tuple[type, str, Callable[..., Any]]] = {
         "compared with before": (Checks, "_contradicts", Checks._contradicts),
         "all checks": (Checks, "run", Checks.run),
     }

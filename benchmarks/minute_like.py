@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 CHECKS = tuple(f"check_{n}" for n in range(7))
@@ -13,8 +15,10 @@ CHECKS = tuple(f"check_{n}" for n in range(7))
 )
 def minute() -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Nothing but its events."""
-    metadata = {"rows_written": 5150, "symbols": 5150, "seconds": 0.2, "first_frame": "10:01", "last_frame": "10:01"}
-    found = {"partition": "2025-06-05", "expected": "no key twice", "found": "0 rows too many", "measure": 0.0}
+    metadata: dict[str, Any] = {"rows_written": 5150, "symbols": 5150, "seconds": 0.2}
+    metadata |= {"first_frame": "10:01", "last_frame": "10:01"}
+    found: dict[str, Any] = {"partition": "2025-06-05", "expected": "no key twice", "found": "0 rows too many"}
+    found["measure"] = 0.0
     results = [dg.AssetCheckResult(passed=True, check_name=name, metadata=found) for name in CHECKS]
     return dg.MaterializeResult(metadata=metadata, check_results=results)
 

@@ -172,7 +172,7 @@ def duckdb(path: str) -> Callable[[], Bars]:
     connection = duckdb.connect()
     connection.register("source", ticks)
     connection.execute("CREATE TABLE ticks AS SELECT * FROM source")
-    return lambda: connection.execute(GROUP_BY).fetchall()  # type: ignore[no-any-return]
+    return lambda: connection.execute(GROUP_BY).fetchall()
 
 
 def polars(path: str) -> Callable[[], Bars]:
@@ -194,7 +194,7 @@ def polars(path: str) -> Callable[[], Bars]:
             .with_columns((pl.col("reached") - pl.col("reached").shift(1).over("symbol").fill_null(0)).alias("vol"))
             .select("symbol", "frame", "open", "high", "low", "close", "vol")
         )  # fmt: skip
-        return rows.collect().rows()  # type: ignore[no-any-return]
+        return rows.collect().rows()
 
     return run
 

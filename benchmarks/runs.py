@@ -29,7 +29,6 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from benchmarks import minute_like
 from benchmarks.common import free_port, percentile, resident_mb, wait_until
 from benchmarks.report import Figure
-from qmt_orchestration.services.dagster_processes import PROJECT_ROOT
 
 ORIGIN = JobPythonOrigin(
     "minute_job", RepositoryPythonOrigin(sys.executable, ModuleCodePointer(minute_like.__name__, "defs"))
@@ -199,7 +198,7 @@ def _warm_up(instance: dg.DagsterInstance) -> psutil.Process:
 def _instance(home: Path, storage: dict[str, Any]) -> Iterator[dg.DagsterInstance]:
     """An instance with the project's dagster.yaml and *storage*."""
     home.mkdir(parents=True, exist_ok=True)
-    config = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text()) | storage
+    config = yaml.safe_load((Path(__file__).parents[1] / "dagster.yaml").read_text()) | storage
     config["run_launcher"]["config"]["preload_modules"] = []
     (home / "dagster.yaml").write_text(yaml.safe_dump(config))
     with dg.DagsterInstance.from_config(str(home)) as instance:

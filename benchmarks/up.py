@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any, Final
 
 import psutil
 
-from benchmarks.common import WHOLE_MARKET, cpu_seconds, percentile
+from benchmarks.common import WHOLE_MARKET, cpu_seconds, free_port, percentile
 from benchmarks.report import Figure
 from qmt_orchestration.cli.services import state_of
 from qmt_orchestration.services.speed import BEHIND_LIMIT_MINUTES, DELAY_LIMIT_S
@@ -39,11 +38,9 @@ _QUERY: Final = json.dumps(
 def run(quick: bool) -> list[Figure]:
     """Figures of one start on an empty folder."""
     with tempfile.TemporaryDirectory(prefix="qmt-benchmark-", ignore_cleanup_errors=True) as folder:
-        ports = {f"{name}_port": _free_port() for name in ("redis", "clickhouse", "dagster", "console")}
-        symbols = 200 if quick else WHOLE_MARKET
-        settings = Settings(data_dir=Path(folder), feed="simulator", sim_symbols=symbols, **ports)  # type: ignore[arg-type]
+        settings = on_free_ports(folder, sim_symbols=200 if quick else WHOLE_MARKET)
         begun = time.monotonic()
-        with _up(settings) as process, _pages(settings):
+        with started(settings) as process, _pages(settings):
             first = _first_bar(settings, process, begun)
             before, since = _used(process), time.monotonic()
             states, memory = _watch(settings, process, 180.0 if quick else 4 * 3600.0)
@@ -68,19 +65,20 @@ def _figures(first: float, states: list[dict[str, Any]], cores: float, memory: l
     ]
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def on_free_ports(folder: str, **chosen: Any) -> Settings:
+    """Settings of a simulated market in *folder*, its servers on free ports."""
+    ports = {f"{name}_port": free_port() for name in ("redis", "clickhouse", "dagster", "console")}
+    return Settings(data_dir=Path(folder), feed="simulator", **(ports | chosen))
 
 
 @contextmanager
-def _up(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def started(settings: Settings, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``qmt up`` with *settings* and *options*, ended after the block."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("QMT_")}
     chosen = {name: value for name, value in settings.environment().items() if name != "QMT_SIM_SPEED"}
     with (settings.data_dir / "up.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "qmt_orchestration.cli", "up"], env=clean | chosen, stdout=log, stderr=log
+            [sys.executable, "-m", "qmt_orchestration.cli", "up", *options], env=clean | chosen, stdout=log, stderr=log
         )
     try:
         yield process
@@ -139,17 +137,18 @@ def _watch(
         if state["market_time"][11:16] >= "15:02":
             break
         states.append(state)
-        memory.append(sum(_memory_mb(one) for one in _family(process)))
+        memory.append(sum(memory_mb(one) for one in family(process)))
         time.sleep(PERIOD_SECONDS)
     return states, memory
 
 
-def _family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """*process* and all that it started."""
     up = psutil.Process(process.pid)
     return [up, *up.children(recursive=True)]
 
 
-def _memory_mb(process: psutil.Process) -> float:
+def memory_mb(process: psutil.Process) -> float:
     """Memory of a process, pages that it shares divided among those that share them (Linux)."""
     with suppress(psutil.Error):
         full = process.memory_full_info()
@@ -160,7 +159,7 @@ def _memory_mb(process: psutil.Process) -> float:
 def _used(process: subprocess.Popen[bytes]) -> float:
     """Processor seconds of all processes so far, ended children that were waited for included."""
     total = 0.0
-    for one in _family(process):
+    for one in family(process):
         with suppress(psutil.Error):
             times = one.cpu_times()
             total += cpu_seconds(one) + float(times.children_user + times.children_system)
