@@ -160,7 +160,10 @@ class Doubts:
                 continue
             against = self._against(i, run)
             alone = not against and not self.memory.units[i] and len(run) > 1  # nothing else traded today
-            if 0 < against < len(run) or alone or self._against_multiples(i, run):
+            spike = (
+                against == len(run) and run[0].reason == Reason.BACKWARD_RANGE.value
+            )  # the narrower range is the day's
+            if 0 < against < len(run) or alone or spike or self._against_multiples(i, run):
                 self._overturn(i, released)
             else:
                 self._reject_held(i, released)
@@ -265,12 +268,18 @@ class Doubts:
         recent, now = self.memory.recent_of(i), run[0].seen
         wrong = self._wrong(i, run[0], recent)
         before = recent[-len(wrong) - 1] if len(wrong) < len(recent) else None
-        return before is not None and before.total > 0 and len(wrong) > 0 and all(
-            any(
-                before.total <= seen.total / factor <= now.total and before.amount <= seen.amount / factor <= now.amount
-                for factor in (10, 100, 1000)
+        return (
+            before is not None
+            and before.total > 0
+            and len(wrong) > 0
+            and all(
+                any(
+                    before.total <= seen.total / factor <= now.total
+                    and before.amount <= seen.amount / factor <= now.amount
+                    for factor in (10, 100, 1000)
+                )
+                for seen in wrong
             )
-            for seen in wrong
         )
 
     def _wrong(self, i: int, first: Held, recent: list[Seen]) -> list[Seen]:
