@@ -11,7 +11,6 @@ the rows of this feed session in ClickHouse, not on what a service says of itsel
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from qmt_orchestration.market import calendar
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.services.lock import only_one
+from qmt_orchestration.services.registry import get_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.replay import load_recording
 from qmt_orchestration.stream.connection import connect as connect_redis
@@ -185,7 +185,7 @@ def spawn_service(settings: Settings, service: str, **pipes: Any) -> subprocess.
     with _log_path(settings, service).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "qmt_orchestration.services", "run", service, "--supervised"],
-            env={**os.environ, **settings.environment()},
+            env=settings.child_environment(secrets=get_service(service).secrets),
             stderr=log,
             stdin=subprocess.PIPE,  # its end, when we are gone for whatever reason, ends the service
             start_new_session=True,  # Ctrl-C is for us, who then end it
