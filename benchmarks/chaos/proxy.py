@@ -150,9 +150,7 @@ class Proxy:
     async def _requests(self, line: _Line, reader: asyncio.StreamReader) -> None:
         async for data in self._pass(reader, "out"):
             if self._answer is not None:
-                with contextlib.suppress(asyncio.TimeoutError):  # the rest of the request
-                    while await asyncio.wait_for(reader.read(_CHUNK), 0.02):
-                        pass
+                await asyncio.sleep(0.02)  # the rest of the request is read meanwhile
                 self.struck += 1
                 line.inner.write(self._answer)
                 await line.inner.drain()
