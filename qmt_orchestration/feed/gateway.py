@@ -219,8 +219,8 @@ class Gateway:
             rows = []
             for symbol in symbols[at : at + 500]:
                 frame = self.xtdata.get_divid_factors(symbol, start, end)
-                for label, values in frame.to_dict("index").items():
-                    ex_date = universe.date_of(label)
+                for label, row in zip(frame.index.tolist(), frame.to_numpy().tolist(), strict=True):
+                    ex_date, values = universe.date_of(label), dict(zip(frame.columns, row, strict=True))
                     factors = {ours: float(values.get(theirs) or 0.0) for theirs, ours in _FACTORS.items()}
                     if ex_date is None or not all(map(math.isfinite, factors.values())) or factors["dr"] <= 0:
                         self.rejected["factor"] += 1

@@ -149,8 +149,14 @@ def _members(xtdata: Any, settings: Settings) -> list[str]:
         if not members:
             empty.append(sector)
     if empty:
-        log.warning(
-            "%d of %d sectors are empty or unknown to QMT: %s", len(empty), len(_sectors(settings)), ", ".join(empty)
+        # the simulated market has the kinds of QMT_SIM_KINDS only: of the default sectors some are empty there
+        expected = settings.feed == "simulator" and set(empty) <= set(Settings.model_fields["feed_sectors"].default)
+        log.log(
+            logging.DEBUG if expected else logging.WARNING,
+            "%d of %d sectors are empty or unknown to QMT: %s",
+            len(empty),
+            len(_sectors(settings)),
+            ", ".join(empty),
         )
     if found:
         return found if settings.feed_sector or settings.feed == "replay" else [*found, *settings.feed_symbols]
