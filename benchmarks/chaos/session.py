@@ -116,6 +116,8 @@ def run(
     _attribute(outcome)
     if ledger.ticks < ticks:
         outcome.problems.append(f"expected {ticks:,} ticks, only {ledger.ticks:,} were produced in time")
+    if verdict.believed:
+        outcome.problems.append(f"{verdict.believed} wrong snapshots are believed")
     poison = POISON * sum(fault.name == "poison batches" for fault in faults)
     if verdict.dead_letters != poison:
         outcome.problems.append(f"expected {poison} dead letters, found {verdict.dead_letters}")
