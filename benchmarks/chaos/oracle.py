@@ -151,7 +151,8 @@ def judge(world: World, ledger: Ledger) -> Verdict:
 
 def _batches(world: World, ledger: Ledger, verdict: Verdict) -> None:
     rows = world.ask(
-        "SELECT session, seq, count(), uniqExact(symbol, time, pvolume, amount, withdrawn) FROM witness GROUP BY session, seq"
+        "SELECT session, seq, count(), uniqExact(symbol, time, pvolume, amount, withdrawn) FROM witness "
+        "GROUP BY session, seq"
     )
     stored = {(session, int(seq)): (int(count), int(distinct)) for session, seq, count, distinct in rows}
     for place, batch in ledger.batches.items():
