@@ -238,11 +238,7 @@ class Gateway:
         today = from_ms(self._now_ms()).date()
         found: list[tuple[str, str | None]] = []
         for n, sector in enumerate(sectors, 1):
-            try:
-                members = self.xtdata.get_stock_list_in_sector(sector, -1 if day == today else f"{day:%Y%m%d}") or []
-            except Exception as error:  # xtquant raises bare Exception
-                log.error("sector %s: %s", sector, error)
-                members = []
+            members = universe.members_of(self.xtdata, sector, -1 if day == today else f"{day:%Y%m%d}")
             known = sorted({symbol for symbol in members if isinstance(symbol, str) and is_symbol(symbol)})
             found += [(sector, symbol) for symbol in known] or [(sector, None)]
             call.progress(sectors=n, total=len(sectors))
