@@ -16,6 +16,7 @@ the terminal's own limits of the day, and a tick that is merely late (it fits be
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -324,7 +325,7 @@ class Doubts:
             memory.unit_open[i] = run[0].fit == 0
             memory.lot[i] = run[0].fit or memory.lot[i]
         if any(beyond(h.row["lastPrice"], h.seen, float(memory.up[i]), float(memory.down[i])) for h in run):
-            memory.forget_limits(i)
+            memory.up[i] = memory.down[i] = math.nan  # they proved wrong: none is known for the rest of the day
         if any(seen.flags & TickFlag.BASELINE for seen in wrong):
             memory.baseline[i] = True
         for held in run:

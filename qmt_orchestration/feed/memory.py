@@ -227,10 +227,6 @@ class Memory:
         for row in np.flatnonzero(unknown):
             self.learn_limit(int(ids[row]), float(last_close[row]))
 
-    def forget_limits(self, i: int) -> None:
-        """The limits of symbol *i* proved wrong: none is known for the rest of the day."""
-        self.up[i] = self.down[i] = np.nan
-
     def learn_limit(self, i: int, last_close: float) -> None:
         """The day's limits of symbol *i* from this previous close."""
         if self.limits_day[i] != self.day or (self.limits_close[i] != last_close and last_close > 0):
