@@ -47,13 +47,13 @@ class Produced:
 
 
 class Ledger(threading.Thread):
-    """Reads the tick stream beside everybody else, without a group, and notes every honest batch once."""
+    """Reads the tick stream beside everybody else, without a group, and notes every batch of a subscriber once."""
 
     def __init__(self, world: World) -> None:
         super().__init__(name="ledger", daemon=True)
         self.batches: dict[tuple[str, int], Produced] = {}
         self.ticks = 0
-        self.entries = 0  # of the stream, honest or not
+        self.entries = 0  # of the stream, of a subscriber or not
         self._client = world.connect_redis()
         self._last = "0-0"
         self._ending = threading.Event()
@@ -188,7 +188,7 @@ def _blind_times(ledger: Ledger) -> list[tuple[int, int]]:
 
 
 def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: Verdict) -> None:
-    """Every tick of the plan is stored or set aside, unless nobody listened."""
+    """Every tick of the plan is stored or rejected, unless nobody listened."""
     settings = world.hosts[FEED]
     source, shares = MarketSource(settings), frozenset(universe(settings.sim_symbols).shares)
     source.seek(blind[0][1] - _EDGE_MS)
