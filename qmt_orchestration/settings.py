@@ -303,7 +303,7 @@ class Settings(BaseSettings):
 
     def child_environment(self, *, secrets: Collection[str]) -> dict[str, str]:
         """Environment of a child process that needs, of all secrets, only those of these settings' names."""
-        hidden = {f"QMT_{name.upper()}" for name in SECRETS if name not in secrets}
+        hidden = {f"QMT_{name.upper()}" for name in SECRETS if name not in secrets} | {"QMT_ENV_FILE"}  # it has all
         return {k: v for k, v in {**os.environ, **self.environment()}.items() if k not in hidden}
 
     def environment(self) -> dict[str, str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import signal
 import sys
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ def main() -> int:
     parser.add_argument("--soak", action="store_true", help="a trading day without faults")
     parser.add_argument("--line", action="store_true", help="a slow line with stalls, and its negative control")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # processes and disks are taken down then too
     for name in [name for name in os.environ if name.startswith("QMT_")]:
         del os.environ[name]  # never the servers of somebody's settings
     if args.list:

@@ -14,12 +14,13 @@ import signal
 import sys
 import threading
 from concurrent.futures import wait
+from dataclasses import replace
 from itertools import count
 from typing import Any
 
 from qmt_orchestration.services.agent import run_agent
 from qmt_orchestration.services.logs import set_up_logging
-from qmt_orchestration.services.registry import SERVICES, Service
+from qmt_orchestration.services.registry import SERVICES
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import lane, writer
 from qmt_orchestration.warehouse.ingest.entries import Part
@@ -29,14 +30,14 @@ _VARIABLE = "CHAOS_MISTAKE"
 _WINDOW_SECONDS = 0.4  # how long each insert stays vulnerable
 
 
-class _AckFirst(lane.Lane):
+class _AckFirst(lane.WriterLane):
     def store(self, group: list[Part]) -> None:
         self.committer.commit(group, stored=True)
         self._stop.wait(_WINDOW_SECONDS)
         super().store(group)
 
 
-class _NoToken(lane.Lane):
+class _NoToken(lane.WriterLane):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         forgetful: Any = self.plan
@@ -51,7 +52,7 @@ class _NoToken(lane.Lane):
         super()._finish()
 
 
-class _Unstored(lane.Lane):
+class _Unstored(lane.WriterLane):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         real, made = self.inserter.insert, count()
@@ -72,7 +73,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     settings = Settings()
     set_up_logging(settings, "agent")
-    return run_agent(settings, [Service("writer", "benchmarks.chaos.careless"), SERVICES["publisher"]], stop)
+    careless = replace(SERVICES["writer"], module="benchmarks.chaos.careless")
+    return run_agent(settings, [careless, SERVICES["publisher"]], stop)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmarks.chaos.proxy import UNAVAILABLE, Proxy
 from benchmarks.chaos.world import FEED, WAREHOUSE, World
 from qmt_orchestration.local import engines
 from qmt_orchestration.stream import dead_letters, keys
-from qmt_orchestration.stream.batch import encode
+from qmt_orchestration.stream.batch import decode, encode
 from qmt_orchestration.stream.sequences import Sequence
 
 STREAM = keys.ticks(0)
@@ -209,6 +210,23 @@ def _wrong_hashes(world: World) -> None:
         world.redis.hset(keys.DESIRED, f"hostile{number}", wrong)
 
 
+def _past_the_checks(world: World) -> None:
+    """Wrong copies of a batch on the stream, as if a feed had believed them."""
+    [(_, fields)] = world.redis.xrevrange(STREAM, count=1)
+    table = decode(fields[b"payload"], max_bytes=1 << 25)
+    session = f"careless-{int(time.time() * 1000)}"
+    changed = {
+        "time": pc.add(table["time"].cast(pa.int64()), 1).cast(table.schema.field("time").type),
+        "session": pa.array([session] * table.num_rows),
+        "seq": pa.array([0] * table.num_rows, pa.uint64()),
+        **{name: pc.multiply(table[name], 10) for name in ("volume", "pvolume", "total_volume", "amount")},
+    }
+    for name, values in changed.items():
+        field = table.schema.field(name)
+        table = table.set_column(table.schema.get_field_index(name), field, values.cast(field.type))
+    world.redis.xadd(STREAM, {**fields, b"payload": encode(table), b"session": session.encode(), b"seq": b"0"})
+
+
 def _second_writer(world: World) -> None:
     """Two writers read the stream for a while, then one dies with what it had in hand."""
     process = world.second_writer()
@@ -270,4 +288,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("wrong values in hashes", _wrong_hashes, back=("subscriber", "writer", "publisher")),
     Fault("two writers, one killed", _second_writer),
 )
+#: The control of wrong snapshots: the account must find what the feed's checks keep out.
+PAST_THE_CHECKS = Fault("wrong snapshots past the checks", _past_the_checks)
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -47,13 +47,13 @@ class Produced:
 
 
 class Ledger(threading.Thread):
-    """Reads the tick stream beside everybody else, without a group, and notes every honest batch once."""
+    """Reads the tick stream beside everybody else, without a group, and notes every batch of a subscriber once."""
 
     def __init__(self, world: World) -> None:
         super().__init__(name="ledger", daemon=True)
         self.batches: dict[tuple[str, int], Produced] = {}
         self.ticks = 0
-        self.entries = 0  # of the stream, honest or not
+        self.entries = 0  # of the stream, of a subscriber or not
         self._client = world.connect_redis()
         self._last = "0-0"
         self._ending = threading.Event()
@@ -89,7 +89,8 @@ class Ledger(threading.Thread):
         """The lives of the subscriber in the order of their beginning, with their batches in order."""
         found: dict[str, list[tuple[int, Produced]]] = {}
         for (session, seq), batch in self.batches.items():
-            found.setdefault(session, []).append((seq, batch))
+            if not session.startswith("careless-"):  # no subscriber: `faults.PAST_THE_CHECKS`
+                found.setdefault(session, []).append((seq, batch))
         begun = sorted(found, key=lambda session: int(session.rpartition("-")[2]))
         return [(session, [batch for _, batch in sorted(found[session], key=lambda b: b[0])]) for session in begun]
 
@@ -103,7 +104,9 @@ class Ledger(threading.Thread):
             return
         times = table.column("time").cast(pa.int64()).to_numpy()
         whole = (table.column("flags").to_numpy() & int(TickFlag.SNAPSHOT)) > 0
-        distinct = table.select(_KEY).group_by(_KEY).aggregate([]).num_rows
+        withdrawn = pa.array((table.column("flags").to_numpy() & int(TickFlag.WITHDRAWN)) > 0)
+        what = table.select(_KEY).append_column("withdrawn", withdrawn)
+        distinct = what.group_by(what.column_names).aggregate([]).num_rows
         self.batches[place] = Produced(
             distinct,
             int(fields[b"sent_ms"]),
@@ -124,6 +127,7 @@ class Verdict:
     bars_wrong: Counter[int] = field(default_factory=Counter)
     bars_compared: int = 0
     published_compared: int = 0
+    believed: int = 0  # wrong copies (wrong-snapshots: stamped a millisecond after the second) that stand as ticks
     unseen: int = 0  # ticks of the market while no subscriber listened: nobody could have them
     dead_letters: int = 0
     trimmed: int = 0  # entries that the writer trimmed while the session ran
@@ -148,7 +152,8 @@ def judge(world: World, ledger: Ledger) -> Verdict:
 
 def _batches(world: World, ledger: Ledger, verdict: Verdict) -> None:
     rows = world.ask(
-        "SELECT session, seq, count(), uniqExact(symbol, time, pvolume, amount) FROM witness GROUP BY session, seq"
+        "SELECT session, seq, count(), uniqExact(symbol, time, pvolume, amount, withdrawn) FROM witness "
+        "GROUP BY session, seq"
     )
     stored = {(session, int(seq)): (int(count), int(distinct)) for session, seq, count, distinct in rows}
     for place, batch in ledger.batches.items():
@@ -165,7 +170,7 @@ def _batches(world: World, ledger: Ledger, verdict: Verdict) -> None:
             verdict.lost[batches[-1].sent_ms] += 1
             verdict.complain(f"batch {seq} of {session} was seen by nobody")
     # the same tick from two lives of the subscriber: counted where the later one begins
-    [[twice]] = world.ask("SELECT count() - uniqExact(symbol, time, pvolume, amount) FROM witness")
+    [[twice]] = world.ask("SELECT count() - uniqExact(symbol, time, pvolume, amount, withdrawn) FROM witness")
     within = sum(verdict.doubled.values())
     if int(twice) > within:
         verdict.doubled[ledger.sessions()[-1][1][0].sent_ms] += int(twice) - within
@@ -183,7 +188,7 @@ def _blind_times(ledger: Ledger) -> list[tuple[int, int]]:
 
 
 def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: Verdict) -> None:
-    """Every tick of the plan is stored or set aside, unless nobody listened."""
+    """Every tick of the plan is stored or rejected, unless nobody listened."""
     settings = world.hosts[FEED]
     source, shares = MarketSource(settings), frozenset(universe(settings.sim_symbols).shares)
     source.seek(blind[0][1] - _EDGE_MS)
@@ -199,6 +204,11 @@ def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: V
         "WHERE (e.symbol, e.time, e.pvolume) NOT IN (SELECT symbol, time, pvolume FROM witness) "
         "AND (e.symbol, e.time) NOT IN (SELECT symbol, time FROM ticks_rejected)"
     )
+    [[believed]] = world.ask(
+        "SELECT count() FROM ticks FINAL WHERE bitAnd(flags, 128) = 0 AND toUnixTimestamp64Milli(time) % 1000 = 1 "
+        "AND time < (SELECT max(time) FROM ticks WHERE toUnixTimestamp64Milli(time) % 1000 = 0) - 60"
+    )
+    verdict.believed = int(believed)
     starts = sorted((batch.last_ms, batch.sent_ms) for batch in ledger.batches.values())
     for ms, symbol in missing:
         if any(begin <= int(ms) <= end for begin, end in blind):

@@ -48,8 +48,8 @@ class Proxy:
 
     def close(self) -> None:
         """End all connections and the thread."""
-        self._do(self._set(refusing=True))
         self._server.close()
+        self._do(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
 
@@ -77,6 +77,14 @@ class Proxy:
         """Nothing passes in either direction for *seconds*; nothing is lost."""
         self._do(self._stall(seconds))
 
+    async def _end(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for line in self._lines:
+            line.cut()
+
     async def _set_line(self, delay: float, bytes_per_second: float) -> None:
         self._delay, self._bytes_per_second = delay, bytes_per_second
 
@@ -91,7 +99,10 @@ class Proxy:
         async def fill() -> None:
             data = b"begin"
             while data:
-                data = await reader.read(_CHUNK)
+                try:
+                    data = await reader.read(_CHUNK)
+                except OSError:
+                    data = b""  # reset: as an end, or the other side would wait permanently
                 now = self._loop.time()
                 cost = len(data) / self._bytes_per_second if self._bytes_per_second else 0.0
                 self._free_at[way] = max(self._free_at[way], now) + cost
@@ -139,9 +150,7 @@ class Proxy:
     async def _requests(self, line: _Line, reader: asyncio.StreamReader) -> None:
         async for data in self._pass(reader, "out"):
             if self._answer is not None:
-                with contextlib.suppress(asyncio.TimeoutError):  # the rest of the request
-                    while await asyncio.wait_for(reader.read(_CHUNK), 0.02):
-                        pass
+                await asyncio.sleep(0.02)  # the rest of the request is read meanwhile
                 self.struck += 1
                 line.inner.write(self._answer)
                 await line.inner.drain()

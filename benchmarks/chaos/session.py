@@ -28,7 +28,10 @@ Say = Callable[[str], None]
 
 @dataclass
 class Line:
-    """A line of the table: one fault, what it cost, and how long until rows flowed again (-1: not within patience)."""
+    """A line of the table: one fault, what it cost, and how long until rows flowed again (-1: not within patience).
+
+    *services*: seconds until each service worked again, without an error.
+    """
 
     name: str
     at_ms: int
@@ -38,10 +41,12 @@ class Line:
     lost: int = 0
     doubled: int = 0
     bars_wrong: int = 0
+    services: dict[str, float] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
-        return self.struck and 0 <= self.seconds <= RECOVERY_SECONDS and not self.lost + self.doubled + self.bars_wrong
+        quick = all(0 <= seconds <= RECOVERY_SECONDS for seconds in (self.seconds, *self.services.values()))
+        return self.struck and quick and not self.lost + self.doubled + self.bars_wrong
 
 
 @dataclass
@@ -111,6 +116,8 @@ def run(
     _attribute(outcome)
     if ledger.ticks < ticks:
         outcome.problems.append(f"expected {ticks:,} ticks, only {ledger.ticks:,} were produced in time")
+    if verdict.believed:
+        outcome.problems.append(f"{verdict.believed} wrong snapshots are believed")
     poison = POISON * sum(fault.name == "poison batches" for fault in faults)
     if verdict.dead_letters != poison:
         outcome.problems.append(f"expected {poison} dead letters, found {verdict.dead_letters}")
@@ -126,14 +133,18 @@ def _strike(there: World, ledger: Ledger, fault: Fault) -> Line:
     struck = _eventually(lambda: fault.struck(there), 20)
     fault.lift(there)
 
+    services = dict.fromkeys(HOST_OF, -1.0)
+
     def back() -> bool:
-        if there.newest_received_ms() <= at_ms or not _beating(there, at_ms, fault.back):
-            return False
-        return not fault.fresh or all(there.pid(name) not in (0, pid) for name, pid in before.items())
+        for name in [name for name, seconds in services.items() if seconds < 0]:
+            fresh = not fault.fresh or name not in before or there.pid(name) not in (0, before[name])
+            if fresh and _beating(there, at_ms, (name,)):
+                services[name] = round(time.monotonic() - begun, 1)
+        return min(services.values()) >= 0 and there.newest_received_ms() > at_ms
 
     recovered = _eventually(back, _PATIENCE)
     seconds = time.monotonic() - begun if recovered else -1.0
-    return Line(fault.name, at_ms, market_ms, round(seconds, 1), struck)
+    return Line(fault.name, at_ms, market_ms, round(seconds, 1), struck, services=services)
 
 
 def _beating(there: World, since_ms: int, services: Sequence[str]) -> bool:
@@ -208,11 +219,15 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
 
 
 def table(outcome: Outcome) -> str:
-    """The table: fault x (lost, doubled, seconds to recover, bars wrong)."""
-    rows = [f"{'fault':36} {'lost':>8} {'doubled':>8} {'seconds':>8} {'bars wrong':>11}"]
+    """The table: fault x (lost, doubled, seconds to recover, bars wrong, seconds of each service)."""
+    names = " ".join(f"{name:>10}" for name in HOST_OF)
+    rows = [f"{'fault':36} {'lost':>8} {'doubled':>8} {'seconds':>8} {'bars wrong':>11} {names}"]
     for line in outcome.lines:
         seconds = f"{line.seconds:.1f}" if line.seconds >= 0 else f"> {_PATIENCE:g}"
         note = "" if line.struck else "  did not strike"
         bad = "" if line.good or note else "  <-"
-        rows.append(f"{line.name:36} {line.lost:8} {line.doubled:8} {seconds:>8} {line.bars_wrong:11}{note}{bad}")
+        each = " ".join(f"{line.services[name]:10.1f}" for name in HOST_OF if name in line.services)
+        rows.append(
+            f"{line.name:36} {line.lost:8} {line.doubled:8} {seconds:>8} {line.bars_wrong:11} {each}{note}{bad}"
+        )
     return "\n".join(rows)

@@ -56,6 +56,7 @@ class Market:
     start: str = "09:29:50"
     retention_seconds: float = 20.0  # short: entries are trimmed under the live writer all the time
     careless: str = ""  # a negative control: see `careless`
+    wrong_snapshots: bool = False  # one symbol in twenty comes once more each minute, with an error
 
     def settings(self) -> dict[str, Any]:
         """What both hosts must know."""
@@ -66,6 +67,7 @@ class Market:
             "sim_seed": self.seed,
             "sim_date": self.day,
             "sim_start_time": self.start,
+            "sim_faults": ("wrong-snapshots@09:31-15:00",) if self.wrong_snapshots else (),
             "feed_gap_seconds": 60 * self.speed,
             "feed_silence_seconds": 15 * self.speed,
             # what a dead writer had in hand is claimed after 60 s of the wall clock; its bars must still be revised

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +25,7 @@ def probe_terminal(
     settings = settings_of(data_dir)
     output.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "qmt_orchestration.feed.probe", str(output)]
-    environment = {**os.environ, **settings.environment()}
+    environment = settings.child_environment(secrets=())
     said = ""
     try:
         asked = subprocess.run(

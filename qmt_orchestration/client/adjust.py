@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qmt_orchestration.client.errors import UnknownAdjustment
+from qmt_orchestration.market.instruments import instrument_of
 
 ADJUSTMENTS: Final = ("none", "front", "back", "front_ratio", "back_ratio")
 Floats = npt.NDArray[np.float64]
@@ -98,6 +99,13 @@ def adjust_prices(
         if own is not None:
             scale[first:last], shift[first:last] = coefficients(days[first:last], own, adjust)
     return {name: values * scale + shift for name, values in prices.items()}
+
+
+def to_decimals(symbols: npt.NDArray[Any], prices: dict[str, Floats]) -> dict[str, Floats]:
+    """*prices* rounded to the decimals of each row's instrument: 2 of a share, 3 of a fund or bond."""
+    known, place = np.unique(symbols.astype(str), return_inverse=True)
+    scale = 10.0 ** np.array([instrument_of(symbol).decimals for symbol in known.tolist()])[place]
+    return {name: np.round(values * scale) / scale for name, values in prices.items()}
 
 
 def groups(labels: npt.NDArray[Any]) -> list[tuple[int, int]]:

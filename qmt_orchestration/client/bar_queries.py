@@ -79,14 +79,15 @@ def _with_running_day(settings: Settings | None, found: pa.Table, symbols: Seque
 
 
 def adjusted(settings: Settings | None, found: pa.Table, adjustment: str) -> pa.Table:
-    """*found* with its prices adjusted (`adjust`); columns and order stay."""
+    """*found* with its prices adjusted (`adjust`), to the instrument's decimals; columns and order stay."""
     if adjustment == "none" or not found.num_rows:
         return found
     symbols = found.column("symbol").to_numpy(zero_copy_only=False)
     days = local_days(found.column("frame").cast(pa.int64()).to_numpy() * 1000)
     events = events_of(settings, np.unique(symbols).tolist())
     prices = {name: found.column(name).to_numpy() for name in PRICES}
-    for name, values in adjust.adjust_prices(symbols, days, prices, events, adjustment).items():
+    made = adjust.to_decimals(symbols, adjust.adjust_prices(symbols, days, prices, events, adjustment))
+    for name, values in made.items():
         found = found.set_column(found.schema.get_field_index(name), name, pa.array(values))
     return found
 

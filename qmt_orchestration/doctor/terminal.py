@@ -26,7 +26,7 @@ def xtquant(settings: Settings, seconds: float = SECONDS) -> Diagnosis:
     if settings.feed != "xtquant":
         return ok("xtquant", f"installed; QMT_FEED={settings.feed}: no terminal is asked")
     argv = [sys.executable, "-m", "qmt_orchestration.doctor.terminal"]
-    environment = {**os.environ, **settings.environment(), "QMT_FEED": "xtquant"}
+    environment = {**settings.child_environment(secrets=()), "QMT_FEED": "xtquant"}
     try:
         asked = subprocess.run(
             argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False

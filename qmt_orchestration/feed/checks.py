@@ -98,7 +98,10 @@ class Checks:
                 self._check_stretch(start, stop)
             if stop == total:
                 return
-            if is_trading_day(number_day(self.days[stop])):
+            if self.by_first_tick and self._is_of_the_day_before(stop):
+                self._reject(stop, Reason.BAD_TIME, f"expected {number_day(memory.day)}, whose values it goes on with")
+                start = stop
+            elif is_trading_day(number_day(self.days[stop])):
                 self.doubts.flush(self.released)
                 memory.begin_day(int(self.days[stop]))
                 self.new_day = True
@@ -106,6 +109,13 @@ class Checks:
             else:
                 self._reject(stop, Reason.BAD_TIME, f"expected a trading day, found {number_day(self.days[stop])}")
                 start = stop
+
+    def _is_of_the_day_before(self, row: int) -> bool:
+        """Whether a recorded tick goes on with its symbol's values of the day before: its date is wrong."""
+        i = self.ids[row]
+        now, last = self._columns(np.array([row]))[0], self.memory.last[i]
+        same_close = last[_CLOSE] > 0 and abs(now[_CLOSE] - last[_CLOSE]) < PRICE_EPS
+        return bool(same_close and now[_TOTAL] >= last[_TOTAL] > 0 and now[_AMOUNT] >= last[_AMOUNT])
 
     def _check_stretch(self, start: int, stop: int) -> None:
         memory, values = self.memory, self.values

@@ -16,6 +16,7 @@ the terminal's own limits of the day, and a tick that is merely late (it fits be
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
@@ -30,6 +31,7 @@ log = logging.getLogger("feed.doubts")
 
 PRICE_EPS: Final = 1e-6
 LONG: Final = 4 * RECENT  # a quarter of an hour of a busy symbol
+LEAP: Final = 1.5
 MAX_HELD: Final = 20_000  # ticks held of all symbols together: each takes some 3 KB
 #: Contradictions in which one of the two ticks must be wrong. After a jump both may be right.
 _EITHER: Final = frozenset(
@@ -145,7 +147,7 @@ class Doubts:
         self._hold(i, Held(now, finding[0].value, unit, fit, batch.row(row), batch.record(row, *finding)), released)
         batch.hold(row)
         run = memory.held[symbol]
-        if len(run) >= self.confirmations and len(run) > self._against(i, run):
+        if len(run) >= self._needed(i, run) and len(run) > self._against(i, run):
             self._overturn(i, released)
         elif sum(map(len, memory.held.values())) > MAX_HELD:
             self._reject_held(i, released)
@@ -159,7 +161,10 @@ class Doubts:
                 continue
             against = self._against(i, run)
             alone = not against and not self.memory.units[i] and len(run) > 1  # nothing else traded today
-            if 0 < against < len(run) or alone:
+            spike = (
+                against == len(run) and run[0].reason == Reason.BACKWARD_RANGE.value
+            )  # the narrower range is the day's
+            if 0 < against < len(run) or alone or spike or self._against_multiples(i, run):
                 self._overturn(i, released)
             else:
                 self._reject_held(i, released)
@@ -240,10 +245,43 @@ class Doubts:
         self.memory.doubtful[i] = False
         released.records += [held.record for held in self.memory.held.pop(self.memory.universe.symbols[i], ())]
 
+    def _needed(self, i: int, run: list[Held]) -> int:
+        """How many in a row are believed: more where the day speaks against them by more than order.
+
+        Each accepted tick whose amount agreed with the unit speaks for that unit, and each one within the limits
+        against a leap beyond them.
+        """
+        memory, first = self.memory, run[0]
+        if first.unit:
+            return self.confirmations * (1 + int(memory.units[i]))
+        last = seen_of(memory.last[i])
+        if first.reason == Reason.BEYOND_LIMITS.value and last.total > 0 and leaps(last, first.seen):
+            return self.confirmations * (1 + min(int(memory.kept[i]), SETTLED))
+        return self.confirmations
+
     def _against(self, i: int, run: list[Held]) -> int:
         """How many accepted ticks contradict what is held; where more may be than are remembered, LONG."""
         wrong = len(self._wrong(i, run[0], self.memory.recent_of(i)))
         return LONG if wrong == RECENT else wrong
+
+    def _against_multiples(self, i: int, run: list[Held]) -> bool:
+        """Whether every accepted tick that contradicts *run* is 10, 100 or 1000 times what fits before it."""
+        recent, now = self.memory.recent_of(i), run[0].seen
+        wrong = self._wrong(i, run[0], recent)
+        before = recent[-len(wrong) - 1] if len(wrong) < len(recent) else None
+        return (
+            before is not None
+            and before.total > 0
+            and len(wrong) > 0
+            and all(
+                any(
+                    before.total <= seen.total / factor <= now.total
+                    and before.amount <= seen.amount / factor <= now.amount
+                    for factor in (10, 100, 1000)
+                )
+                for seen in wrong
+            )
+        )
 
     def _wrong(self, i: int, first: Held, recent: list[Seen]) -> list[Seen]:
         """The accepted ticks that contradict a row of held ones which begins with *first*, newest first."""
@@ -287,7 +325,7 @@ class Doubts:
             memory.unit_open[i] = run[0].fit == 0
             memory.lot[i] = run[0].fit or memory.lot[i]
         if any(beyond(h.row["lastPrice"], h.seen, float(memory.up[i]), float(memory.down[i])) for h in run):
-            memory.forget_limits(i)
+            memory.up[i] = memory.down[i] = math.nan  # they proved wrong: none is known for the rest of the day
         if any(seen.flags & TickFlag.BASELINE for seen in wrong):
             memory.baseline[i] = True
         for held in run:
@@ -331,6 +369,12 @@ def beyond(price: float, now: Seen, up: float, down: float) -> bool:
     """Whether a price, the day's high or its low is one that the limits exclude (NaN = no limit)."""
     prices = [p for p in (price, now.high if now.total else 0.0, now.low if now.total else 0.0) if p > 0]
     return bool(prices) and (max(prices) > up + PRICE_EPS or min(prices) < down - PRICE_EPS)
+
+
+def leaps(before: Seen, now: Seen) -> bool:
+    """Whether the day's range grew, or its previous close changed, by more than half within one snapshot."""
+    close = now.last_close / before.last_close if before.last_close else 1.0
+    return now.high > LEAP * before.high or LEAP * now.low < before.low or not LEAP >= close >= 1 / LEAP
 
 
 def mismatch(now: Seen, par: float, share: float = quality.UNIT_SHARE) -> bool:

@@ -188,18 +188,10 @@ class Edge:
             what = (universe.symbols[i], {**key, **shown}, again)
             outcome.rejected.append(_record(*what, Reason.WITHDRAWN, detail, seen.time))
         outcome.withdrawn = len(released.withdrawn)
-        flags = np.array([row["flags"] for row in rows], np.uint32)
-        columns = {name: [row[name] for row in rows] for name in EDGE_SCHEMA.names if name != "quality_score"}
-        arrays = {
-            f.name: pa.array(columns[f.name], pa.int64()).cast(_STAMP)
-            if f.type == _STAMP
-            else pa.array(columns[f.name], f.type)
-            for f in EDGE_SCHEMA
-            if f.name != "quality_score"
-        }
-        score = np.where(flags & TickFlag.WITHDRAWN, np.float32(0), quality.quality_score(flags))
-        arrays["quality_score"] = pa.array(score, pa.float32())
-        table = pa.table([arrays[name] for name in EDGE_SCHEMA.names], schema=EDGE_SCHEMA)
+        for row in rows:
+            gone = row["flags"] & TickFlag.WITHDRAWN
+            row["quality_score"] = 0.0 if gone else float(quality.quality_score(np.array([row["flags"]]))[0])
+        table = pa.Table.from_pylist(rows, schema=EDGE_SCHEMA)
         outcome.table = table if outcome.table is None else pa.concat_tables([outcome.table, table])
         ids = np.array([universe.ids[row["symbol"]] for row in rows], np.int64)
         outcome.ids = np.concatenate([outcome.ids, ids])
@@ -271,10 +263,4 @@ def _clean(text: str) -> str:
 
 def rejected_table(rejected: Sequence[Mapping[str, Any]], session: str) -> pa.Table:
     """REJECTED_SCHEMA of `Outcome.rejected`."""
-    columns = {name: [row[name] for row in rejected] for name in REJECTED_SCHEMA.names if name != "session"}
-    columns["session"] = [session] * len(rejected)
-    arrays = [
-        pa.array(columns[f.name], pa.int64()).cast(_STAMP) if f.type == _STAMP else pa.array(columns[f.name], f.type)
-        for f in REJECTED_SCHEMA
-    ]
-    return pa.table(arrays, schema=REJECTED_SCHEMA)
+    return pa.Table.from_pylist([{**row, "session": session} for row in rejected], schema=REJECTED_SCHEMA)

@@ -219,8 +219,8 @@ class Gateway:
             rows = []
             for symbol in symbols[at : at + 500]:
                 frame = self.xtdata.get_divid_factors(symbol, start, end)
-                for label, values in frame.to_dict("index").items():
-                    ex_date = universe.date_of(label)
+                for label, row in zip(frame.index.tolist(), frame.to_numpy().tolist(), strict=True):
+                    ex_date, values = universe.date_of(label), dict(zip(frame.columns, row, strict=True))
                     factors = {ours: float(values.get(theirs) or 0.0) for theirs, ours in _FACTORS.items()}
                     if ex_date is None or not all(map(math.isfinite, factors.values())) or factors["dr"] <= 0:
                         self.rejected["factor"] += 1
@@ -238,11 +238,7 @@ class Gateway:
         today = from_ms(self._now_ms()).date()
         found: list[tuple[str, str | None]] = []
         for n, sector in enumerate(sectors, 1):
-            try:
-                members = self.xtdata.get_stock_list_in_sector(sector, -1 if day == today else f"{day:%Y%m%d}") or []
-            except Exception as error:  # xtquant raises bare Exception
-                log.error("sector %s: %s", sector, error)
-                members = []
+            members = universe.members_of(self.xtdata, sector, -1 if day == today else f"{day:%Y%m%d}")
             known = sorted({symbol for symbol in members if isinstance(symbol, str) and is_symbol(symbol)})
             found += [(sector, symbol) for symbol in known] or [(sector, None)]
             call.progress(sectors=n, total=len(sectors))

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, Final
 
+from qmt_orchestration.feed.universe import members_of
 from qmt_orchestration.market.instruments import Kind, instrument_of
 
 log = logging.getLogger("feed.kinds")
@@ -33,7 +34,7 @@ _SECTORS: Final[dict[str, Kind]] = {
 
 def doubts(xtdata: Any, symbols: Iterable[str]) -> dict[str, str]:
     """What the terminal says against the kind of each symbol, in words; symbols it agrees on are left out."""
-    listed = {sector: set(_members(xtdata, sector)) for sector in _SECTORS}
+    listed = {sector: set(members_of(xtdata, sector)) for sector in _SECTORS}
     found = {}
     for symbol in symbols:
         kind, said = instrument_of(symbol).kind, _types(xtdata, symbol)
@@ -52,12 +53,4 @@ def _types(xtdata: Any, symbol: str) -> list[str]:
         return sorted(str(name) for name, is_one in (xtdata.get_instrument_type(symbol) or {}).items() if is_one)
     except Exception as error:  # xtquant raises bare Exception
         log.warning("type of %s: %s", symbol, error)
-        return []
-
-
-def _members(xtdata: Any, sector: str) -> list[str]:
-    try:
-        return list(xtdata.get_stock_list_in_sector(sector) or [])
-    except Exception as error:  # xtquant raises bare Exception
-        log.warning("sector %s: %s", sector, error)
         return []

@@ -102,7 +102,6 @@ class Memory:
         self.exempt: npt.NDArray[np.bool_] | None = None  #: symbols that the next gap does not concern
         self.held: dict[str, list[Any]] = {}  #: ticks that wait for the next one (`feed.doubts.Held`), by symbol
         self.leads: deque[npt.NDArray[np.int64]] = deque(maxlen=16)  #: times of new ticks less our clock, by batch
-        self._lead_told = 0
         self._allocate(universe)
 
     def _allocate(self, universe: Universe) -> None:
@@ -214,26 +213,19 @@ class Memory:
     def lead_ms(self) -> int:
         """How far this machine's clock is behind the market's, ms, from the newest ticks (`leads`).
 
-        Their median: one symbol with a wrong time does not move it, a slow clock moves all.
+        Their median: one symbol with a wrong time does not move it, a slow clock moves all (and is logged, by
+        `feed.statistics`).
         """
         leads = np.concatenate(self.leads)[-LEAD_TICKS:]
         if len(leads) < LEAD_TICKS // 8:
             return 0
-        lead = max(0, int(np.median(leads)))
-        if lead > self._lead_told + 5000:
-            log.warning("ticks are %.1f s ahead of this machine's clock, which is slow: set it right", lead / 1000)
-            self._lead_told = lead
-        return lead
+        return max(0, int(np.median(leads)))
 
     def learn_limits(self, ids: npt.NDArray[np.int64], last_close: npt.NDArray[np.float64]) -> None:
         """Make sure that the day's price limits of these symbols are known, from this previous close."""
         unknown = (self.limits_day[ids] != self.day) | ((self.limits_close[ids] != last_close) & (last_close > 0))
         for row in np.flatnonzero(unknown):
             self.learn_limit(int(ids[row]), float(last_close[row]))
-
-    def forget_limits(self, i: int) -> None:
-        """The limits of symbol *i* proved wrong: none is known for the rest of the day."""
-        self.up[i] = self.down[i] = np.nan
 
     def learn_limit(self, i: int, last_close: float) -> None:
         """The day's limits of symbol *i* from this previous close."""

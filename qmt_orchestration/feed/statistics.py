@@ -35,10 +35,6 @@ class Delays:
         bucket = int(np.searchsorted(np.cumsum(self._counts), share * total))
         return float(_BOUNDS[min(bucket, len(_BOUNDS) - 1)])
 
-    def reset(self) -> None:
-        """Begin a new window."""
-        self._counts.fill(0)
-
 
 class Statistics:
     """Counters of one run of the subscriber."""
@@ -81,10 +77,6 @@ class Statistics:
             self.market_delay.add(np.maximum(market_now_ms - times, 0))
             self.ahead_ms = max(self.ahead_ms, int(times.max()) - market_now_ms)
 
-    def set_symbols(self, count: int) -> None:
-        """A new universe: symbols are counted from 0."""
-        self.seen = np.zeros(count, np.bool_)
-
     def numbers(self, **more: float | int | str) -> dict[str, float | int | str]:
         """For the heartbeat. *rate*: ticks published a second since the last window began; delays in ms."""
         since, published, received = self._window
@@ -120,8 +112,7 @@ class Statistics:
     def new_window(self) -> None:
         """Rates and delays begin again."""
         self._window = (time.monotonic(), self.published, self.received)
-        self.publish_delay.reset()
-        self.market_delay.reset()
+        self.publish_delay, self.market_delay = Delays(), Delays()
         self.ahead_ms = 0
 
     def clock_warning(self) -> str:

@@ -294,7 +294,7 @@ class Subscriber:
             return
         self.memory.set_universe(members)
         self.news.set_universe(members)
-        self.stats.set_symbols(len(members.symbols))
+        self.stats.seen = np.zeros(len(members.symbols), np.bool_)
 
     # -- beside it --------------------------------------------------------------------------------------------
 
@@ -364,26 +364,13 @@ class Subscriber:
         self.stats.new_window()
 
     def _save(self, *, gap: bool = False) -> None:
-        """Checkpoint on disk, and the coverage in Redis for others to see."""
+        """Checkpoint on disk."""
         if self.replay or not self.memory.day or self._held is not None:
             return  # what is held is in the memory, but neither in Redis nor on disk
         try:
             checkpoint.save(self.settings, self.memory, self.outbox.producer.confirmed(), gap=gap)
         except OSError as error:
             log.error("the checkpoint cannot be written to %s: %s", checkpoint.path_of(self.settings), error)
-        if self.outbox.away_since:
-            return
-        state = {
-            "trading_day": number_day(self.memory.day).isoformat(),
-            "session": self.session,
-            "seq": max(self.entries.seq.values()),
-            "last_ms": self.memory.covered_ms,
-            "saved_at": int(time.time() * 1000),
-        }
-        try:
-            self.client.hset(keys.FEED_STATE.format(feed_id=self.settings.feed), mapping=state)
-        except redis.RedisError as error:
-            log.warning("the feed's state cannot be written: %s", error)
 
     # -- the end ----------------------------------------------------------------------------------------------
 

@@ -137,25 +137,26 @@ def _sectors(settings: Settings) -> tuple[str, ...]:
 
 def _members(xtdata: Any, settings: Settings) -> list[str]:
     """Members of the sectors, and symbols named beside them. What is empty or unknown is logged; the rest goes on."""
-    found: list[str] = []
-    empty = []
-    for sector in _sectors(settings):
-        try:
-            members = list(xtdata.get_stock_list_in_sector(sector) or [])
-        except Exception as error:  # xtquant raises bare Exception
-            log.error("sector %s: %s", sector, error)
-            members = []
-        found += members
-        if not members:
-            empty.append(sector)
-    if empty:
-        log.warning(
-            "%d of %d sectors are empty or unknown to QMT: %s", len(empty), len(_sectors(settings)), ", ".join(empty)
-        )
-    if found:
-        return found if settings.feed_sector or settings.feed == "replay" else [*found, *settings.feed_symbols]
+    found = {sector: members_of(xtdata, sector) for sector in _sectors(settings)}
+    empty = [sector for sector, members in found.items() if not members]
+    # a simulated market has the kinds of QMT_SIM_KINDS only: some of the default sectors are empty there
+    usual = Settings.model_fields["feed_sectors"].default if settings.feed == "simulator" else ()
+    if not set(empty) <= set(usual):
+        log.warning("%d of %d sectors are empty or unknown to QMT: %s", len(empty), len(found), ", ".join(empty))
+    symbols = [symbol for members in found.values() for symbol in members]
+    if symbols:
+        return symbols if settings.feed_sector or settings.feed == "replay" else [*symbols, *settings.feed_symbols]
     # A fresh QMT has no sector data yet: everything on an A-share board that has a quote is the next best answer.
     quoted = xtdata.get_full_tick(["SH", "SZ", "BJ"]) or {}
     symbols = [symbol for symbol in quoted if board_of(symbol) is not None]
     log.warning("no sector has members: %d quoted codes of A-share boards instead", len(symbols))
     return symbols
+
+
+def members_of(xtdata: Any, sector: str, when: int | str = -1) -> list[str]:
+    """Members of a sector now, or on a day (``YYYYMMDD``); none, and a line in the log, when QMT refuses."""
+    try:
+        return list(xtdata.get_stock_list_in_sector(sector, when) or [])
+    except Exception as error:  # xtquant raises bare Exception
+        log.error("sector %s: %s", sector, error)
+        return []

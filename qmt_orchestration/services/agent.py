@@ -187,7 +187,7 @@ class Agent:
     def _spawn(self, service: Service) -> subprocess.Popen[bytes]:
         stdin = subprocess.DEVNULL if service.command else subprocess.PIPE
         argv, output = service.argv(str(self.log_dir)), f"{service.name}.out"
-        return spawn(argv, self.settings, output, dict(service.environment), stdin=stdin)
+        return spawn(argv, self.settings, output, dict(service.environment), stdin=stdin, secrets=service.secrets)
 
     def _take_launched(self, child: Child, now: float) -> None:
         """The process of a launch that has ended."""

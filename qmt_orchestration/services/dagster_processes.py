@@ -17,7 +17,7 @@ from typing import Final
 from dotenv import dotenv_values
 
 from qmt_orchestration.files import project_file
-from qmt_orchestration.services.registry import DAGSTER, Service, UnknownService
+from qmt_orchestration.services.registry import DAGSTER, ENGINES, Service, UnknownService
 from qmt_orchestration.services.watch import Probe, http_probe
 from qmt_orchestration.settings import Settings
 
@@ -89,6 +89,7 @@ def dagster_services(settings: Settings, names: tuple[str, ...], needs: tuple[st
             environment=environment,
             probe=probes[name],
             needs=needs if name == "dagster-code" else (*needs, "dagster-code"),
+            secrets=() if name == "dagster-webserver" else (*ENGINES, "alert_urls"),  # of runs, which the daemon starts
         )
         for name in DAGSTER
         if name in names or (names and name == "dagster-code")

@@ -7,13 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
 from qmt_orchestration.local.process import die_with_parent
 from qmt_orchestration.local.process import spawn as spawn_from_lasting_thread
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.settings import SECRETS, Settings
 
 
 def spawn(
@@ -24,11 +24,12 @@ def spawn(
     *,
     stdin: int = subprocess.DEVNULL,
     stdout: int | None = None,
+    secrets: Collection[str] = SECRETS,
 ) -> subprocess.Popen[bytes]:
     """Start *argv* with these settings as the leader of a process group, so that Ctrl-C in a terminal reaches only us.
 
-    What it prints is appended to ``data_dir/logs/<output>``, with *stdout* only its errors. On Linux it
-    gets SIGTERM when this process ends, SIGKILL included.
+    Of the settings that are secrets it gets those named. What it prints is appended to ``data_dir/logs/<output>``, with
+    *stdout* only its errors. On Linux it gets SIGTERM when this process ends, SIGKILL included.
     """
     options: dict[str, Any] = {"start_new_session": True, "preexec_fn": die_with_parent}
     if sys.platform == "win32":
@@ -38,7 +39,7 @@ def spawn(
     with (folder / output).open("ab") as out:
         return spawn_from_lasting_thread(
             argv,
-            env={**os.environ, **settings.environment(), **(environment or {})},
+            env={**settings.child_environment(secrets=secrets), **(environment or {})},
             stdin=stdin,
             stdout=out if stdout is None else stdout,
             stderr=out,

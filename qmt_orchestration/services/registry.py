@@ -21,6 +21,10 @@ from qmt_orchestration.settings import Settings
 Run = Callable[[Settings, Event], int]
 
 
+#: Secrets of what talks to both engines.
+ENGINES: Final = ("redis_password", "clickhouse_password")
+
+
 class UnknownService(ValueError):
     """The name is no service; the message lists those that are."""
 
@@ -34,7 +38,7 @@ class Service:
     does not beat is watched. *command*: a whole command line instead of ``services run NAME``, with *environment* on
     top of the agent's. *launch*: called instead, in a thread; returns when the process works; *clean_up*: called
     after its last end. *needs*: services that must work before it starts, and that are stopped after it. *once*:
-    exit code 0 means finished, not died.
+    exit code 0 means finished, not died. *secrets*: settings that are secrets and that it needs; it gets no other.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Service:
     probe: Probe | None = None
     needs: tuple[str, ...] = ()
     once: bool = False
+    secrets: tuple[str, ...] = ("redis_password",)
 
     def needing(self, names: tuple[str, ...]) -> Service:
         """The same service, started after *names* and stopped before them."""
@@ -70,9 +75,9 @@ SERVICES: Final[dict[str, Service]] = {
     for service in (
         Service("subscriber", "qmt_orchestration.feed.subscriber"),
         Service("gateway", "qmt_orchestration.feed.gateway"),
-        Service("writer", "qmt_orchestration.warehouse.writer"),
-        Service("publisher", "qmt_orchestration.warehouse.publisher", lease="publisher"),
-        Service("console", "qmt_orchestration.console.service"),
+        Service("writer", "qmt_orchestration.warehouse.writer", secrets=ENGINES),
+        Service("publisher", "qmt_orchestration.warehouse.publisher", lease="publisher", secrets=ENGINES),
+        Service("console", "qmt_orchestration.console.service", secrets=(*ENGINES, "console_token")),
     )
 }
 

@@ -30,6 +30,7 @@ from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.services.processes import spawn, stop_group
+from qmt_orchestration.services.registry import get_service
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.replay import load_recording
 from qmt_orchestration.stream.connection import connect as connect_redis
@@ -177,7 +178,8 @@ def _require_no_feed(settings: Settings) -> None:
 def spawn_service(settings: Settings, service: str, stdout: int | None = None) -> subprocess.Popen[bytes]:
     """A service of its own process, which ends when its standard input does: with us, for whatever reason."""
     argv = [sys.executable, "-m", "qmt_orchestration.services", "run", service, "--supervised"]
-    return spawn(argv, settings, f"replay-{service}.log", stdin=subprocess.PIPE, stdout=stdout)
+    secrets = get_service(service).secrets
+    return spawn(argv, settings, f"replay-{service}.log", stdin=subprocess.PIPE, stdout=stdout, secrets=secrets)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ simulated day; without an end a fault lasts one minute, and those marked "once" 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
@@ -15,6 +15,7 @@ from typing import Any, Final
 from zlib import crc32
 
 Push = dict[str, dict[str, Any]]
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 #: name -> (argument's default, unit; what it does)
 KINDS: Final[dict[str, tuple[float, str]]] = {
@@ -26,6 +27,7 @@ KINDS: Final[dict[str, tuple[float, str]]] = {
     "duplicate-batches": (1, "every push is delivered N more times"),
     "clock-back": (5, "time stamps of N seconds earlier"),
     "volume-back": (5, "N symbols show half their cumulative volume, once each"),
+    "wrong-snapshots": (20, "one traded symbol in N comes once more each minute, with wrong values or a wrong time"),
     "late-ticks": (30, "one symbol in ten is delivered N seconds late"),
     "drop-connection": (0, "the connection breaks (once) and cannot be restored before the fault's end"),
     "subscribe-fails": (0, "subscribe_whole_quote returns -1"),
@@ -133,6 +135,18 @@ class FaultPlan:
         for _ in range(1 + int(copies.argument if copies else 0)):
             if push:
                 yield push
+        if (fault := self.get("wrong-snapshots", minute)) and (wrong := self._wrong(fault, day, int(minute), push)):
+            yield wrong
+
+    def _wrong(self, fault: Fault, day: date, minute: int, push: Push) -> Push:
+        """Wrong copies of snapshots just given, a millisecond later; which symbols, and how, goes by the minute."""
+        out: Push = {}
+        for symbol, tick in push.items():
+            chance = crc32(f"{symbol}{minute}".encode())
+            if chance % int(fault.argument) or not tick["pvolume"] or not self._first(fault, day, f"{symbol}{minute}"):
+                continue
+            out[symbol] = _ERRORS[chance // 1000 % len(_ERRORS)]({**tick, "time": tick["time"] + 1})
+        return out
 
     def _change(self, fault: Fault, day: date, push: Push, change: Any) -> Push:
         """Change the first N symbols that trade in the fault's window, each once a day."""
@@ -172,3 +186,23 @@ def _spike(tick: dict[str, Any]) -> dict[str, Any]:
 
 def _halve(tick: dict[str, Any]) -> dict[str, Any]:
     return {**tick, "pvolume": tick["pvolume"] // 2, "volume": tick["volume"] // 2, "amount": tick["amount"] / 2}
+
+
+def _times(factor: int, *names: str) -> Change:
+    return lambda tick: {**tick, **{name: tick[name] * factor for name in names}}
+
+
+def _ahead(ms: int) -> Change:
+    return lambda tick: {**tick, "time": tick["time"] + ms}
+
+
+_ERRORS: Final[tuple[Change, ...]] = (
+    _spike,
+    _halve,
+    _times(10, "high"),
+    _times(100, "amount"),
+    _times(10, "volume", "pvolume"),
+    _times(10, "volume", "pvolume", "amount"),
+    _ahead(600_000),
+    _ahead(86_400_000),
+)

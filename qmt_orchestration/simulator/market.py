@@ -18,6 +18,7 @@ from typing import Final
 
 import numpy as np
 
+from qmt_orchestration.market import sessions
 from qmt_orchestration.market.calendar import previous_trading_day, require_trading_day, trading_days
 from qmt_orchestration.market.instruments import trading_of
 from qmt_orchestration.simulator.cells import AUCTION, CELLS, CLOSING, NO_LOW, NOON, RESIDUAL, minute_amounts
@@ -253,7 +254,9 @@ class MarketDay:
         shares = np.where(minutes[None, :], shares + 400, shares)
         self.volume: I64 = np.where(self.traded, shares, 0)
         bits = draws(self.keys, _AFTER, 0, AFTER_HOURS_MINUTES)
-        taking_part = np.array([trading_of(s, self.day).after_hours for s in self.symbols]) & ~self.suspended
+        trading = [trading_of(s, self.day) for s in self.symbols]
+        on = np.array([t.after_hours or t.continuous_end > sessions.MINUTE_LABELS[-1] for t in trading])  # or a repo
+        taking_part = on & ~self.suspended
         after = np.where(field(bits, 0, 2) == 0, 100 + (self._per_minute[:, None] * unit(bits)).astype(np.int64), 0)
         self.after_hours: I64 = np.where(taking_part[:, None], after, 0)
         self.cumulative = np.zeros((len(self.symbols), CELLS + 1), np.int64)

@@ -54,8 +54,6 @@ CLOCK: Final = (
 )
 # -- what the checks of the running system compare with
 LOST_BEFORE: Final = "qmt:lost"  # hash: day (the market's), before (batches lost up to its first look)
-# -- coverage of the feed: what a restarted subscriber must know
-FEED_STATE: Final = "qmt:feed:{feed_id}"  # hash: trading_day, session, seq, last_ms, saved_at
 
 
 def ticks(shard: int) -> str:

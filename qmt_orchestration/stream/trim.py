@@ -16,6 +16,7 @@ import redis
 
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.groups import id_ms
 
 PRESSURE: Final = 0.85  # of maxmemory
@@ -69,15 +70,16 @@ def under_pressure(client: Any) -> bool:
     return 0 < int(memory.get("maxmemory", 0)) * PRESSURE < int(memory["used_memory"])
 
 
-def trim_age(client: Any, stream: str, keep_seconds: float) -> int:
-    """Remove entries older than *keep_seconds* before the stream's newest one, read or not; returns how many.
+def trim_age(client: Any, stream: str, keep_seconds: float, now_ms: int) -> int:
+    """Remove entries older than *keep_seconds*, read or not; returns how many.
 
-    For streams of a stated retention (`keys.BARS`): the ids are market time, so the newest id is the clock.
+    For streams of a stated retention (`keys.BARS`), whose ids are market time: age is counted from the newest one, but
+    not from one that is ahead of the market (*now_ms*): whoever put it there must not remove the others with it.
     """
     newest = client.xrevrange(stream, count=1)
     if not newest:
         return 0
-    bound = id_ms(newest[0][0]) - int(keep_seconds * 1000)
+    bound = min(id_ms(newest[0][0]), now_ms) - int(keep_seconds * 1000)
     return int(client.xtrim(stream, minid=f"{bound}-0", approximate=True)) if bound > 0 else 0
 
 
@@ -89,8 +91,9 @@ def trim_all(client: Any, settings: Settings) -> dict[str, int]:
     keep = min(settings.stream_retention_seconds, _PRESSED_SECONDS) if pressed else settings.stream_retention_seconds
     for stream in [*(keys.ticks(shard) for shard in range(settings.stream_shards)), keys.REJECTED]:
         removed[stream] = trim_read(client, stream, keep, only=only)
+    now_ms = read_clock(client).now_ms()
     for stream in (keys.BARS, keys.BARS_FORMING):
-        removed[stream] = trim_age(client, stream, settings.bars_retention_hours * 3600)
+        removed[stream] = trim_age(client, stream, settings.bars_retention_hours * 3600, now_ms)
     return removed
 
 

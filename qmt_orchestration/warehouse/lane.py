@@ -106,6 +106,8 @@ class WriterLane:
             while not self._stop.is_set():
                 try:
                     self._take(self._gather())
+                    if self._running is None:
+                        self.counters.error = ""  # also where nothing comes that could be inserted
                 except Stopping:
                     break
                 except redis.RedisError as error:

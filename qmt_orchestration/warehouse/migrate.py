@@ -25,7 +25,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.client import connect, load_sql, statements
 from qmt_orchestration.warehouse.tables import OldSchema as OldSchema
-from qmt_orchestration.warehouse.tables import require_known
+from qmt_orchestration.warehouse.tables import missing_tables, require_known
 from qmt_orchestration.warehouse.upgrade import UpgradeError as UpgradeError
 
 log = logging.getLogger("warehouse.migrate")
@@ -39,8 +39,9 @@ _COPY_SECONDS: Final = 7200  # the longest that the copy of one day may take
 def migrate(settings: Settings, progress: Callable[[str], None] = log.info) -> list[str]:
     """Bring the database to the schema of this version; the names of the files applied. Safe to repeat.
 
-    Tables of the first edition are brought over (`warehouse.upgrade`), with a line to *progress* for each day. Raises
-    `OldSchema` for tables that this version does not know, `UpgradeError` when the disk is too full for that.
+    A table that was dropped is made again, and the log says so. Tables of the first edition are brought over
+    (`warehouse.upgrade`), with a line to *progress* for each day. Raises `OldSchema` for tables that this version does
+    not know, `UpgradeError` when the disk is too full for that.
     """
     words = template_words(settings)
     client = connect(settings, database="")
@@ -62,6 +63,10 @@ def migrate(settings: Settings, progress: Callable[[str], None] = log.info) -> l
     if first_edition:
         progress("found tables of the first edition: they are brought to this version")
         upgrade.begin(client, words)
+    elif gone := missing_tables(client, _files(), done):
+        what = "%s: dropped by somebody, made again and empty; `qmt restore` or `qmt backfill` bring their days back"
+        log.error(what, ", ".join(gone))
+        done = {}  # every statement of the schema can be repeated
     applied = []
     for name, text in _files():
         digest = hashlib.sha256(text.encode()).hexdigest()

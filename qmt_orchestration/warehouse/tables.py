@@ -46,6 +46,12 @@ def require_known(client: Any, database: str, files: Iterable[tuple[str, str]], 
             )
 
 
+def missing_tables(client: Any, files: Iterable[tuple[str, str]], applied: Collection[str]) -> list[str]:
+    """Tables of *applied* files that are not there."""
+    there = {row[0] for row in client.query(load_sql("upgrade/tables")).result_rows}
+    return sorted(set(columns_of(text for name, text in files if name in applied)) - there)
+
+
 def columns_of(texts: Iterable[str]) -> dict[str, dict[str, str]]:
     """Columns of each table in the order of the schema's text, with their definitions."""
     out: dict[str, dict[str, str]] = {}

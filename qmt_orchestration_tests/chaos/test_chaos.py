@@ -5,10 +5,12 @@ How fast it recovers depends on the machine: `make chaos` judges that, here it i
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from benchmarks.chaos import session, soak
-from benchmarks.chaos.faults import BY_NAME
+from benchmarks.chaos.faults import BY_NAME, PAST_THE_CHECKS, Fault
 from benchmarks.chaos.world import Market
 
 pytestmark = pytest.mark.timeout(900)
@@ -32,11 +34,18 @@ TELLING = (
 )
 
 
-def run(names: tuple[str, ...], careless: str = "", ticks: int = 0) -> session.Outcome:
+def run(names: tuple[str | Fault, ...], careless: str = "", ticks: int = 0, **more: Any) -> session.Outcome:
     # Retention: longer than a subscriber's checkpoint (5 s) and restart together, or its next run could not read in
     # the stream what it had published.
-    market = Market(symbols=300, speed=15.0, retention_seconds=15.0, careless=careless)
-    outcome = session.run(market, [BY_NAME[name] for name in names], seed=5, ticks=ticks, pause=(0.5, 1.5), say=print)
+    market = Market(symbols=300, speed=15.0, retention_seconds=15.0, careless=careless, **more)
+    outcome = session.run(
+        market,
+        [BY_NAME[name] if isinstance(name, str) else name for name in names],
+        seed=5,
+        ticks=ticks,
+        pause=(0.5, 1.5),
+        say=print,
+    )
     print(session.table(outcome))  # noqa: T201
     return outcome
 
@@ -52,6 +61,21 @@ def test_faults_lose_nothing_and_double_nothing() -> None:
     assert outcome.verdict.trimmed > 0  # the stream was trimmed under the living writer
     assert outcome.verdict.bars_compared > 300
     assert outcome.verdict.published_compared > 300
+
+
+@pytest.mark.slow
+def test_wrong_snapshots_are_in_no_bar_whoever_is_killed() -> None:
+    outcome = run(("SIGKILL subscriber", "SIGKILL writer", "SIGKILL publisher"), ticks=40_000, wrong_snapshots=True)
+    told = "\n".join([session.table(outcome), *outcome.problems, *outcome.verdict.examples])
+    assert (outcome.lost, outcome.doubled, sum(outcome.verdict.bars_wrong.values())) == (0, 0, 0), told
+    assert not outcome.problems, told
+
+
+@pytest.mark.slow
+def test_the_account_finds_wrong_snapshots_that_are_believed() -> None:
+    outcome = run((PAST_THE_CHECKS,), ticks=40_000)
+    assert outcome.verdict.believed > 0, session.table(outcome)
+    assert sum(outcome.verdict.bars_wrong.values()) > 0, session.table(outcome)
 
 
 def test_the_soak_tells_what_grows_from_what_fills_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Callable
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ from qmt_orchestration.cli.main import main
 from qmt_orchestration.local import engines
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.migrate import migrate
-
-Ran = tuple[int, str, str]  # exit code, standard output, standard error
-Run = Callable[..., Ran]
+from qmt_orchestration_tests.cli.conftest import Run
 
 #: A command line, and its exit code in a folder of a stopped system; {folder} is that folder.
 READING = {
@@ -69,24 +66,6 @@ WRONG = {
     "no such command": ["frobnicate"],
     "no such option": ["sql", "SELECT 1", "--frobnicate"],
 }
-
-
-@pytest.fixture
-def qmt(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command line as its entry point does, in a pipe."""
-    monkeypatch.delenv("COLUMNS", raising=False)
-
-    def run(*argv: str) -> Ran:
-        monkeypatch.setattr(sys, "argv", ["qmt", *argv])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        out, err = capfd.readouterr()
-        assert "Traceback" not in out + err
-        assert "unexpected" not in err, err
-        return code if isinstance(code, int) else 0 if code is None else 1, out, err
-
-    return run
 
 
 @pytest.fixture(scope="module")

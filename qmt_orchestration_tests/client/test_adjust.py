@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qmt_orchestration.client.adjust import ADJUSTMENTS, adjust_prices, check, events_of
+from qmt_orchestration.client.adjust import ADJUSTMENTS, adjust_prices, check, events_of, to_decimals
 from qmt_orchestration.client.errors import UnknownAdjustment
 
 EPOCH = date(1970, 1, 1)
@@ -71,6 +71,13 @@ def test_every_bar_is_what_the_events_make_of_it_one_by_one(
         expected.append(price)
     rows = [(day, *event) for day, event in events.items()]
     assert adjusted(np.array(days), prices, rows, how) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_adjusted_prices_keep_the_decimals_of_their_instrument() -> None:
+    symbols = np.array(["600000.SH", "510300.SH", "113050.SH", "900901.SH"], dtype=object)
+    found = to_decimals(symbols, {"close": np.full(4, 1.23456), "low": np.array([7.005, 4.0125, 120.1234, 0.4235])})
+    assert found["close"].tolist() == [1.23, 1.235, 1.235, 1.235]
+    assert found["low"].tolist()[2:] == [120.123, 0.424]
 
 
 def test_an_unknown_adjustment_is_refused_with_those_there_are() -> None:

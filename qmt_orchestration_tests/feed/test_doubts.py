@@ -6,6 +6,7 @@ once; however the feed is cut into batches.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -180,6 +181,23 @@ def test_a_wrong_beginning_of_the_day_does_not_block_it(symbol: str, defect: str
         assert kept[-1] == keys(ticks)[-1]  # smaller than what follows: it cannot be told from a true one
     else:
         assert (kept, rejected) == (keys([ticks[0], *ticks[1 + length :]]), length)
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+@pytest.mark.parametrize("symbol", ["600005.SH", "113050.SH"])
+def test_on_a_thin_day_fewer_wrong_snapshots_than_true_ones_never_win(symbol: str, defect: str) -> None:
+    """Up to four wrong ones that agree, after one to six true ones, with none to six true ones after them."""
+    if defect == "volume and amount ÷10":
+        return  # as good a story as the true one, and sometimes the longer one
+    ticks, change = day(symbol, seed=3), DEFECTS[defect]
+    for before, length, after in itertools.product((1, 2, 3, 6), (1, 2, 3, 4), (0, 1, 2, 3, 6)):
+        plausible = defect == "volume and amount ×10" and after == 0  # it may have traded so much
+        if length >= before + after or plausible:
+            continue
+        use = ticks[1 : 1 + before + length + after]
+        true = [ticks[0], *use[:before], *use[before + length :]]
+        kept, rejected, _ = play(symbol, [*true, *map(change, use[before : before + length])], 1)
+        assert (kept, rejected) == (keys(true), length), (before, length, after)
 
 
 @pytest.mark.parametrize("seconds", [600, -600])

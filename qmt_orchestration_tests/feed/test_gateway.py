@@ -131,7 +131,7 @@ def test_a_terminal_that_calls_it_something_else_is_said_to(gateway: redis.Redis
                 raise Exception("no data")
             return {"stock": symbol == "510300.SH", "fund": symbol == "159915.SZ", "etf": symbol == "159915.SZ"}
 
-        def get_stock_list_in_sector(self, sector: str) -> list[str]:
+        def get_stock_list_in_sector(self, sector: str, when: object = -1) -> list[str]:
             return ["000001.SZ", "113050.SH"] if sector == "沪深A股" else []
 
     wanted = ["000001.SZ", "113050.SH", "159915.SZ", "510300.SH", "600000.SH"]

@@ -19,6 +19,7 @@ from qmt_orchestration.services.replay import replay
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect
+from qmt_orchestration_tests.feed import hard_cases
 from qmt_orchestration_tests.feed.test_doubts import DEFECTS, KINDS, day, snapshot
 from qmt_orchestration_tests.helpers import recordings
 
@@ -66,6 +67,24 @@ def test_every_hand_made_case_is_right(settings: Settings, redis_client: redis.R
     assert stored.account.complete, stored.account
     cases = json.loads((folder / "hard_ticks.json").read_text())
     wrong = {case["what"]: stored.differs(case["symbol"], case["expect"]) for case in cases}
+    assert not {what: found for what, found in wrong.items() if found}
+
+
+def test_hard_cases_are_right_in_every_bar(settings: Settings, redis_client: redis.Redis, tmp_path: Path) -> None:
+    """Errors at the ends of thin days, in runs, on boundaries; each kind's sessions by date."""
+    made = list(hard_cases.cases())
+    rows = sorted((row for case in made for row in case.rows), key=lambda row: row["time"])
+    pq.write_table(pa.table({name: [row[name] for row in rows] for name in rows[0]}), tmp_path / "ticks.parquet")
+    stored = Stored(settings, tmp_path / "ticks.parquet")
+    assert stored.account.complete, stored.account
+    wrong = {}
+    for case in made:
+        found = {key.partition(" ")[2] for key in stored.minutes if key.startswith(case.symbol)}
+        extra = found - case.expect["bars"].keys()
+        wrong[case.what] = [
+            *stored.differs(case.symbol, case.expect),
+            *(f"a bar of {label}" for label in sorted(extra)),
+        ]
     assert not {what: found for what, found in wrong.items() if found}
 
 

@@ -57,7 +57,7 @@ class Terminal:
 
     sectors: ClassVar = {"沪深A股": ["000001.SZ", "600000.SH"], "沪深ETF": ["510300.SH"], "空": []}
 
-    def get_stock_list_in_sector(self, name: str) -> list[str]:
+    def get_stock_list_in_sector(self, name: str, when: object = -1) -> list[str]:
         if name == "坏":
             raise Exception("no such sector")  # as xtquant does
         return self.sectors.get(name, [])

@@ -271,9 +271,9 @@ def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
         "10, 10, 10, 10, 100, 1000, 'live', 20, 1, 1 FROM numbers(60)"
     )
 
-    def silence(symbols: int, minute: str) -> None:
+    def silence(symbols: int, minute: str, ticks: int = 0) -> None:
         clickhouse.command(
-            f"ALTER TABLE bars_1m UPDATE ticks = 0, source = 'filled' WHERE frame = '2025-06-05 {minute}:00' "
+            f"ALTER TABLE bars_1m UPDATE ticks = {ticks}, source = 'filled' WHERE frame = '2025-06-05 {minute}:00' "
             f"AND symbol < '{600000 + symbols}.SH'",
             settings={"mutations_sync": 1},
         )
@@ -285,6 +285,12 @@ def test_symbols_that_fall_silent_together_are_seen_and_single_halts_are_not(
     assert (gone.passed, gone.severity, gone.measure) == (False, ERROR, pytest.approx(0.1))
     assert "6 of 60 symbols fell silent in 10:16" in gone.found
     assert gone.worst[0]["among_them"] == "600000.SH, 600001.SH, 600002.SH"
+    silence(60, "10:31", ticks=4)
+    assert outcome_of(clickhouse, settings, "bars_1m", names.SYMBOLS_KEEP_TICKING).found == gone.found, "a thin minute"
+    silence(60, "10:46", ticks=3)
+    dead = outcome_of(clickhouse, settings, "bars_1m", names.SYMBOLS_KEEP_TICKING)
+    assert (dead.passed, dead.severity, dead.measure) == (False, ERROR, 1.0), "only what re-subscribing brings"
+    assert "60 of 60 symbols fell silent in 10:46" in dead.found
 
 
 def test_a_symbol_of_its_own_trouble_is_named_beside_an_outage_of_the_market(

@@ -28,6 +28,21 @@ FRAMES = 241 * len(SYMBOLS)
 DIFFERENT = "symbol = '600000.SH' AND formatDateTime(frame, '%H:%i') IN ('10:30', '10:31', '10:32')"
 
 
+#: What the gateway says of each instrument.
+INSTRUMENT = {
+    "kind": "stock",
+    "exchange": "SZ",
+    "lot_size": 100,
+    "price_tick": 0.01,
+    "decimals": 2,
+    "open_date": date(1991, 4, 3),
+    "float_volume": 19_405_918_198.0,
+    "suspended_days": 0,
+    "source": "xtquant",
+    "kind_doubt": "",
+}
+
+
 def rows(client: Any, table: str) -> list[tuple[Any, ...]]:
     """A table of bars without versions, in order."""
     found = client.query(f"SELECT * EXCEPT version FROM {table} ORDER BY symbol, frame").result_rows
@@ -199,7 +214,7 @@ def gateway(settings: Settings) -> Iterator[None]:
 
     def instruments(call: Any) -> pa.Table:
         boards = {"平安银行": "sz_main", "宁德时代": "chinext", "浦发银行": "sh_main"}
-        known = {"pre_close": 10.0, "up_stop": 11.0, "down_stop": 9.0, "suspended": 0, "listed": 1}
+        known = INSTRUMENT | {"pre_close": 10.0, "up_stop": 11.0, "down_stop": 9.0, "suspended": 0, "listed": 1}
         rows = [
             dict.fromkeys(INSTRUMENT_SCHEMA.names)
             | known
@@ -364,6 +379,9 @@ def test_the_instruments_of_the_day_come_from_the_gateway(
         "SELECT symbol, name FROM instruments WHERE day = '2025-06-05' ORDER BY symbol"
     ).result_rows
     assert tuple(found[0]) == ("000001.SZ", "平安银行")
+    columns = [*INSTRUMENT, "expire_date", "issued_volume"]
+    stored = clickhouse.query(f"SELECT {', '.join(columns)} FROM instruments WHERE symbol = '000001.SZ'").first_row
+    assert dict(zip(columns, stored, strict=True)) == {**INSTRUMENT, "expire_date": None, "issued_volume": None}
     passed = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     expected = (names.COUNT_AGAINST_YESTERDAY, names.LIMITS_KNOWN, names.CALENDAR_HORIZON, names.KINDS_AGREE)
     assert passed == dict.fromkeys(expected, True)

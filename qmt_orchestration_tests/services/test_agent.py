@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from pydantic import SecretStr
 
 from qmt_orchestration.services import agent as agent_module
 from qmt_orchestration.services import link
+from qmt_orchestration.services.child import ServiceState
+from qmt_orchestration.services.dagster_processes import dagster_services
 from qmt_orchestration.services.desired import ask_restart, read_desired, set_desired
-from qmt_orchestration.services.registry import SERVICES, Service, UnknownService
-from qmt_orchestration.settings import Settings
+from qmt_orchestration.services.registry import DAGSTER, SERVICES, Service, UnknownService
+from qmt_orchestration.settings import SECRETS, Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import read_all
@@ -196,6 +198,43 @@ def test_crashes_back_off_and_no_secret_reaches_a_log(calm: Settings, server: Re
     for trace in (secret, "hunter2"):
         assert trace not in text
         assert trace not in (calm.data_dir / "agent.log").read_text()
+
+
+def test_no_service_gets_a_secret_that_it_does_not_need(calm: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither from the agent's settings, nor from its environment, nor as the file that holds them all."""
+    holder = calm.data_dir / "qmt.env"
+    holder.parent.mkdir(parents=True, exist_ok=True)
+    holder.write_text("")
+    monkeypatch.setenv("QMT_ENV_FILE", str(holder))
+    monkeypatch.setenv("QMT_CONSOLE_TOKEN", "of-the-shell")
+    settings = calm.model_copy(update=dict.fromkeys(SECRETS, SecretStr("known-to-the-agent")))
+    all_of_them = [*SERVICES.values(), *dagster_services(settings, DAGSTER)]
+    program = "import os, sys; print(sys.argv[1], *sorted(n for n in os.environ if n.startswith('QMT_')))"
+    agent = agent_module.Agent(settings)
+    agent.open()
+    alike = {"beats": False, "probe": None, "needs": (), "once": True}
+    agent.add([replace(s, command=(sys.executable, "-c", program, s.name), **alike) for s in all_of_them])
+    ended = ServiceState.FINISHED
+
+    def all_have_ended() -> bool:
+        agent.step()
+        return all(child.state is ended for child in agent.children.values())
+
+    wait_until(all_have_ended, WAIT, "all to have said what they got")
+    agent.close()
+    secret = {f"QMT_{name.upper()}" for name in SECRETS} | {"QMT_ENV_FILE"}
+    said = {s.name: set((agent.log_dir / f"{s.name}.out").read_text().split()) & secret for s in all_of_them}
+    redis, both = {"QMT_REDIS_PASSWORD"}, {"QMT_REDIS_PASSWORD", "QMT_CLICKHOUSE_PASSWORD"}
+    assert said == {
+        "subscriber": redis,
+        "gateway": redis,
+        "writer": both,
+        "publisher": both,
+        "console": both | {"QMT_CONSOLE_TOKEN"},
+        "dagster-code": both | {"QMT_ALERT_URLS"},
+        "dagster-daemon": both | {"QMT_ALERT_URLS"},
+        "dagster-webserver": set(),
+    }
 
 
 def test_memory_ceiling_restarts_gracefully(calm: Settings, client: Any, agents: Make) -> None:

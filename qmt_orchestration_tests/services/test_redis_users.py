@@ -60,7 +60,6 @@ KEYS: Final[dict[str, tuple[str, dict[str, list[list[str]]], str, str, str, str]
     "desired states": (keys.DESIRED, HASH, "r", "rw", "", ""),
     "clock": (keys.CLOCK, HASH, "rwd", "r", "r", "r"),
     "lost": (keys.LOST_BEFORE, HASH, "", "rw", "", ""),
-    "feed's state": (keys.FEED_STATE.format(feed_id="x"), HASH, "rwd", "r", "", ""),
     "feed's lease": (keys.LEASE.format(name="feed"), STRING, "rwd", "r", "", ""),
     "publisher's lease": (keys.LEASE.format(name="publisher"), STRING, "", "r", "", ""),
     "publisher's fence": (keys.FENCE.format(name="publisher"), STRING, "", "r", "", ""),

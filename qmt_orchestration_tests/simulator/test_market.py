@@ -174,9 +174,10 @@ def test_closing_call_and_after_hours(ticks: Ticks, plan: MarketDay) -> None:
         after = [t for t in mine if minute_of(t) >= 905]
         assert bool(after) == bool(plan.after_hours[row].sum())
         if after:
-            assert trading_of(symbol, DAY).after_hours
-            assert board_of(symbol) in (Board.STAR, Board.CHINEXT)
-            assert after[-1]["pvolume"] == plan.cumulative[row, -1] + plan.after_hours[row].sum()
+            repo = instrument_of(symbol).kind is Kind.REPO
+            assert repo or trading_of(symbol, DAY).after_hours
+            assert repo or board_of(symbol) in (Board.STAR, Board.CHINEXT)
+            assert total_of(after[-1]) == plan.cumulative[row, -1] + plan.after_hours[row].sum()
     at_three = [t for s, m in ticks.items() if s.endswith("SZ") for t in m if t["time"] == to_ms(at(DAY, 900))]
     assert at_three, "Shenzhen repeats the last price at 15:00:00"
 

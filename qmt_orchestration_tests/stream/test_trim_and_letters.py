@@ -76,10 +76,19 @@ def test_bars_are_trimmed_by_the_age_of_their_own_clock(redis_client: Any) -> No
     hour = 3_600_000
     for h in range(1, 400):
         redis_client.xadd(STREAM, {"n": h}, id=f"{h * hour}-0")
-    trim_age(redis_client, STREAM, 24 * 3600)
+    trim_age(redis_client, STREAM, 24 * 3600, 10_000 * hour)
     oldest = redis_client.xrange(STREAM, count=1)[0][0]
     assert redis_client.xlen(STREAM) < 250  # whole nodes go, so a little more is kept than asked
     assert int(oldest.split(b"-")[0]) <= (399 - 24) * hour
+
+
+def test_an_entry_ahead_of_the_market_removes_no_bar(redis_client: Any) -> None:
+    hour = 3_600_000
+    for h in range(1, 400):
+        redis_client.xadd(STREAM, {"n": h}, id=f"{h * hour}-0")
+    redis_client.xadd(STREAM, {"whatever": "came"}, id=f"{1 << 62}-0")
+    trim_age(redis_client, STREAM, 24 * 3600, 399 * hour)
+    assert int(redis_client.xrange(STREAM, count=1)[0][0].split(b"-")[0]) <= (399 - 24) * hour
 
 
 def fill(client: Any, count: int = 1) -> None:

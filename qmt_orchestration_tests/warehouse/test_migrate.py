@@ -220,6 +220,21 @@ def test_tables_changed_by_hand_are_refused_with_the_command_that_mends_them(
     assert bar(clickhouse, "09:30")
 
 
+def test_a_dropped_table_is_made_again_and_said_to_be(
+    clickhouse: Any, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    made(clickhouse, [tick("09:25:00", 10.0, 1000), tick("09:40:00", 10.0, 2000)])
+    before = rows(clickhouse)
+    clickhouse.command("DROP TABLE instruments SYNC")
+    clickhouse.command("DROP TABLE ticks SYNC")
+    migrate(settings)
+    assert "instruments, ticks: dropped by somebody, made again and empty" in caplog.text
+    assert rows(clickhouse) == before, "the others are as they were"
+    store(clickhouse, [tick("09:25:00", 10.0, 1000)])
+    assert clickhouse.query("SELECT kind, decimals FROM instruments").result_rows == []
+    assert migrate(settings) == []
+
+
 def test_tables_of_nobody_are_refused_and_left_alone(raw_clickhouse: Any, settings: Settings) -> None:
     raw_clickhouse.command("CREATE TABLE ticks (symbol String, note String) ENGINE = MergeTree ORDER BY symbol")
     with pytest.raises(OldSchema, match="ticks with the column note besides"):

@@ -178,6 +178,14 @@ def test_entries_in_hand_when_redis_refuses_are_handled_again(
         redis_admin.config_set("maxmemory", limit)
 
 
+def test_an_error_that_has_passed_is_reported_no_longer(redis_client: Any, clickhouse: Any, settings: Settings) -> None:
+    """Also by a lane in which nothing comes that could be inserted."""
+    with running(settings) as lanes:
+        for lane in lanes:
+            lane.counters.away("Redis", ConnectionError("closed by the server"))
+        wait_until(lambda: not writer.Heartbeats(lanes).numbers(redis_client)["error"], 30, "the error to be cleared")
+
+
 CHILD = "import sys; from qmt_orchestration.services.__main__ import main; sys.exit(main(['run', 'writer']))"
 
 
