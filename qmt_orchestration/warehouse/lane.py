@@ -23,7 +23,6 @@ from concurrent.futures import TimeoutError as StillRunning
 from contextlib import suppress
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import redis
 
@@ -86,11 +85,6 @@ class Lane:
         self._next_read = 0.0  # monotonic: not before, while the lane keeps up
         self._newest_ms = 0  # market time of the newest tick that was read
         self._thread = threading.Thread(target=self.run, name=f"lane {stream}", daemon=True)
-
-    @property
-    def delays(self) -> np.ndarray[Any, Any]:
-        """Rows by delay callback -> stored, in ms, since the start."""
-        return self.counters.delays
 
     def start(self) -> None:
         """Begin, in the lane's own thread."""
