@@ -28,6 +28,8 @@ _END: Final = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
 _MAX_BATCHES: Final = 1000  # record batches of a payload: each costs memory of its own, however small (ours have one)
 _MAX_BUFFER: Final = 1 << 40  # bytes: so that the sum of 10,000 is still exact
 _EXPANSION: Final = 8  # a decoded table may be this many times the payload limit; market data compresses 3-6 times
+#: What reading a stream that is none raises.
+_MALFORMED: Final = (pa.ArrowException, OSError, ValueError, IndexError, struct.error, OverflowError)
 
 
 class PayloadError(ValueError):
@@ -80,10 +82,10 @@ def read_payload(payload: bytes, *, max_bytes: int, expected: pa.Schema | None) 
     if len(payload) > max_bytes:
         raise PayloadError(f"payload of {len(payload)} bytes, at most {max_bytes} accepted (QMT_STREAM_MAX_PAYLOAD_MB)")
     try:
-        declared = decoded_size(payload)
-        if declared > max_bytes * _EXPANSION:
+        size, _ = declared(payload)
+        if size > max_bytes * _EXPANSION:
             raise PayloadError(
-                f"payload of {len(payload)} bytes declares {declared} bytes, at most {max_bytes * _EXPANSION} accepted "
+                f"payload of {len(payload)} bytes declares {size} bytes, at most {max_bytes * _EXPANSION} accepted "
                 "(QMT_STREAM_MAX_PAYLOAD_MB)"
             )
         with pa.ipc.open_stream(payload, options=_READ) as reader:
@@ -96,7 +98,7 @@ def read_payload(payload: bytes, *, max_bytes: int, expected: pa.Schema | None) 
         raise PayloadError(f"schema refused: {error}") from error
     except PayloadError:
         raise
-    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error, OverflowError) as error:
+    except _MALFORMED as error:
         raise PayloadError(f"not an Arrow IPC stream: {error}") from error
     if expected is not None:
         _check_nulls(table, TICK_SCHEMA_V1 if previous else expected)
@@ -136,7 +138,7 @@ def with_total_volume(table: pa.Table) -> pa.Table:
 def splice(payloads: list[bytes]) -> bytes | None:
     """One Arrow IPC stream with the record batches of all *payloads*, without decoding them.
 
-    None if their schema messages or ends differ in form. For payloads that `decode` has accepted.
+    None if their schema messages or ends differ in form. The messages in between are not looked at.
     """
     source = pa.BufferReader(payloads[0])
     pa.ipc.read_message(source)
@@ -146,15 +148,44 @@ def splice(payloads: list[bytes]) -> bytes | None:
     return b"".join([head, *(p[len(head) : -len(_END)] for p in payloads), _END])
 
 
-def decoded_size(payload: bytes) -> int:
-    """Bytes that the record batches of an Arrow IPC stream will take, from their headers alone."""
+def decode_together(payloads: list[bytes], *, max_bytes: int) -> list[pa.RecordBatch] | None:
+    """The batches of *payloads* of TICK_SCHEMA, one each, decoded as one stream: a tenth of the time for small ones.
+
+    None if one of them is not accepted by `decode`, or not as it is (of the previous schema, or not of one record
+    batch): they are to be decoded one by one.
+    """
+    try:
+        for payload in payloads:
+            if len(payload) > max_bytes:
+                return None
+            size, count = declared(payload)
+            if count != 1 or size > max_bytes * _EXPANSION:
+                return None
+        stream = splice(payloads)
+        if stream is None:
+            return None
+        with pa.ipc.open_stream(stream, options=_READ) as reader:
+            check_schema(reader.schema)
+            batches = list(reader)
+        table = pa.Table.from_batches(batches)
+        table.validate(full=True)
+        _check_nulls(table, TICK_SCHEMA)
+    except (PayloadError, SchemaError, *_MALFORMED):
+        return None
+    return batches
+
+
+def declared(payload: bytes) -> tuple[int, int]:
+    """Bytes that the record batches of an Arrow IPC stream will take, and their number, from their headers alone."""
     total = count = 0
     source = pa.BufferReader(payload)
     while True:
         try:
             message = pa.ipc.read_message(source)
         except EOFError:
-            return total
+            if source.tell() != len(payload):
+                raise ValueError(f"{len(payload) - source.tell()} bytes after its end") from None
+            return total, count
         if message.type == "record batch":
             count += 1
             if count > _MAX_BATCHES:

@@ -134,7 +134,7 @@ def finalize(
     computed from the one before it. Only new and changed rows are written. The moment of reading is noted, so that
     ticks stored meanwhile re-open their minute.
     """
-    version, block, read_at, repaired = client.query(load_sql("next_version"), {"day": day}).first_row
+    before = _before(client, day)
     frames = _frames(client, day)
     last_frame = last_frame or _closed(day, market_time_ms(client, day), 0, 0)
     if last_frame is None or (first_frame and last_frame < first_frame):
@@ -142,11 +142,12 @@ def finalize(
     first_frame = min([first_frame or frames[0].at, *(f.at for f in frames if f.is_open or f.settling)])
     last_frame = max([last_frame, *(f.at for f in frames if f.is_final)])
     span = _range(day, first_frame, last_frame)
-    written = _write(client, "rows_1m_repaired" if repaired else "rows_1m", "bars_1m", span, version)
+    written = _write(client, "rows_1m_repaired" if before.repaired else "rows_1m", "bars_1m", span, before)
+    version = before.version
     noted = [
-        [day, frame.at, read_at, block, version if _touched(written, frame.at) else frame.changed, version]
-        for frame in frames
-        if first_frame <= frame.at <= last_frame
+        [day, f.at, before.read_at, before.block, version if _touched(written, f.at) else f.changed, version]
+        for f in frames
+        if first_frame <= f.at <= last_frame
     ]
     columns = ["day", "frame", "read_at", "block", "changed", "version"]
     client.insert("final_frames", noted, column_names=columns)
@@ -192,40 +193,54 @@ def roll_up(
     week or month that holds *day*, from its daily rows. Only new and changed rows are written. Raises `UnknownPeriod`.
     """
     minutes = minutes_of(period)
-    version = int(client.query(load_sql("next_version"), {"day": day}).first_row[0])
+    before = _before(client, day)
     table, opening, close = f"bars_{period}", at(day, MINUTE_LABELS[0]), at(day, MINUTE_LABELS[-1])
     if period == "1d":
-        return _write(client, "rows_1d", table, _range(day, close, close), version)
+        return _write(client, "rows_1d", table, _range(day, close, close), before)
     if not minutes:
         first, last = _calendar_span(day, period)
         label = at(last, MINUTE_LABELS[-1])
         span = {**_range(day, label, label), "since": _text(at(first, 0)), "until": _text(label)}
-        return _write(client, "rows_days", table, span, version)
-    reached = int(client.query(load_sql("final_version"), {"day": day}).first_row[0])
+        return _write(client, "rows_days", table, span, before)
     for missed_day, first_missed, _, _ in client.query(load_sql("stale_rollups"), {"period": period}).result_rows:
         if missed_day == day and first_frame:
             first_frame = min(first_frame, _local(first_missed))
     since, until = _text(first_frame or opening), _text(last_frame or close)
     span = {**_range(day, opening, close), "since": since, "until": until, "minutes": minutes}
-    written = _write(client, "rows_minutes", table, {**span, "day_over": int(day_over)}, version)
-    client.insert("rolled_up", [[day, period, reached]], column_names=_ROLLED_UP)
+    written = _write(client, "rows_minutes", table, {**span, "day_over": int(day_over)}, before)
+    client.insert("rolled_up", [[day, period, before.changed]], column_names=_ROLLED_UP)
     return written
 
 
 def fill_from_history(client: Any, day: date) -> Written:
     """Repair gaps of bars_1m from ``qmt_bars`` (1m), marked ``history``: minutes missing, or with nothing of ours."""
-    version = int(client.query(load_sql("next_version"), {"day": day}).first_row[0])
     span = _range(day, at(day, MINUTE_LABELS[0]), at(day, MINUTE_LABELS[-1]))
-    return _write(client, "rows_history", "bars_1m", span, version)
+    return _write(client, "rows_history", "bars_1m", span, _before(client, day))
 
 
-def _write(client: Any, rows: str, table: str, parameters: dict[str, Any], version: int) -> Written:
+@dataclass(frozen=True)
+class _Before:
+    """What is known of a day before rows of it are written, in the order of ``next_version.sql``."""
+
+    version: int
+    block: int
+    read_at: datetime
+    repaired: bool
+    changed: int
+    withdrawn: bool
+
+
+def _before(client: Any, day: date) -> _Before:
+    return _Before(*client.query(load_sql("next_version"), {"day": day}).first_row)
+
+
+def _write(client: Any, rows: str, table: str, parameters: dict[str, Any], before: _Before) -> Written:
     """Write what is new or changed among the rows that the query *rows* gives for first … last; rows that only a
     withdrawn tick had made are deleted."""
-    parameters = {**parameters, "table": table, "version": version}
+    parameters = {**parameters, "table": table, "version": before.version}
     client.command(Template(load_sql("write_changed")).substitute(rows=load_sql(rows)), parameters)
-    written = _written(client, table, parameters, version)
-    if rows == "rows_history" or not client.query(load_sql("has_withdrawn"), {"day": parameters["day"]}).result_rows:
+    written = _written(client, parameters)
+    if rows == "rows_history" or not before.withdrawn:
         return written
     if "day_over" in parameters:  # windows: all of the day, closed or not
         parameters |= {"since": parameters["first"], "until": parameters["last"], "day_over": 1}
@@ -294,10 +309,10 @@ def _calendar_span(day: date, period: str) -> tuple[date, date]:
     return days[0], days[-1]
 
 
-def _written(client: Any, table: str, span: dict[str, Any], version: int) -> Written:
-    parameters = {"table": table, "version": version, "first": span["first"], "last": span["last"]}
+def _written(client: Any, parameters: dict[str, Any]) -> Written:
     rows, symbols, first, last = client.query(load_sql("written"), parameters).first_row
-    return Written(int(rows), int(symbols), _local(first) if rows else None, _local(last) if rows else None, version)
+    first, last = (_local(first), _local(last)) if rows else (None, None)
+    return Written(int(rows), int(symbols), first, last, parameters["version"])
 
 
 def _range(day: date, first: datetime, last: datetime) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from concurrent.futures import TimeoutError as StillRunning
 from contextlib import suppress
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import redis
 
@@ -33,7 +32,7 @@ from qmt_orchestration.stream.batch import PayloadError
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.groups import Entry, GroupReader
 from qmt_orchestration.warehouse.ingest.commit import Committer, Counters
-from qmt_orchestration.warehouse.ingest.entries import Part, decode_entry, newest_ms, row_count, without_refused
+from qmt_orchestration.warehouse.ingest.entries import Part, decode_entries, newest_ms, row_count, without_refused
 from qmt_orchestration.warehouse.ingest.insert import Inserter, Refused, Stopping
 from qmt_orchestration.warehouse.ingest.plan import Plan
 
@@ -86,11 +85,6 @@ class WriterLane:
         self._next_read = 0.0  # monotonic: not before, while the lane keeps up
         self._newest_ms = 0  # market time of the newest tick that was read
         self._thread = threading.Thread(target=self.run, name=f"lane {stream}", daemon=True)
-
-    @property
-    def delays(self) -> np.ndarray[Any, Any]:
-        """Rows by delay callback -> stored, in ms, since the start."""
-        return self.counters.delays
 
     def start(self) -> None:
         """Begin, in the lane's own thread."""
@@ -187,7 +181,7 @@ class WriterLane:
 
     def _take(self, entries: list[Entry]) -> None:
         """Store *entries*; the last insert of a backlog may still run when this returns."""
-        parts = [part for entry in entries if (part := self._decoded(entry)) is not None]
+        parts = self._decoded(entries)
         if parts:
             tolerance_ms = int(self._settings.writer_ahead_seconds * 1000)
             parts = without_refused(parts, read_clock(self._redis), tolerance_ms)
@@ -200,13 +194,15 @@ class WriterLane:
         if self._next_read:  # no backlog: acknowledged as soon as stored
             self._finish()
 
-    def _decoded(self, entry: Entry) -> Part | None:
-        """The rows of *entry*, or None after it went to the dead letters: what is malformed now stays so."""
-        try:
-            return decode_entry(entry, self._settings, self._schema, numbered=self._shard is not None)
-        except PayloadError as error:
-            self.reader.reject(entry, str(error))
-            return None
+    def _decoded(self, entries: list[Entry]) -> list[Part]:
+        """The rows of *entries*; those malformed now stay so and go to the dead letters."""
+        parts = []
+        for entry, found in zip(entries, decode_entries(entries, self._settings, self._schema), strict=True):
+            if isinstance(found, PayloadError):
+                self.reader.reject(entry, str(found))
+            else:
+                parts.append(found)
+        return parts
 
     def store(self, group: list[Part]) -> None:
         """Begin the insert of *group* once the one before it is acknowledged."""

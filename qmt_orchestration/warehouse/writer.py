@@ -140,7 +140,7 @@ class Heartbeats:
         return {"lost": lost, "duplicates": repeats, "stored_total": total}
 
     def _percentiles(self, lanes: list[WriterLane]) -> tuple[int, int]:
-        self._windows.append(sum((lane.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
+        self._windows.append(sum((lane.counters.delays for lane in lanes), np.zeros(60_001, dtype=np.int64)).copy())
         del self._windows[: -_WINDOW_BEATS - 1]
         window = self._windows[-1] - self._windows[0]
         cumulative = np.cumsum(window)

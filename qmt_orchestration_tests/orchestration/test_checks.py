@@ -227,6 +227,13 @@ def test_a_check_fails_on_its_damage_and_names_it(damage: Damage, clean_day: Any
     assert any(damage.names in str(row) for row in outcome.worst), outcome.worst
 
 
+def test_a_withdrawn_tick_is_no_duplicate_of_the_tick_that_it_withdraws(clean_day: Any, settings: Settings) -> None:
+    columns = "* REPLACE(bitOr(flags, 128)::UInt32 AS flags)"
+    clean_day.command(f"INSERT INTO ticks SELECT {columns} FROM ticks WHERE seq % 10 = 0")
+    outcome = outcome_of(clean_day, settings, "ticks", names.NO_DUPLICATE_KEYS)
+    assert (outcome.passed, outcome.measure) == (True, 0.0)
+
+
 def test_every_sql_check_has_its_damage() -> None:
     tried = {(d.asset, d.check) for d in DAMAGE}
     # below, on days of their own

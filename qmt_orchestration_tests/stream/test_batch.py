@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from qmt_orchestration.market.schema import TICK_SCHEMA
-from qmt_orchestration.stream.batch import PayloadError, cut_book, decode, decoded_size, encode, splice
+from qmt_orchestration.stream.batch import PayloadError, cut_book, declared, decode, decode_together, encode, splice
 from qmt_orchestration_tests.stream.ticks import tick_table
 
 LIMIT = 1 << 20
@@ -23,7 +23,9 @@ def test_a_batch_comes_back_as_it_was() -> None:
 
 def test_declared_size_is_known_without_decoding() -> None:
     table = tick_table(500)
-    assert decoded_size(encode(table)) == pytest.approx(table.nbytes, rel=0.05)
+    size, batches = declared(encode(table))
+    assert size == pytest.approx(table.nbytes, rel=0.05)
+    assert batches == 1
 
 
 def test_spliced_payloads_read_as_one_table() -> None:
@@ -32,6 +34,27 @@ def test_spliced_payloads_read_as_one_table() -> None:
     assert spliced is not None
     assert decode(spliced, max_bytes=LIMIT).equals(pa.concat_tables(tables))
     assert splice([encode(tables[0]), encode(tables[1].drop(["seq"]))]) is None
+
+
+def test_payloads_decoded_together_are_those_decoded_alone_and_one_that_is_refused_is_not_among_them() -> None:
+    tables = [tick_table(n, seq=n) for n in (1, 50, 7)]
+    payloads = [encode(t) for t in tables]
+    together = decode_together(payloads, max_bytes=LIMIT)
+    assert together is not None
+    assert [pa.Table.from_batches([batch]) for batch in together] == tables
+    holed = tables[1].set_column(2, TICK_SCHEMA.field(2).name, pa.array([None] * 50, pa.float64()))
+    two = encode(pa.concat_tables([tables[0], tables[2]]))  # two record batches, and one payload without any
+    empty = encode(TICK_SCHEMA.empty_table())
+    for others in ([b""], [payloads[1][:-20]], [encode(holed)], [encode(tables[1].drop(["pvolume"]))], [two, empty]):
+        assert decode_together([*payloads, *others], max_bytes=LIMIT) is None
+    assert decode_together(payloads, max_bytes=len(payloads[1]) - 1) is None
+
+
+def test_bytes_after_the_end_of_a_stream_are_refused() -> None:
+    """Spliced, it would cut off the entries after it."""
+    payload = encode(tick_table(3))
+    with pytest.raises(PayloadError, match="8 bytes after its end"):
+        decode(payload + payload[-8:], max_bytes=LIMIT)
 
 
 @pytest.mark.parametrize("levels", [0, 1, 5])

@@ -131,6 +131,36 @@ def test_right_rows_of_an_entry_are_stored_and_the_entry_goes_to_the_dead_letter
         settled(redis_client, clickhouse, 200 + 198 + 200)
 
 
+def test_of_entries_read_together_the_malformed_ones_alone_go_to_the_dead_letters(
+    redis_client: Any, clickhouse: Any, settings: Settings
+) -> None:
+    for seq in range(12):
+        add(redis_client, tick_table(20, seq=seq), seq)
+    add(redis_client, with_values(tick_table(20, seq=12), seq={3: 99}), 12)
+    add(redis_client, tick_table(20, seq=14), 13)  # the field says 13, the rows 14
+    other: Any = Batch("host-test-1", 14, tick_table(20, seq=14), START_MS + 14).fields()
+    redis_client.xadd(STREAM, {**other, "rows": 21})
+    with running(settings):
+        settled(redis_client, clickhouse, 240)
+        wait_until(lambda: len(dead_letters.read(redis_client, STREAM)) == 3, message="three are rejected")
+    errors = sorted(letter.error for letter in dead_letters.read(redis_client, STREAM))
+    assert [error[:28] for error in errors] == [
+        "expected one session and seq", "field rows says '21', its ro", "field seq says '13', its row"
+    ]  # fmt: skip
+
+
+def test_a_damaged_entry_does_not_keep_those_read_with_it(
+    redis_client: Any, clickhouse: Any, settings: Settings
+) -> None:
+    for seq in range(4):
+        add(redis_client, tick_table(20, seq=seq), seq)
+        damaged: Any = Batch("host-test-1", 100 + seq, tick_table(20, seq=100 + seq), START_MS + seq).fields()
+        redis_client.xadd(STREAM, {**damaged, "payload": damaged["payload"][: 200 + 300 * seq]})
+    with running(settings):
+        settled(redis_client, clickhouse, 80)
+        wait_until(lambda: len(dead_letters.read(redis_client, STREAM)) == 4, message="four are rejected")
+
+
 @pytest.mark.parametrize("inserted", [False, True], ids=["killed before the insert", "killed after it"])
 def test_a_kill_around_a_split_insert_loses_and_doubles_nothing(
     redis_client: Any, clickhouse: Any, settings: Settings, inserted: bool

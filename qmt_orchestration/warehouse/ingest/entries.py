@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream.batch import PayloadError, encode, read_payload
+from qmt_orchestration.stream.batch import PayloadError, decode_together, encode, read_payload
 from qmt_orchestration.stream.clock import MarketClock
 from qmt_orchestration.stream.groups import Entry, id_ms
 from qmt_orchestration.warehouse.ingest.checks import Integers, refused_rows
@@ -38,7 +39,7 @@ class Part:
     reason: str = ""
 
 
-def decode_entry(entry: Entry, settings: Settings, schema: pa.Schema, *, numbered: bool) -> Part:
+def _decode_alone(entry: Entry, settings: Settings, schema: pa.Schema, *, numbered: bool) -> Part:
     """The rows of *entry*. Raises `PayloadError` for what is malformed now and stays so.
 
     *numbered*: entries of this stream carry session and seq, which must be those of the rows.
@@ -65,6 +66,45 @@ def decode_entry(entry: Entry, settings: Settings, schema: pa.Schema, *, numbere
         if said != found:
             raise PayloadError(f"field {name.decode()} says {said!r:.300}, its rows say {found!r}")
     return Part(entry, payload, table, sessions[0], seqs[0])
+
+
+def decode_entries(entries: list[Entry], settings: Settings, schema: pa.Schema) -> list[Part | PayloadError]:
+    """The rows of each of *entries*, or why it is malformed. The usual ones of a tick stream are decoded together;
+    whatever is unusual about an entry, it is decoded and judged alone."""
+    numbered = schema is TICK_SCHEMA
+    out: list[Part | PayloadError] = []
+    usual = _together(entries, settings) if numbered and len(entries) > 1 else [None] * len(entries)
+    for entry, part in zip(entries, usual, strict=True):
+        try:
+            out.append(part or _decode_alone(entry, settings, schema, numbered=numbered))
+        except PayloadError as error:
+            out.append(error)
+    return out
+
+
+def _together(entries: list[Entry], settings: Settings) -> list[Part | None]:
+    """The parts of entries whose rows are of one session, seq and day, as their fields say; None for the others."""
+    payloads = [entry.fields.get(b"payload", b"") for entry in entries]
+    batches = decode_together(payloads, max_bytes=settings.stream_max_payload_mb << 20)
+    if batches is None or not all(batch.num_rows for batch in batches):
+        return [None] * len(entries)
+    table = pa.Table.from_batches(batches)
+    starts = np.cumsum([0, *(batch.num_rows for batch in batches[:-1])])
+    sessions = table.column("session").combine_chunks().dictionary_encode()
+    codes, seqs = sessions.indices.to_numpy(), table.column("seq").to_numpy()
+    times = table.column("time").cast(pa.int64()).to_numpy()
+    span = np.maximum.reduceat(times, starts) - np.minimum.reduceat(times, starts)
+    usual = (span >= 0) & (span <= _DAY_MS)
+    for values in (codes, seqs):
+        usual &= np.maximum.reduceat(values, starts) == np.minimum.reduceat(values, starts)
+    parts: list[Part | None] = []
+    names = sessions.dictionary.to_pylist()
+    for entry, payload, batch, start, ok in zip(entries, payloads, batches, starts, usual, strict=True):
+        session, seq = names[codes[start]], int(seqs[start])
+        said = tuple(entry.fields.get(name, b"") for name in (b"session", b"seq", b"rows"))
+        ok = ok and len(session) <= _MAX_SESSION and said == (session.encode(), b"%d" % seq, b"%d" % batch.num_rows)
+        parts.append(Part(entry, payload, pa.Table.from_batches([batch]), session, seq) if ok else None)
+    return parts
 
 
 def without_refused(parts: list[Part], clock: MarketClock, tolerance_ms: int) -> list[Part]:

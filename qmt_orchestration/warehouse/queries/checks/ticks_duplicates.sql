@@ -1,10 +1,10 @@
 -- No tick is stored twice: as stored (final=0), (symbol, time, volume, pvolume, amount) is a key. Copies that the engine has
--- not merged yet count too; readers never see them.
+-- not merged yet count too; readers never see them. A withdrawal is published with the tick's own key: it is no copy.
 -- measure: share of rows too many
 WITH k AS (
-  SELECT symbol, time, volume, pvolume, amount, count() AS copies FROM ticks
+  SELECT symbol, time, volume, pvolume, amount, countIf(NOT withdrawn) AS copies FROM ticks
   WHERE time >= toDateTime({day:Date}, 'Asia/Shanghai') AND time < toDateTime({day:Date} + 1, 'Asia/Shanghai')
-  GROUP BY symbol, time, volume, pvolume, amount
+  GROUP BY symbol, time, volume, pvolume, amount HAVING copies > 0
 )
 SELECT
   if(count() = 0, 0., (sum(copies) - count()) / sum(copies)) AS measure,
