@@ -89,7 +89,7 @@ def trim_all(client: Any, settings: Settings) -> dict[str, int]:
     keep = min(settings.stream_retention_seconds, _PRESSED_SECONDS) if pressed else settings.stream_retention_seconds
     for stream in [*(keys.ticks(shard) for shard in range(settings.stream_shards)), keys.REJECTED]:
         removed[stream] = trim_read(client, stream, keep, only=only)
-    for stream in (keys.BARS, keys.BARS_FORMING):
+    for stream in (keys.BARS, keys.MINUTES, keys.BARS_FORMING):
         removed[stream] = trim_age(client, stream, settings.bars_retention_hours * 3600)
     return removed
 

@@ -286,7 +286,7 @@ def test_the_page_finds_a_symbol_shows_its_chart_move_and_stops_a_client_by_toke
     console: Console, redis_client: Any, clickhouse: Any
 ) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("client_mac_001", settings=console.settings) as consumer, chromium() as page:
+    with BarConsumer("client_mac_001", start="beginning", settings=console.settings) as consumer, chromium() as page:
         reader = threading.Thread(target=lambda: list(consumer))
         reader.start()
         page.size(1400, 900)
