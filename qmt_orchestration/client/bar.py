@@ -9,7 +9,11 @@ from functools import lru_cache
 from math import isfinite
 from typing import Final, Literal, NamedTuple
 
+import pyarrow.compute as pc
+
+from qmt_orchestration.market.schema import PUBLISHED_SCHEMA
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.stream.batch import decode
 from qmt_orchestration.stream.fields import require_integer
 
 #: Where a client that was never seen before begins; one that was goes on where it stopped.
@@ -119,11 +123,6 @@ def bars_of(fields: Mapping[bytes, bytes], origin: Origin) -> list[Bar]:
     """The bars of an entry of either form. `ValueError` says why the entry holds none."""
     if b"payload" not in fields:
         return [parse_bar(fields, origin)]
-    import pyarrow.compute as pc
-
-    from qmt_orchestration.market.schema import PUBLISHED_SCHEMA
-    from qmt_orchestration.stream.batch import decode
-
     first, complete = require_integer(fields, "first", low=0), fields.get(b"complete") == b"1"
     table = decode(fields[b"payload"], max_bytes=_MINUTE_BYTES, expected=PUBLISHED_SCHEMA)
     for name in ("open", "high", "low", "close", "amount", "quality_score"):

@@ -1,4 +1,4 @@
-"""The report of one day: its account, every check with what was expected and found, and the offenders by name."""
+"""The report of one day: its account, every check with what was expected and found, the offenders by name, plots."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.texts import LANGUAGES, catalogue, remedy
 from qmt_orchestration.warehouse.client import load_sql
 
+#: Query → the lines that it draws over the minutes of the day.
+PLOTS: Final = {
+    "completeness_by_minute": ("bars", "traded"),
+    "delay_by_minute": ("p50_ms", "p99_ms"),
+    "volume_against_qmt": ("ours", "qmt"),
+}
 _SYMBOL: Final = re.compile(r"\b\d{6}\.[A-Z]{2}\b")
 
 
@@ -30,6 +36,17 @@ def report(live: Live, day: date) -> dict[str, Any]:
         "checks": checks,
         "names": dict(names),
     }
+
+
+def plots(live: Live, day: date) -> dict[str, Any]:
+    """``{plots: [{name, lines, points: [[minute, one value a line]]}], lowest: [{symbol, …}]}`` of *day*."""
+
+    def rows(name: str) -> Any:
+        return live.warehouse().query(load_sql(f"report/{name}"), parameters={"day": day})
+
+    lowest = [{name: str(value) for name, value in row.items()} for row in rows("worst_symbols").named_results()]
+    drawn = [{"name": name, "lines": lines, "points": rows(name).result_rows} for name, lines in PLOTS.items()]
+    return {"plots": drawn, "lowest": lowest}
 
 
 def _check(row: Mapping[str, Any], day: date) -> dict[str, Any]:
