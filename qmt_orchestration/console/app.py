@@ -23,9 +23,8 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from qmt_orchestration.client import registry
+from qmt_orchestration.client import dagster, registry
 from qmt_orchestration.client.newest import DEFAULT_SYMBOL
-from qmt_orchestration.console import dagster
 from qmt_orchestration.console.guard import SameOrigin, SecurityHeaders, allowed_hosts, may_change
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.quotes import NoSuchSymbol, Quotes
@@ -224,7 +223,7 @@ def _shown(request: Request) -> str:
 def _launch(settings: Settings, day: str, job: str) -> dict[str, str]:
     if not is_trading_day(date.fromisoformat(day)):
         raise ValueError(f"{day} is no trading day")
-    return {"run": dagster.launch(settings, job, day)}
+    return {"run": dagster.launch(settings, job, day, "console")}
 
 
 def _tell_service(client: Any, name: str, action: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from typing import Any, Final
 
@@ -27,26 +27,33 @@ def report(live: Live, day: date) -> dict[str, Any]:
     """``{day, trading_day, account, checks, names}``; ``checks`` is empty for a day that was never checked."""
     (account,) = live.rows("day_account", day=day)
     checks = [_check(row, day) for row in live.rows("report", day=day)]
-    symbols = sorted({s for check in checks for row in check["worst"] for s in _SYMBOL.findall(row.get("symbol", ""))})
-    names = live.warehouse().query(load_sql("names"), parameters={"symbols": symbols}).result_rows if symbols else []
+    named = [row.get("symbol", "") for check in checks for row in check["worst"]]
     return {
         "day": day.isoformat(),
         "trading_day": is_trading_day(day),
         "account": account,
         "checks": checks,
-        "names": dict(names),
+        "names": _names(live, named),
     }
 
 
 def plots(live: Live, day: date) -> dict[str, Any]:
-    """``{plots: [{name, lines, points: [[minute, one value a line]]}], lowest: [{symbol, …}]}`` of *day*."""
+    """``{plots: [{name, lines, points: [[minute, one value a line]]}], lowest: [{symbol, …}], names}`` of *day*."""
 
     def rows(name: str) -> Any:
         return live.warehouse().query(load_sql(f"report/{name}"), parameters={"day": day})
 
     lowest = [{name: str(value) for name, value in row.items()} for row in rows("worst_symbols").named_results()]
     drawn = [{"name": name, "lines": lines, "points": rows(name).result_rows} for name, lines in PLOTS.items()]
-    return {"plots": drawn, "lowest": lowest}
+    return {"plots": drawn, "lowest": lowest, "names": _names(live, [row["symbol"] for row in lowest])}
+
+
+def _names(live: Live, texts: Iterable[str]) -> dict[str, str]:
+    """Names of the symbols in *texts*."""
+    symbols = sorted({symbol for text in texts for symbol in _SYMBOL.findall(text)})
+    if not symbols:
+        return {}
+    return dict(live.warehouse().query(load_sql("names"), parameters={"symbols": symbols}).result_rows)
 
 
 def _check(row: Mapping[str, Any], day: date) -> dict[str, Any]:

@@ -72,8 +72,11 @@ function plot({ name, lines, points }) {
   const top = Math.max(...points.flatMap((p) => p.slice(1)), 0) || 1, last = points.length - 1;
   const x = (i) => 50 + (i * (WIDTH - 100)) / Math.max(last, 1), y = (value) => HEIGHT - 20 - (Math.max(value, 0) / top) * (HEIGHT - 45);
   const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title }, svg("text", { x: 46, y: y(top) + 4, class: "end" }, number(top, 1)));
-  lines.forEach((line, n) => drawing.append(svg("polyline", { class: `line${n}`, points: points.map((p, i) => `${x(i)},${y(p[n + 1])}`).join(" ") }),
-    svg("text", { x: 50 + 130 * n, y: 12, class: `line${n}` }, t(`plot.${line}`))));
+  for (const [n, line] of lines.entries()) {
+    if (!points.some((p) => p[n + 1])) continue; // nothing of it on this day
+    const way = points.map((p, i) => `${x(i)},${y(p[n + 1])}`).join(" ");
+    drawing.append(svg("polyline", { class: `line${n}`, points: way }), svg("text", { x: 50 + 130 * n, y: 12, class: `line${n}` }, t(`plot.${line}`)));
+  }
   for (const i of new Set([0, last >> 2, last >> 1, (3 * last) >> 2, last])) drawing.append(svg("text", { x: x(i), y: HEIGHT - 4, class: "middle" }, points[i][0]));
   box.append(drawing);
   return box;
@@ -82,8 +85,8 @@ function plot({ name, lines, points }) {
 async function drawPlots() {
   const reply = await fetch(`/api/report/plots?day=${encodeURIComponent(day)}`);
   if (!reply.ok) return; // the report above has said why
-  const { plots, lowest } = await reply.json();
-  const worst = lowest.length ? [el("section", { class: "card wide" }, el("h3", {}, t("report.lowest")), el("div", { class: "scroll", tabindex: "0" }, offenders(lowest, {})))] : [];
+  const { plots, lowest, names } = await reply.json();
+  const worst = lowest.length ? [el("section", { class: "card wide" }, el("h3", {}, t("report.lowest")), el("div", { class: "scroll", tabindex: "0" }, offenders(lowest, names)))] : [];
   fill($("plots"), [...plots.map(plot), ...worst]);
 }
 
