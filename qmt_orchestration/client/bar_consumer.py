@@ -7,7 +7,7 @@ Broadcast reads `keys.MINUTES`, an Arrow entry a closed minute; members of a gro
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
@@ -18,6 +18,7 @@ from qmt_orchestration.client.consumer import Consumer
 from qmt_orchestration.client.lanes import CONSUMER, Lane
 from qmt_orchestration.client.leases import ReaderLease
 from qmt_orchestration.client.rules import ShardRule, by_hash
+from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.fields import decoded, integer
@@ -50,7 +51,7 @@ class BarConsumer(Consumer[Bar]):
     :param mode: *broadcast*: this client gets every bar. *shard*: the clients of this mode share the market
         among them. *hybrid*: the members of *group* share it, and every group gets every bar.
     :param rule: how a sharded group cuts the market (default ``by_hash(8)``); the same for all members.
-    :param symbols: only these (None = all).
+    :param symbols: only these, as people write them (None = all).
     :param start: for a client or group that is new: ``"now"``, the ``"beginning"`` of the stream, or a time
         (frames from then on).
     :param catch_up: take from ClickHouse what the stream no longer has.
@@ -66,7 +67,7 @@ class BarConsumer(Consumer[Bar]):
         mode: Mode = "broadcast",
         group: str = "",
         rule: ShardRule | None = None,
-        symbols: Collection[str] | None = None,
+        symbols: str | Iterable[str] | None = None,
         start: Start = "now",
         catch_up: bool = False,
         batch_bars: int = 500,
@@ -78,8 +79,10 @@ class BarConsumer(Consumer[Bar]):
             raise ValueError("hybrid mode needs the name of a group: BarConsumer(…, mode='hybrid', group='strategies')")
         if mode == "broadcast" and (group or rule):
             raise ValueError("group and rule belong to the modes shard and hybrid; broadcast has a group per client")
-        if isinstance(start, datetime) and start.tzinfo is None:
-            raise ValueError(f"expected an aware start time (Asia/Shanghai), found {start!r}")
+        if mode not in ("broadcast", "shard", "hybrid"):
+            raise ValueError(f"expected a mode of broadcast, shard, hybrid, found {mode!r:.40}")
+        if start not in ("now", "beginning") and not (isinstance(start, datetime) and start.tzinfo):
+            raise ValueError(f"expected a start of 'now', 'beginning' or an aware time, found {start!r:.60}")
         super().__init__(
             client_id,
             mode,
@@ -88,7 +91,7 @@ class BarConsumer(Consumer[Bar]):
             max_in_flight,
         )
         self.rule = None if mode == "broadcast" else rule or by_hash()
-        self._symbols = None if symbols is None else frozenset(symbols)
+        self._symbols = None if symbols is None else frozenset(normalize_all(symbols))
         self._start, self._catch_up, self._batch = start, catch_up, batch_bars
         self._stream = stream or (keys.MINUTES if mode == "broadcast" else keys.BARS)
         self._since: dict[str, int] = {}

@@ -90,6 +90,13 @@ def test_start_now_at_a_time_and_at_the_beginning(settings: Settings, redis_clie
         assert {b.frame for b in drain(now, len(SYMBOLS))} == {FRAMES[5]}
         assert {b.frame for b in drain(then, 3 * len(SYMBOLS))} == set(FRAMES[3:6])
         assert {b.frame for b in drain(all_, 6 * len(SYMBOLS))} == set(FRAMES[:6])
+    for wrong, said in (
+        ({"start": "yesterday"}, "yesterday"),
+        ({"mode": "all"}, "all"),
+        ({"symbols": 600519}, "symbol"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            BarConsumer("wrong", settings=settings, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="aware"):
         BarConsumer("naive", start=FRAMES[0].replace(tzinfo=None), settings=settings)
 
@@ -126,7 +133,7 @@ def test_bars_acknowledged_out_of_order_come_again_rather_than_get_lost(settings
 
 def test_only_the_symbols_asked_for(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("few", symbols={"000001.SZ"}, start="beginning", settings=settings) as consumer:
+    with BarConsumer("few", symbols="sz000001", start="beginning", settings=settings) as consumer:
         assert [b.symbol for b in drain(consumer, 1)] == ["000001.SZ"]
         assert consumer.counters.passed_over == len(SYMBOLS) - 1
 

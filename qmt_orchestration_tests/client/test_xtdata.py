@@ -180,7 +180,7 @@ def test_a_download_of_days_that_are_missing_has_them_made_and_shows_how_far_tha
     with api(world.dagster_port, world) as asked:
         xtdata.download_history_data2(calls.SYMBOLS[:4], "1d", "20250515", "20250605", told.append)
         assert [day for day, _ in asked] == list(map(str, days))
-        assert {job for _, job in asked} == {"make_day"}
+        assert {job for _, job in asked} == {"reconcile_day"}
     assert [(t["finished"], t["message"]) for t in told] == [
         (0, "2025-05-15: 0 of 2 steps"),
         (1, "2025-05-15: 1 of 2 steps"),
@@ -221,7 +221,7 @@ def api(port: int, settings: Settings, ends: str = "SUCCESS") -> Iterator[list[t
             plan = {"steps": [{"key": "a"}, {"key": "b"}]}
             stats = [{"stepKey": "ab"[n], "status": "SUCCESS"} for n in range(done)]
             return {"runOrError": {"__typename": "Run", "status": status, "stepStats": stats, "executionPlan": plan}}
-        node = {"name": "__repository__", "location": {"name": "qmt"}, "jobs": [{"name": "make_day"}]}
+        node = {"name": "__repository__", "location": {"name": "qmt"}, "jobs": [{"name": "reconcile_day"}]}
         return {"repositoriesOrError": {"nodes": [node]}}
 
     class Handler(BaseHTTPRequestHandler):

@@ -154,7 +154,7 @@ def download_history_data2(
 ) -> None:
     """Make sure that the range is in the warehouse, where a terminal would fetch it.
 
-    Days that are not there are made by the system's Dagster, one after the other, from ticks or from QMT's bars.
+    Days that are not there are made by the system's Dagster, one after the other, from QMT's bars (and its gateway).
     *callback* gets ``{finished, total, stockcode, message}``: of stored codes one each, with the message "already
     there"; while days are made, how far that is, with the day and the steps of its run. Raises `HistoryMissing`, which
     names the days and the command that fetches them, when no Dagster answers or a run fails, and for ticks, of which
@@ -171,7 +171,7 @@ def download_history_data2(
         for finished, code in enumerate(codes, 1):
             tell(finished, code, "already there")
         return
-    reason = "there is no history of ticks"
+    reason = ""
     if name != "tick":
         try:
             _make(missing, lambda share, message: tell(min(int(share * len(codes)), len(codes) - 1), "", message))
@@ -180,9 +180,10 @@ def download_history_data2(
             reason = str(error)
     if missing:
         shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
+        fetch = f"fetch them with `qmt backfill --from {missing[0]} --to {missing[-1]}` ({reason})"
         raise HistoryMissing(
             f"the warehouse holds no {period} data of {len(missing)} trading days ({shown}): "
-            f"fetch them with `qmt backfill --from {missing[0]} --to {missing[-1]}` ({reason})"
+            + (fetch if name != "tick" else "a terminal has no history of ticks to fetch")
         )
     tell(len(codes), codes[-1], "fetched")
 
@@ -192,7 +193,7 @@ def _make(days: Sequence[date], tell: Callable[[float, str], None]) -> None:
     settings = _shared.settings()
     reading.stream(settings).close()  # the Dagster of a stopped system is another system's
     for place, day in enumerate(days):
-        run = dagster.launch(settings, "make_day", str(day), "xtdata")
+        run = dagster.launch(settings, "reconcile_day", str(day), "xtdata")
         seen: dict[str, Any] = {}
         since = time.monotonic()
         while (found := dagster.progress(settings, run))["status"] != "SUCCESS":
