@@ -27,8 +27,8 @@ FRAME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 class Origin(NamedTuple):
     """Where an item came from, so that it can be acknowledged. An empty *entry_id* means: from ClickHouse.
 
-    Of a bar in an entry with many: *row* in it, *seq* (its number on ``minute_bar_stream``), and whether the entry
-    holds the *complete* frame, as it closed.
+    *row* tells the bars of one entry apart, and those from ClickHouse. Of a bar in an entry with many: *seq*, its
+    number on ``minute_bar_stream``, and whether the entry holds the *complete* frame, as it closed.
     """
 
     lane: str

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from typing import Any, Final
 
 from qmt_orchestration.client.bar import Bar, Origin, Start, bars_of
@@ -115,7 +115,7 @@ class CatchUp:
         done = {symbol: max(stamp, floor) for symbol, stamp in done.items()}
         after = min([base, *done.values()] if base > floor else [floor, *done.values()])
         sql = load_sql("bars_between")
-        client = self._warehouse()
+        client, numbers = self._warehouse(), count()
         first, last = datetime.fromtimestamp(after, SHANGHAI).date(), datetime.fromtimestamp(until, SHANGHAI).date()
         for day in trading_days(first, last):
             for begin, end in _WINDOWS:
@@ -125,14 +125,28 @@ class CatchUp:
                     continue
                 rows = client.query(sql, parameters={"after": low, "until": high}).result_rows
                 part: list[Bar] = []
-                origin = Origin(lane, "")
                 for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
                     if stamp <= done.get(symbol, max(base, floor)) or (symbol, stamp) in there:
                         continue
                     if not self._wanted(symbol):
                         continue
                     frame = datetime.fromtimestamp(stamp, SHANGHAI)
-                    part.append(Bar(symbol, frame, open_, high_, low_, close, vol, amount, score, source, 0, origin))
+                    part.append(
+                        Bar(
+                            symbol,
+                            frame,
+                            open_,
+                            high_,
+                            low_,
+                            close,
+                            vol,
+                            amount,
+                            score,
+                            source,
+                            0,
+                            Origin(lane, "", row=next(numbers)),
+                        )
+                    )
                 for start in range(0, len(part), _PART):
                     yield part[start : start + _PART]
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from qmt_orchestration.client.bar import Origin
 from qmt_orchestration.client.catch_up import DONE_SEQ, CatchUp
@@ -68,7 +68,7 @@ class Lane(Generic[ItemT]):
     counters: Counters
     catch_up: CatchUp | None = None
     draining: bool = False
-    in_flight: dict[tuple[Any, ...], ItemT] = field(default_factory=dict)
+    in_flight: dict[Origin, ItemT] = field(default_factory=dict)
     rows: Counter[str] = field(default_factory=Counter)  # entry -> items of it in flight
     name: str = field(default_factory=lambda: f"lane-{next(_NUMBERS)}")
 
@@ -97,15 +97,17 @@ class Lane(Generic[ItemT]):
 
     def acknowledge(self, items: Sequence[ItemT]) -> None:
         """*items* are done, for good. `LeaseLost` when the lane has moved."""
-        done = {key: item for item in items if (key := _key(item)) in self.in_flight}
-        rows = Counter(item.origin.entry_id for item in done.values() if item.origin.entry_id)
+        done = {item.origin: item for item in items if item.origin in self.in_flight}
+        rows = Counter(origin.entry_id for origin in done if origin.entry_id)
         ids = [id_ for id_, count in rows.items() if count == self.rows[id_]]
         progress: dict[str, int] = {}
         if self.catch_up is not None:
             left = [item for key, item in self.in_flight.items() if key not in done]
             progress = self.catch_up.progress(items, left)  # type: ignore[arg-type]
         oldest = next((item for key, item in self.in_flight.items() if key not in done), None)
-        if oldest is not None and oldest.origin.row:  # the rest of an entry, of which the bars before are done
+        if (
+            oldest is not None and oldest.origin.entry_id and oldest.origin.row
+        ):  # the rest of an entry, of which the bars before are done
             progress[DONE_SEQ] = oldest.origin.seq - 1
         self.lease.acknowledge(self.reader.stream, self.group, ids, keys.PROGRESS.format(group=self.group), progress)
         for key in done:
@@ -136,10 +138,5 @@ class Lane(Generic[ItemT]):
         return self._taken(items)
 
     def _taken(self, items: list[ItemT]) -> list[ItemT]:
-        self.in_flight.update((_key(item), item) for item in items)
+        self.in_flight.update((item.origin, item) for item in items)
         return items
-
-
-def _key(item: Any) -> tuple[Any, ...]:
-    origin = item.origin
-    return (origin.entry_id, origin.row) if origin.entry_id else (item.symbol, item.timestamp)
