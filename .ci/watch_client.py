@@ -25,7 +25,7 @@ assert not unwanted, unwanted
 from qmt_orchestration.client import BarConsumer, bars
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect
-with BarConsumer("install_test") as consumer:
+with BarConsumer("install_test", start="beginning", stream="minute_bar_stream") as consumer:
     bar = next(iter(consumer))
 assert (bar.symbol, bar.close) == ("000001.SZ", 11.39), bar
 assert callable(bars)

@@ -11,6 +11,8 @@ from typing import Any
 
 from benchmarks.common import DAY, WHOLE_MARKET, fresh
 from benchmarks.report import Figure
+from qmt_orchestration.client import bars as bars_of
+from qmt_orchestration.client import reading, snapshot
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect
 
@@ -47,6 +49,9 @@ def run(quick: bool) -> list[Figure]:
         minute = _best(lambda: bars.finalize(client, DAY, last, last))
         one = _best(lambda: client.query_arrow(ONE_SYMBOL, parameters={"day": DAY, "symbol": "000007.SZ"}))
         size = client.query(SIZE).first_row[0]
+        arrow = _best(lambda: bars_of(None, DAY, DAY, as_="arrow", settings=settings))
+        quotes = 1000 * _best(lambda: snapshot(as_="arrow", settings=settings))
+        reading.close()
     if written.symbols != symbols:
         raise RuntimeError(f"expected bars of {symbols} symbols, found {written.symbols}")
     all_rollups = sum(rollups.values())
@@ -60,6 +65,8 @@ def run(quick: bool) -> list[Figure]:
         Figure("a day's 1m to 5m, 30m, 1d", all_rollups, "s", "≤ 0.4 s", all_rollups <= 0.4),
         *(Figure(f"  of it {period}", seconds, "s") for period, seconds in rollups.items()),
         Figure("one minute of the whole market, late in the day", minute, "s", "≤ 0.1 s", minute <= 0.1),
+        Figure("client: a day's 1m of the market to Arrow", arrow, "s", "≤ 1.5 s", arrow <= 1.5),
+        Figure("client: quotes of the market", quotes, "ms", "≤ 50 ms", quotes <= 50),
         Figure("one symbol's day, all columns", 1000 * one, "ms", "≤ 60 ms", one <= 0.06),
     ]  # fmt: skip
 

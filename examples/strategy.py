@@ -15,5 +15,5 @@ def on_bar(bar: Bar) -> None:
 
 
 if __name__ == "__main__":
-    with BarConsumer(sys.argv[1], mode="hybrid", group="strategies", rule=by_hash(8), start="now") as consumer:
+    with BarConsumer(sys.argv[1], mode="hybrid", group="strategies", rule=by_hash(8)) as consumer:
         consumer.run(on_bar)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date as Date
 from typing import Annotated, Any
 
@@ -21,23 +22,18 @@ def quality(
     """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 1 when one is
     ERROR, or when the day has no verdicts."""
 
-    from qmt_orchestration.orchestration.assets.report import verdicts
-    from qmt_orchestration.warehouse.client import connect
+    from qmt_orchestration.warehouse.client import connect, load_sql
 
     asked = days.trading_day(date) if date else None
     with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as client:
         day = asked or _newest(client)
-        found = verdicts(client, day) if day else []
+        answer = client.query(load_sql("report/verdicts"), parameters={"day": day}) if day else None
+        found = [_row(day, one) for one in answer.named_results()] if answer else []
     if not found:
         fail(f"no verdicts{f' of {day}' if day else ''}: make the day with `qmt backfill` or in Dagster")
-    shown = [v for v in found if not (failed and v.passed)]
-    rows = [
-        {"day": str(day), "verdict": v.word, "table": v.asset, "check": v.check, "expected": v.expected,
-         "found": v.found, "checked_at": str(v.checked_at)}
-        for v in shown
-    ]  # fmt: skip
-    show(rows, lambda _: _table(day, shown), as_json=as_json)
-    if any(not v.passed and v.severity == "ERROR" for v in found):
+    shown = [row for row in found if not (failed and row["verdict"] == "passed")]
+    show(shown, lambda _: _table(day, shown), as_json=as_json)
+    if any(row["verdict"] == "ERROR" for row in found):
         raise typer.Exit(NOTHING)
 
 
@@ -48,19 +44,30 @@ def _newest(client: Any) -> Date | None:
     return day
 
 
-def _table(day: Any, found: list[Any]) -> Any:
+def _row(day: Any, one: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "day": str(day),
+        "verdict": "passed" if one["passed"] else one["severity"],
+        "table": one["asset"],
+        "check": one["check"],
+        "expected": one["expected"],
+        "found": one["found"],
+        "checked_at": str(one["checked_at"]),
+    }
+
+
+def _table(day: Any, found: list[dict[str, str]]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    moments = sorted(v.checked_at for v in found)
-    when = f", checked {moments[0]:%m-%d %H:%M} to {moments[-1]:%m-%d %H:%M}" if moments else ""
+    moments = sorted(row["checked_at"] for row in found)
+    when = f", checked {moments[0][5:16]} to {moments[-1][5:16]}" if moments else ""
     out = Table(title=f"Data quality of {day}{when}", title_justify="left")
     for column in ("verdict", "table", "check", "found (expected)"):
         # names and verdicts stay whole in a narrow terminal; the sentences wrap
         out.add_column(column, overflow="fold", no_wrap=column != "found (expected)")
     style = {"passed": "green", "WARN": "yellow", "ERROR": "bold red"}
-    for v in found:
-        out.add_row(
-            Text(v.word, style[v.word]), Text(v.asset), Text(v.check), Text(f"{v.found} (expected {v.expected})")
-        )
+    for row in found:
+        verdict, said = row["verdict"], f"{row['found']} (expected {row['expected']})"
+        out.add_row(Text(verdict, style[verdict]), Text(row["table"]), Text(row["check"]), Text(said))
     return out

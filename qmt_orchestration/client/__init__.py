@@ -8,7 +8,7 @@
         for bar in bars:
             print(bar.symbol, bar.frame, bar.close)
 
-See docs/clients.md. Names are imported on first use, so that a consumer of bars loads neither Arrow nor pandas.
+See docs/clients.md. Names are imported on first use, so that a consumer loads only what it needs.
 """
 
 from __future__ import annotations

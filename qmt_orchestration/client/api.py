@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from qmt_orchestration.client import adjust as adjustment
 from qmt_orchestration.client import reading, sectors
 from qmt_orchestration.client.bar_queries import period_of, read_bars, refuse_outside, require_stored
-from qmt_orchestration.client.errors import QueryError, UnknownField, UnknownSector, UnknownSymbol
+from qmt_orchestration.client.errors import BadTime, FutureRange, QueryError, UnknownField, UnknownSector, UnknownSymbol
 from qmt_orchestration.client.moments import Moment, span
 from qmt_orchestration.client.newest import newest_ticks
 from qmt_orchestration.client.symbols import nearest, normalize_all
@@ -130,7 +130,10 @@ def snapshot(*, as_: As = "pandas", settings: Settings | None = None) -> Any:
 def instruments(
     symbols: Symbols = None, day: Moment = None, *, as_: As = "pandas", settings: Settings | None = None
 ) -> Any:
-    """The instrument list of *day* (None = the newest), else the newest list before it: day, symbol, name, board, …"""
+    """The instrument list of *day* (None = the newest), else the newest before it, else the oldest there is.
+
+    Columns: ``day`` (of that list), symbol, name, board, … as in table ``instruments``.
+    """
     _check_form(as_)
     wanted = _require(settings, symbols)
     on = date(2149, 6, 6) if day is None or day == "" else span(day, None).first_day
@@ -159,14 +162,25 @@ def members(sector: str, day: Moment = None, *, settings: Settings | None = None
 
 
 def trading_days(start: Moment, end: Moment) -> list[date]:
-    """Trading days in [start, end], ascending; known about a year ahead."""
+    """Trading days in [start, end], ascending. Raises `FutureRange` past the year or so that the calendar knows."""
     within = span(start, end)
+    _check_known(within.first_day if end in (None, "") else within.last_day)
     return trading_calendar.trading_days(within.first_day, within.last_day)
 
 
 def is_trading_day(day: Moment) -> bool:
-    """Whether the exchanges trade on *day*."""
-    return trading_calendar.is_trading_day(span(day, None).first_day)
+    """Whether the exchanges trade on *day*. Raises `FutureRange` as `trading_days`."""
+    if day is None or day == "":
+        raise BadTime(f"expected a day like 20250605, found {day!r}")
+    on = span(day, None).first_day
+    _check_known(on)
+    return trading_calendar.is_trading_day(on)
+
+
+def _check_known(day: date) -> None:
+    known = trading_calendar.horizon()
+    if day.year > known.year:
+        raise FutureRange(f"the calendar is known to {known}, found {day}: the exchanges announce a year at its end")
 
 
 def factors(

@@ -1,4 +1,4 @@
-"""A minute bar as clients see it, and its form on ``minute_bar_stream``."""
+"""A minute bar as clients see it, and its two forms on the streams: an entry a bar, and an entry a closed minute."""
 
 from __future__ import annotations
 
@@ -7,24 +7,36 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from math import isfinite
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
+import pyarrow.compute as pc
+
+from qmt_orchestration.market.schema import PUBLISHED_SCHEMA
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.stream.batch import decode
+from qmt_orchestration.stream.fields import require_integer
 
 #: Where a client that was never seen before begins; one that was goes on where it stopped.
 Start = Literal["beginning", "now"] | datetime
 
 _ENTRY_BYTES: Final = 4096
+_MINUTE_BYTES: Final = 16 << 20
 FRAME_FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where an item came from, so that it can be acknowledged. An empty *entry_id* means: from ClickHouse."""
+class Origin(NamedTuple):
+    """Where an item came from, so that it can be acknowledged. An empty *entry_id* means: from ClickHouse.
+
+    *row* tells the bars of one entry apart, and those from ClickHouse. Of a bar in an entry with many: *seq*, its
+    number on ``minute_bar_stream``, and whether the entry holds the *complete* frame, as it closed.
+    """
 
     lane: str
     entry_id: str
     deliveries: int = 1
+    row: int = 0
+    seq: int = -1
+    complete: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +117,30 @@ def parse_bar(fields: Mapping[bytes, bytes], origin: Origin) -> Bar:
         raise ValueError(f"expected the fields of a minute bar, field {error.args[0].decode()} is missing") from None
     except (ValueError, UnicodeDecodeError, OverflowError) as error:
         raise ValueError(f"expected the fields of a minute bar, one cannot be read: {error}") from None
+
+
+def bars_of(fields: Mapping[bytes, bytes], origin: Origin) -> list[Bar]:
+    """The bars of an entry of either form. `ValueError` says why the entry holds none."""
+    if b"payload" not in fields:
+        return [parse_bar(fields, origin)]
+    first, complete = require_integer(fields, "first", low=0), fields.get(b"complete") == b"1"
+    table = decode(fields[b"payload"], max_bytes=_MINUTE_BYTES, expected=PUBLISHED_SCHEMA)
+    for name in ("open", "high", "low", "close", "amount", "quality_score"):
+        if not pc.all(pc.is_finite(table.column(name)), min_count=0).as_py():
+            raise ValueError(f"expected bars of finite values, found another in {name}")
+    seconds = table.column("frame").cast("int64").to_pylist()
+    try:
+        frames = {second: datetime.fromtimestamp(second, SHANGHAI) for second in set(seconds)}
+    except (ValueError, OverflowError, OSError) as error:
+        raise ValueError(f"expected bars of a trading day, found a frame of {error}") from None
+    symbols = table.column("symbol").to_pylist()
+    columns = [column.to_pylist() for column in table.columns[2:]]
+    lane, entry_id, deliveries = origin[:3]
+    bars = []
+    for row, (symbol, second, *values) in enumerate(zip(symbols, seconds, *columns, strict=True)):
+        place = Origin(lane, entry_id, deliveries, row, first + row, complete)
+        bars.append(Bar(*[symbol, frames[second], *values, place]))
+    return bars
 
 
 @lru_cache(maxsize=1024)

@@ -1,21 +1,27 @@
-"""`BarConsumer`: minute bars from ``minute_bar_stream``, in broadcast, shard or hybrid mode."""
+"""`BarConsumer`: minute bars, in broadcast, shard or hybrid mode.
+
+Broadcast reads `keys.MINUTES`, an Arrow entry a closed minute; members of a group that shares the market read
+``minute_bar_stream``, an entry a bar. Either form is understood on any stream.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
 from qmt_orchestration.client import catch_up as catching
-from qmt_orchestration.client.bar import Bar, Origin, Start, parse_bar
+from qmt_orchestration.client.bar import Bar, Origin, Start, bars_of
 from qmt_orchestration.client.consumer import Consumer
 from qmt_orchestration.client.lanes import CONSUMER, Lane
 from qmt_orchestration.client.leases import ReaderLease
 from qmt_orchestration.client.rules import ShardRule, by_hash
+from qmt_orchestration.client.symbols import normalize_all
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import keys
-from qmt_orchestration.stream.fields import decoded
+from qmt_orchestration.stream.fields import decoded, integer
 from qmt_orchestration.stream.groups import Entry, GroupReader, create_group
 from qmt_orchestration.warehouse.client import connect
 
@@ -29,6 +35,15 @@ class RuleMismatch(ValueError):
     """The members of the group cut the market by another rule."""
 
 
+@dataclass(frozen=True)
+class Minute:
+    """The bars of *frame*: when *complete*, all of them, as the minute closed; else late ones and corrections."""
+
+    frame: datetime
+    bars: Sequence[Bar]
+    complete: bool
+
+
 class BarConsumer(Consumer[Bar]):
     """Minute bars, each once after acknowledgement.
 
@@ -36,8 +51,8 @@ class BarConsumer(Consumer[Bar]):
     :param mode: *broadcast*: this client gets every bar. *shard*: the clients of this mode share the market
         among them. *hybrid*: the members of *group* share it, and every group gets every bar.
     :param rule: how a sharded group cuts the market (default ``by_hash(8)``); the same for all members.
-    :param symbols: only these (None = all).
-    :param start: for a client or group that is new: ``"beginning"`` of the stream, ``"now"``, or a time
+    :param symbols: only these, as people write them (None = all).
+    :param start: for a client or group that is new: ``"now"``, the ``"beginning"`` of the stream, or a time
         (frames from then on).
     :param catch_up: take from ClickHouse what the stream no longer has.
     :param max_in_flight: `read` waits while this many bars are not acknowledged.
@@ -52,20 +67,22 @@ class BarConsumer(Consumer[Bar]):
         mode: Mode = "broadcast",
         group: str = "",
         rule: ShardRule | None = None,
-        symbols: Collection[str] | None = None,
-        start: Start = "beginning",
+        symbols: str | Iterable[str] | None = None,
+        start: Start = "now",
         catch_up: bool = False,
         batch_bars: int = 500,
         max_in_flight: int = 5000,
-        stream: str = keys.BARS,
+        stream: str = "",
         settings: Settings | None = None,
     ) -> None:
         if mode == "hybrid" and not group:
             raise ValueError("hybrid mode needs the name of a group: BarConsumer(…, mode='hybrid', group='strategies')")
         if mode == "broadcast" and (group or rule):
             raise ValueError("group and rule belong to the modes shard and hybrid; broadcast has a group per client")
-        if isinstance(start, datetime) and start.tzinfo is None:
-            raise ValueError(f"expected an aware start time (Asia/Shanghai), found {start!r}")
+        if mode not in ("broadcast", "shard", "hybrid"):
+            raise ValueError(f"expected a mode of broadcast, shard, hybrid, found {mode!r:.40}")
+        if start not in ("now", "beginning") and not (isinstance(start, datetime) and start.tzinfo):
+            raise ValueError(f"expected a start of 'now', 'beginning' or an aware time, found {start!r:.60}")
         super().__init__(
             client_id,
             mode,
@@ -74,8 +91,9 @@ class BarConsumer(Consumer[Bar]):
             max_in_flight,
         )
         self.rule = None if mode == "broadcast" else rule or by_hash()
-        self._symbols = None if symbols is None else frozenset(symbols)
-        self._start, self._catch_up, self._stream, self._batch = start, catch_up, stream, batch_bars
+        self._symbols = None if symbols is None else frozenset(normalize_all(symbols))
+        self._start, self._catch_up, self._batch = start, catch_up, batch_bars
+        self._stream = stream or (keys.MINUTES if mode == "broadcast" else keys.BARS)
         self._since: dict[str, int] = {}
         self._warehouse: Any = None
         self._next_balance = 0.0
@@ -95,6 +113,20 @@ class BarConsumer(Consumer[Bar]):
         except BaseException:
             self.close()
             raise
+
+    def minutes(self) -> Iterator[Minute]:
+        """Whole minutes, without end, in mode broadcast: each when it has closed, then what came late or was corrected.
+
+        One is acknowledged when the next is asked for. A frame in which none of *symbols* has a bar gives nothing.
+        """
+        if self.rule is not None:
+            raise ValueError(f"minutes() is for broadcast: in mode {self.mode} a member has a part of each minute")
+        for bars in self.batches():
+            frames: dict[datetime, list[Bar]] = {}
+            for bar in bars:
+                frames.setdefault(bar.frame, []).append(bar)
+            for frame in sorted(frames):
+                yield Minute(frame, frames[frame], frames[frame][0].origin.complete)
 
     def _agree(self, rule: ShardRule) -> None:
         key = keys.SHARD_RULE.format(group=self.group)
@@ -143,18 +175,25 @@ class BarConsumer(Consumer[Bar]):
         group = f"{keys.BAR_GROUP_PREFIX}:{self.group}" + (f":{label}" if label else "")
         reader = GroupReader(
             self.redis, self._stream, group, CONSUMER if label else self.client_id,
-            max_entries=self._batch, min_idle_ms=_MIN_IDLE_MS,
+            max_entries=1 if self._stream == keys.MINUTES else self._batch, min_idle_ms=_MIN_IDLE_MS,
         )  # fmt: skip
         symbols, rule, since = self._symbols, self.rule, self._since.get(group, 0)
+        done = integer({"seq": self.redis.hget(keys.PROGRESS.format(group=group), catching.DONE_SEQ)}, "seq", -1, low=0)
 
         def wanted(symbol: str) -> bool:
             return (symbols is None or symbol in symbols) and (rule is None or rule.of(symbol) == label)
 
-        def decode(entry: Entry, origin: Origin) -> Bar | None:
-            if not wanted(entry.fields.get(b"symbol", b"").decode(errors="replace")) and b"symbol" in entry.fields:
-                return None
-            bar = parse_bar(entry.fields, origin)
-            return None if since and bar.timestamp < since else bar
+        def decode(entry: Entry, origin: Origin) -> list[Bar | None]:
+            if b"symbol" in entry.fields and not wanted(entry.fields[b"symbol"].decode(errors="replace")):
+                return [None]
+            found = bars_of(entry.fields, origin)
+            if symbols is None and rule is None and not since and origin.deliveries == 1:
+                return list(found)
+            again = done if origin.deliveries > 1 else -1
+            return [
+                bar if wanted(bar.symbol) and bar.timestamp >= since and not 0 <= bar.origin.seq <= again else None
+                for bar in found
+            ]
 
         search = None
         if self._catch_up:

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import count, islice
 from typing import Any, Final
 
-from qmt_orchestration.client.bar import Bar, Origin, Start, frame_of
+from qmt_orchestration.client.bar import Bar, Origin, Start, bars_of
 from qmt_orchestration.client.sql import load_sql
 from qmt_orchestration.market.calendar import trading_days
 from qmt_orchestration.market.sessions import SHANGHAI, at
@@ -27,9 +28,11 @@ from qmt_orchestration.stream.clock import read_clock
 _BASE: Final = "*base"  # symbols without progress: nothing up to here is wanted
 _SINCE: Final = "*since"  # a start at a time: earlier frames on the stream are passed over
 _OPEN: Final = "*open"  # a catch-up has begun and is not finished
+DONE_SEQ: Final = "*seq"  # bars up to this number (`Origin.seq`) are acknowledged, of an entry that holds more
 _ORDER_SECONDS: Final = 14 * 86_400  # a symbol this far behind the others was not trading: nothing of it is missing
 _WINDOWS: Final = tuple((m, m + 15) for m in range(555, 900, 15))  # minutes of the day; ~77,000 bars of the market each
 _PART: Final = 500
+_MOST_LOOKED_AT: Final = 10_000  # entries at the head of the stream
 
 
 class CatchUp:
@@ -105,13 +108,14 @@ class CatchUp:
 
     def _search(self, lane: str, until: int, there: frozenset[tuple[str, int]]) -> Iterator[list[Bar]]:
         done = fields.integers(self._redis.hgetall(self._key), 0, fields.LAST_MS // 1000)
-        done.pop(_OPEN, None)
+        for name in (_OPEN, DONE_SEQ):
+            done.pop(name, None)
         base = max(done.pop(_BASE, 0), done.pop(_SINCE, 0) - 1)
         floor = max([base, *done.values()]) - _ORDER_SECONDS
         done = {symbol: max(stamp, floor) for symbol, stamp in done.items()}
         after = min([base, *done.values()] if base > floor else [floor, *done.values()])
         sql = load_sql("bars_between")
-        client = self._warehouse()
+        client, numbers = self._warehouse(), count()
         first, last = datetime.fromtimestamp(after, SHANGHAI).date(), datetime.fromtimestamp(until, SHANGHAI).date()
         for day in trading_days(first, last):
             for begin, end in _WINDOWS:
@@ -121,14 +125,28 @@ class CatchUp:
                     continue
                 rows = client.query(sql, parameters={"after": low, "until": high}).result_rows
                 part: list[Bar] = []
-                origin = Origin(lane, "")
                 for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
                     if stamp <= done.get(symbol, max(base, floor)) or (symbol, stamp) in there:
                         continue
                     if not self._wanted(symbol):
                         continue
                     frame = datetime.fromtimestamp(stamp, SHANGHAI)
-                    part.append(Bar(symbol, frame, open_, high_, low_, close, vol, amount, score, source, 0, origin))
+                    part.append(
+                        Bar(
+                            symbol,
+                            frame,
+                            open_,
+                            high_,
+                            low_,
+                            close,
+                            vol,
+                            amount,
+                            score,
+                            source,
+                            0,
+                            Origin(lane, "", row=next(numbers)),
+                        )
+                    )
                 for start in range(0, len(part), _PART):
                     yield part[start : start + _PART]
 
@@ -144,7 +162,7 @@ def begin(redis: Any, stream: str, group: str, start: Start) -> str:
         first, _ = _first_frame(redis, stream)
         redis.hsetnx(key, _BASE, (first or read_clock(redis).now_ms() // 60_000 * 60) - 60)
         return "0"
-    last = _stamp(newest[0][1]) if newest else 0
+    last = max((bar.timestamp for bar in _bars(newest[0][1])), default=0) if newest else 0
     redis.hsetnx(key, _BASE, (last or read_clock(redis).now_ms() // 60_000 * 60) - 60)
     return newest[0][0].decode() if newest else "0"
 
@@ -165,12 +183,21 @@ def _position(redis: Any, stream: str, group: str) -> tuple[bytes, bytes]:
     return delivered, redis.xinfo_stream(stream)["last-generated-id"]
 
 
-def _stamp(entry: Mapping[bytes, bytes]) -> int:
-    """Frame of an entry, epoch s; 0 when it has none that can be read (it will go to the dead letters)."""
+def _entries(redis: Any, stream: str) -> Iterator[tuple[bytes, list[Bar]]]:
+    """Id and bars of each entry, oldest first; no bars in one that cannot be read (it will go to the dead letters)."""
+    after: bytes | str = "-"
+    page = 5 if stream == keys.MINUTES else 500
+    while entries := redis.xrange(stream, after, "+", count=page):
+        for id_, entry in entries:
+            yield id_, _bars(entry)
+        after = b"(" + entries[-1][0]
+
+
+def _bars(entry: Mapping[bytes, bytes]) -> list[Bar]:
     try:
-        return int(frame_of(entry[b"frame"].decode()).timestamp())
-    except (KeyError, ValueError, OverflowError):
-        return 0
+        return bars_of(entry, Origin("", ""))
+    except ValueError:
+        return []
 
 
 def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
@@ -178,19 +205,14 @@ def _first_frame(redis: Any, stream: str) -> tuple[int, bytes]:
 
     (0, b"") for an empty stream. Revisions and late bars at its head are older than the frame they were sent with.
     """
-    first_id, fall_back, after = b"", 0, "-"
-    for _ in range(50):
-        entries = redis.xrange(stream, after, "+", count=200)
-        for id_, entry in entries:
-            first_id = first_id or id_
-            stamp = _stamp(entry)
-            if stamp and entry.get(b"revision", b"0") == b"0":
-                fall_back = fall_back or stamp
-                if _id(id_)[0] == stamp * 1000:
-                    return stamp, first_id
-        if not entries:
-            break
-        after = b"(" + entries[-1][0]
+    first_id, fall_back = b"", 0
+    for id_, bars in islice(_entries(redis, stream), _MOST_LOOKED_AT):
+        first_id = first_id or id_
+        for bar in bars:
+            if not bar.revision:
+                fall_back = fall_back or bar.timestamp
+                if _id(id_)[0] == bar.timestamp * 1000:
+                    return bar.timestamp, first_id
     return fall_back, first_id
 
 
@@ -198,15 +220,8 @@ def _beginning(redis: Any, stream: str, late_frames: int) -> tuple[int, frozense
     """First frame on the stream, the bars (symbol, epoch s) it holds up to that frame, and the first entry's id."""
     frame, first_id = _first_frame(redis, stream)
     found: set[tuple[str, int]] = set()
-    after: bytes | str = "-"
-    while entries := redis.xrange(stream, after, "+", count=1000):
-        later = 0
-        for _, entry in entries:
-            stamp = _stamp(entry)
-            later = max(later, stamp)
-            if stamp <= frame and entry.get(b"revision", b"0") == b"0":
-                found.add((entry.get(b"symbol", b"").decode(errors="replace"), stamp))
-        if later > frame + late_frames * 60:
+    for _, bars in _entries(redis, stream):
+        found.update((bar.symbol, bar.timestamp) for bar in bars if bar.timestamp <= frame and not bar.revision)
+        if max((bar.timestamp for bar in bars), default=0) > frame + late_frames * 60:
             break
-        after = b"(" + entries[-1][0]
     return frame, frozenset(found), first_id

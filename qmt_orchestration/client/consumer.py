@@ -297,7 +297,7 @@ class Consumer(Generic[ItemT]):
         reason = f"client {self.client_id}: {self.counters.last_error}"
         fields = {k.encode(): v for k, v in self._fields(item).items()}
         id_ = item.origin.entry_id or "0-0"
-        dead_letters.move(self.redis, lane.reader.stream, lane.group, id_, fields, reason, tries)
+        dead_letters.add(self.redis, lane.reader.stream, lane.group, id_, fields, reason, tries)
         lane.acknowledge([item])
         self.counters.dead += 1
 

@@ -9,13 +9,14 @@ what the last one left pending is simply "our own pending entries" to the next, 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from qmt_orchestration.client.bar import Origin
-from qmt_orchestration.client.catch_up import CatchUp
+from qmt_orchestration.client.catch_up import DONE_SEQ, CatchUp
 from qmt_orchestration.client.leases import ReaderLease
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.groups import Entry, GroupReader
@@ -33,8 +34,8 @@ class Item(Protocol):
 
 ItemT = TypeVar("ItemT", bound=Item)
 
-#: Turns an entry into an item, or None when this client does not want it; `ValueError` when it has the wrong form.
-Decode = Callable[[Entry, Origin], "ItemT | None"]
+#: The items of an entry, None for each that this client does not want; `ValueError` when it has the wrong form.
+Decode = Callable[[Entry, Origin], "Sequence[ItemT | None]"]
 
 
 @dataclass
@@ -67,7 +68,8 @@ class Lane(Generic[ItemT]):
     counters: Counters
     catch_up: CatchUp | None = None
     draining: bool = False
-    in_flight: dict[str, ItemT] = field(default_factory=dict)
+    in_flight: dict[Origin, ItemT] = field(default_factory=dict)
+    rows: Counter[str] = field(default_factory=Counter)  # entry -> items of it in flight
     name: str = field(default_factory=lambda: f"lane-{next(_NUMBERS)}")
 
     @property
@@ -95,17 +97,22 @@ class Lane(Generic[ItemT]):
 
     def acknowledge(self, items: Sequence[ItemT]) -> None:
         """*items* are done, for good. `LeaseLost` when the lane has moved."""
-        ids = [item.origin.entry_id for item in items if item.origin.entry_id]
-        for item in items:
-            self.in_flight.pop(_key(item), None)
-        progress = self.catch_up.progress(items, self.in_flight.values()) if self.catch_up else {}  # type: ignore[arg-type]
-        try:
-            self.lease.acknowledge(
-                self.reader.stream, self.group, ids, keys.PROGRESS.format(group=self.group), progress
-            )
-        except BaseException:
-            self.in_flight.update((_key(item), item) for item in items)
-            raise
+        done = {item.origin: item for item in items if item.origin in self.in_flight}
+        rows = Counter(origin.entry_id for origin in done if origin.entry_id)
+        ids = [id_ for id_, count in rows.items() if count == self.rows[id_]]
+        progress: dict[str, int] = {}
+        if self.catch_up is not None:
+            left = [item for key, item in self.in_flight.items() if key not in done]
+            progress = self.catch_up.progress(items, left)  # type: ignore[arg-type]
+        oldest = next((item for key, item in self.in_flight.items() if key not in done), None)
+        if (
+            oldest is not None and oldest.origin.entry_id and oldest.origin.row
+        ):  # the rest of an entry, of which the bars before are done
+            progress[DONE_SEQ] = oldest.origin.seq - 1
+        self.lease.acknowledge(self.reader.stream, self.group, ids, keys.PROGRESS.format(group=self.group), progress)
+        for key in done:
+            del self.in_flight[key]
+        self.rows -= rows  # of entries that are acknowledged nothing is left
         self.reader.acked(*ids)
 
     def _wanted(self, entries: list[Entry]) -> list[ItemT]:
@@ -113,25 +120,23 @@ class Lane(Generic[ItemT]):
         foreign: list[str] = []
         for entry in entries:
             try:
-                item = self.decode(entry, Origin(self.name, entry.id, entry.deliveries))
+                found = self.decode(entry, Origin(self.name, entry.id, entry.deliveries))
             except ValueError as error:
                 self.reader.reject(entry, str(error))
                 self.counters.dead += 1
                 self.counters.last_error = str(error)
                 continue
-            if item is None:
-                foreign.append(entry.id)
+            wanted = [item for item in found if item is not None]
+            items += wanted
+            self.counters.passed_over += len(found) - len(wanted)
+            if wanted:
+                self.rows[entry.id] = len(wanted)
             else:
-                items.append(item)
+                foreign.append(entry.id)
         if foreign:
             self.reader.ack(*foreign)
-            self.counters.passed_over += len(foreign)
         return self._taken(items)
 
     def _taken(self, items: list[ItemT]) -> list[ItemT]:
-        self.in_flight.update((_key(item), item) for item in items)
+        self.in_flight.update((item.origin, item) for item in items)
         return items
-
-
-def _key(item: Any) -> str:
-    return item.origin.entry_id or f"{item.symbol} {item.timestamp}"

@@ -69,7 +69,7 @@ def candidates_of(code: str) -> list[str]:
 
 def normalize_all(symbols: str | Iterable[str]) -> list[str]:
     """`normalize` of one or several, each once, in the order given."""
-    names = [symbols] if isinstance(symbols, str) else symbols
+    names = symbols if isinstance(symbols, Iterable) and not isinstance(symbols, str) else [symbols]
     return list(dict.fromkeys(normalize(name) for name in names))
 
 

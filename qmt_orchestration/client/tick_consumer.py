@@ -66,7 +66,7 @@ class TickConsumer(Consumer[TickBatch]):
             reader = GroupReader(self.redis, stream, group, self.client_id, max_entries=16, min_idle_ms=3_600_000)
             self._lanes.append(Lane(str(shard), reader, self._membership.lease, self._decode, self.counters))
 
-    def _decode(self, entry: Entry, origin: Origin) -> TickBatch:
+    def _decode(self, entry: Entry, origin: Origin) -> list[TickBatch]:
         payload = entry.fields.get(b"payload", b"")
         session = fields.require_text(entry.fields, "session", 256)
         seq = fields.require_integer(entry.fields, "seq", low=0)
@@ -77,7 +77,7 @@ class TickConsumer(Consumer[TickBatch]):
             self.counters.gaps += 1
             self.counters.lost += seq - last - 1
         self._seen[(origin.lane, session)] = max(seq, last or 0)
-        return TickBatch(table, session, seq, sent_ms, origin, payload)
+        return [TickBatch(table, session, seq, sent_ms, origin, payload)]
 
     def _fields(self, item: TickBatch) -> dict[str, bytes]:
         told = {"session": item.session, "seq": item.seq, "sent_ms": item.sent_ms}

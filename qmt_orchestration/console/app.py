@@ -23,13 +23,12 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from qmt_orchestration.client import registry
+from qmt_orchestration.client import dagster, registry
 from qmt_orchestration.client.newest import DEFAULT_SYMBOL
-from qmt_orchestration.console import dagster
 from qmt_orchestration.console.guard import SameOrigin, SecurityHeaders, allowed_hosts, may_change
 from qmt_orchestration.console.live import Live
 from qmt_orchestration.console.quotes import NoSuchSymbol, Quotes
-from qmt_orchestration.console.report import report
+from qmt_orchestration.console.report import plots, report
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.services import desired
 from qmt_orchestration.services.metrics import make_registry
@@ -72,13 +71,10 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
         return FileResponse(_STATIC / "report.html", media_type="text/html; charset=utf-8")
 
     async def day_report(request: Request) -> Response:
-        try:
-            day = date.fromisoformat(request.query_params.get("day", ""))
-        except ValueError:
-            return _error(400, "expected day=YYYY-MM-DD")
-        if not 1990 <= day.year <= 2100:
-            return _error(400, "expected a day of the years 1990 to 2100")
-        return JSONResponse(fields.finite(await run_in_threadpool(report, live, day)))
+        return await _of_day(request, lambda day: report(live, day))
+
+    async def day_plots(request: Request) -> Response:
+        return await _of_day(request, lambda day: plots(live, day))
 
     async def make_day(request: Request) -> Response:
         return await _change(request, settings, lambda day, job: _launch(settings, day, job))
@@ -137,6 +133,7 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
             Route("/api/events", events),
             Route("/report", report_page),
             Route("/api/report", day_report),
+            Route("/api/report/plots", day_plots),
             Route("/api/days/{name}", make_day, methods=["POST"]),
             Route("/api/runs/{run}", run_progress),
             Route("/api/quote", quote),
@@ -169,6 +166,16 @@ async def _events(live: Live, viewers: set[object], stopping: Callable[[], bool]
             await asyncio.sleep(0.2)
     finally:
         viewers.discard(me)
+
+
+async def _of_day(request: Request, read: Callable[[date], dict[str, Any]]) -> Response:
+    try:
+        day = date.fromisoformat(request.query_params.get("day", ""))
+    except ValueError:
+        return _error(400, "expected day=YYYY-MM-DD")
+    if not 1990 <= day.year <= 2100:
+        return _error(400, "expected a day of the years 1990 to 2100")
+    return JSONResponse(fields.finite(await run_in_threadpool(read, day)))
 
 
 async def _refused(request: Request, settings: Settings) -> Response | None:
@@ -216,7 +223,7 @@ def _shown(request: Request) -> str:
 def _launch(settings: Settings, day: str, job: str) -> dict[str, str]:
     if not is_trading_day(date.fromisoformat(day)):
         raise ValueError(f"{day} is no trading day")
-    return {"run": dagster.launch(settings, job, day)}
+    return {"run": dagster.launch(settings, job, day, "console")}
 
 
 def _tell_service(client: Any, name: str, action: str) -> None:

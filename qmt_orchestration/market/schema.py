@@ -78,6 +78,16 @@ BAR_SCHEMA: Final = pa.schema(
     ]
 )
 
+#: Bars as clients get them: closed minutes on the stream, files of a sink.
+PUBLISHED_SCHEMA: Final = pa.schema(
+    [
+        *BAR_SCHEMA,
+        pa.field("quality_score", pa.float64(), nullable=False),  # [0, 1]
+        pa.field("source", pa.string(), nullable=False),  # live, history, filled
+        pa.field("revision", pa.int64(), nullable=False),  # 0 = first publication of (symbol, frame)
+    ]
+)
+
 REJECTED_SCHEMA: Final = pa.schema(
     [
         pa.field("symbol", pa.string(), nullable=False),

@@ -19,6 +19,7 @@ WRITER_TOTALS: Final = "qmt:writer:totals:{stream}"  # hash: rows, entries, old 
 
 # -- bars for clients: one entry per bar, the user's published format
 BARS: Final = "minute_bar_stream"
+MINUTES: Final = "minute_bar_stream:minutes"  # the same bars, one Arrow entry a closed minute, for broadcast clients
 BARS_FORMING: Final = "minute_bar_stream:forming"  # optional: bars of the minute not yet closed
 BAR_GROUP_PREFIX: Final = "minute_bar_consumers"  # group of client C in broadcast mode: minute_bar_consumers:C
 BARS_SEQ: Final = "qmt:bars:seq"  # counter: entries ever put on BARS, the field seq of the next one

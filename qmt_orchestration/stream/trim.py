@@ -92,7 +92,7 @@ def trim_all(client: Any, settings: Settings) -> dict[str, int]:
     for stream in [*(keys.ticks(shard) for shard in range(settings.stream_shards)), keys.REJECTED]:
         removed[stream] = trim_read(client, stream, keep, only=only)
     now_ms = read_clock(client).now_ms()
-    for stream in (keys.BARS, keys.BARS_FORMING):
+    for stream in (keys.BARS, keys.MINUTES, keys.BARS_FORMING):
         removed[stream] = trim_age(client, stream, settings.bars_retention_hours * 3600, now_ms)
     return removed
 

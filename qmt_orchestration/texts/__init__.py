@@ -38,6 +38,12 @@ def check_title(language: Language, asset: str, check: str) -> str:
     return f"{names}: {known[LANGUAGES.index(language)]}" if known else names
 
 
+def column(language: Language, name: str) -> str:
+    """The heading of column *name* of a check's offenders; the name itself when it is not ours."""
+    known = catalogue("console").get(f"column.{name}")
+    return known[LANGUAGES.index(language)] if known else name.replace("_", " ")
+
+
 def remedy(language: Language, check: str, day: str) -> str:
     """What to do about a failure of *check* on *day*; "" for a check that is not ours."""
     known = catalogue("checks").get(f"todo.{check}")

@@ -1,5 +1,9 @@
 """Bars as entries of `minute_bar_stream`: their text, and putting a frame on the stream in one step with its progress.
 
+The same bars travel as one Arrow entry on `keys.MINUTES`, written by the same script, for clients that read the whole
+market: one entry instead of 5,150. ``payload`` (`market.schema.PUBLISHED_SCHEMA`), ``first`` (``seq`` of its first
+bar), ``complete`` (1: every bar of the frame that closed; 0: late bars and corrections).
+
 What has been published (`keys.PUBLISHED`: trading day -> last frame, epoch ms) changes in the same script as the
 entries, and only if it still is what the publisher believed: two publishers, or a reply that was lost, can neither
 repeat a frame nor skip one. One script call carries a frame of the whole market: packing and answering 5,150 single
@@ -17,10 +21,13 @@ from datetime import date
 from functools import lru_cache
 from typing import Any, Final
 
+import pyarrow as pa
 import redis
 
+from qmt_orchestration.market.schema import PUBLISHED_SCHEMA
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.stream import fields, keys
+from qmt_orchestration.stream.batch import encode
 
 #: frame (epoch s), symbol, open, high, low, close, vol, amount, source, quality_score
 Row = tuple[int, str, float, float, float, float, int, float, str, float]
@@ -34,23 +41,32 @@ _ENTRY_BYTES: Final = 4096  # no bar of ours is larger
 
 log = logging.getLogger("publisher")
 
-# KEYS: stream, progress, numbers. ARGV: day, progress expected, frame ms, new progress, then the values of each bar.
+# KEYS: stream, progress, numbers, minutes.
+# ARGV: day, progress expected, frame ms, new progress, Arrow payload, complete, then the values of each bar.
 _SEND: Final = """
 if (redis.call('hget', KEYS[2], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
-local ms, n = ARGV[3], 0
-if redis.call('exists', KEYS[1]) == 1 then
-  local told = redis.call('xinfo', 'stream', KEYS[1])
-  for i = 1, #told, 2 do
-    if told[i] == 'last-generated-id' then
-      local top_ms, top_n = string.match(told[i + 1], '(%d+)-(%d+)')
-      if tonumber(top_ms) >= tonumber(ms) then ms, n = top_ms, tonumber(top_n) + 1 end
+local function following(key)
+  if redis.call('exists', key) == 1 then
+    local told = redis.call('xinfo', 'stream', key)
+    for i = 1, #told, 2 do
+      if told[i] == 'last-generated-id' then
+        local top_ms, top_n = string.match(told[i + 1], '(%d+)-(%d+)')
+        if tonumber(top_ms) >= tonumber(ARGV[3]) then return top_ms, tonumber(top_n) + 1 end
+      end
     end
   end
+  return ARGV[3], 0
 end
-local count = (#ARGV - 4) / WIDTH
+local count = (#ARGV - 6) / WIDTH
 local seq = count > 0 and redis.call('incrby', KEYS[3], count) - count or 0
+if count > 0 then
+  local ms, n = following(KEYS[4])
+  redis.call('xadd', KEYS[4], ms .. '-' .. string.format('%d', n),
+    'payload', ARGV[5], 'first', string.format('%.0f', seq), 'complete', ARGV[6])
+end
+local ms, n = following(KEYS[1])
 for i = 0, count - 1 do
-  local a = 5 + i * WIDTH
+  local a = 7 + i * WIDTH
   redis.call('xadd', KEYS[1], ms .. '-' .. string.format('%d', n + i), VALUES, 'seq', string.format('%.0f', seq + i))
 end
 redis.call('hset', KEYS[2], ARGV[1], ARGV[4])
@@ -68,9 +84,17 @@ def values_of(row: Row) -> tuple[str, ...]:
 
 def send(client: Any, day: date, before: int, frame: int, bars: Sequence[Fresh], progress: int) -> bool:
     """Put *bars* and *progress* (epoch ms) there in one step; False, and nothing sent, unless it was *before*."""
-    head = (day.isoformat(), before, frame, progress)
+    head = (day.isoformat(), before, frame, progress, encode(_table(bars)), int(before != frame))
     flat = [text for bar in bars for text in _texts(*bar)]
-    return bool(client.eval(_SEND, 3, keys.BARS, keys.PUBLISHED, keys.BARS_SEQ, *head, *flat))
+    return bool(client.eval(_SEND, 4, keys.BARS, keys.PUBLISHED, keys.BARS_SEQ, keys.MINUTES, *head, *flat))
+
+
+def _table(bars: Sequence[Fresh]) -> pa.Table:
+    rows = [(symbol, frame, *prices, round(score, 4), source, revision)
+            for (frame, symbol, *prices, source, score), _, revision in bars]  # fmt: skip
+    columns = zip(*rows, strict=True) if rows else [()] * len(PUBLISHED_SCHEMA)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, PUBLISHED_SCHEMA, strict=True)]
+    return pa.table(arrays, schema=PUBLISHED_SCHEMA)
 
 
 def send_forming(client: Any, now_ms: int, bars: Sequence[Fresh]) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import date, datetime
+from itertools import groupby
 from typing import Any
 from zlib import crc32
 
+import pyarrow as pa
+
 from qmt_orchestration.client.bar import Bar
+from qmt_orchestration.market.schema import PUBLISHED_SCHEMA
 from qmt_orchestration.market.sessions import minute_frames
 from qmt_orchestration.stream import keys
+from qmt_orchestration.stream.batch import encode
 
 DAY = date(2025, 6, 5)
 FRAMES = minute_frames(DAY)
@@ -24,16 +29,30 @@ def bar(symbol: str, frame: datetime, revision: int = 0) -> Bar:
     return Bar(symbol, frame, price, high, low, price, vol, vol * price, 1.0, "live", revision)
 
 
-def publish(client: Any, bars: Iterable[Bar], *, stream: str = keys.BARS) -> list[str]:
-    """Put bars on the stream, as the publisher does (ids carry the frame); returns their ids."""
+def publish(client: Any, bars: Iterable[Bar]) -> list[str]:
+    """Put bars on both streams, as the publisher does (ids carry the frame); returns the ids of single bars."""
+    sent = list(bars)
+    ids = _add(client, keys.BARS, [(item.timestamp * 1000, item.fields()) for item in sent])
+    minutes = []
+    for (ms, revised), group in groupby(sent, lambda item: (item.timestamp * 1000, item.revision > 0)):
+        rows = [{name: getattr(item, name) for name in PUBLISHED_SCHEMA.names} for item in group]
+        first = client.incrby(keys.BARS_SEQ, len(rows)) - len(rows)
+        payload = encode(pa.Table.from_pylist(rows, schema=PUBLISHED_SCHEMA))
+        minutes.append((ms, {"payload": payload, "first": first, "complete": int(not revised)}))
+    _add(client, keys.MINUTES, minutes)
+    for item in sent:
+        client.hset(keys.PUBLISHED, item.frame.date().isoformat(), item.timestamp * 1000)
+    return ids
+
+
+def _add(client: Any, stream: str, entries: list[tuple[int, dict[str, Any]]]) -> list[str]:
     pipe = client.pipeline(transaction=False)
     top = client.xinfo_stream(stream)["last-generated-id"].decode() if client.exists(stream) else "0-0"
     ms, n = (int(part) for part in top.split("-"))
-    for item in bars:
-        ms, n = (item.timestamp * 1000, 0) if item.timestamp * 1000 > ms else (ms, n + 1)
-        pipe.xadd(stream, item.fields(), id=f"{ms}-{n}")
-        pipe.hset(keys.PUBLISHED, item.frame.date().isoformat(), item.timestamp * 1000)
-    return [id_.decode() for id_ in pipe.execute()[::2]]
+    for at, fields in entries:
+        ms, n = (at, 0) if at > ms else (ms, n + 1)
+        pipe.xadd(stream, fields, id=f"{ms}-{n}")
+    return [id_.decode() for id_ in pipe.execute()]
 
 
 def minute(frame: datetime, symbols: Iterable[str] = SYMBOLS) -> list[Bar]:

@@ -19,7 +19,7 @@ def main(client_id: str, mode: Any, group: str, path: str) -> None:
         def say(what: str, bar: Any) -> None:
             out.write(f"{what} {bar.symbol} {bar.timestamp} {time.monotonic_ns()}\n")
 
-        with BarConsumer(client_id, mode=mode, group=group, batch_bars=20) as consumer:
+        with BarConsumer(client_id, mode=mode, group=group, batch_bars=20, start="beginning") as consumer:
             signal.signal(signal.SIGTERM, lambda *_: consumer.stop())
             handled: Any = None
             for bar in consumer:

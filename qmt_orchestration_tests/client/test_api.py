@@ -221,6 +221,10 @@ def test_instruments_members_factors_and_the_calendar(world: Settings) -> None:
     assert list(none.columns)[:3] == ["symbol", "ex_date", "interest"]
     assert api.trading_days("2025/5/30", date(2025, 6, 4)) == [date(2025, 5, 30), date(2025, 6, 3), date(2025, 6, 4)]
     assert (api.is_trading_day("20250602"), api.is_trading_day("2025-06-03")) == (False, True)
+    with pytest.raises(errors.FutureRange, match="the calendar is known to"):
+        api.trading_days("2050-01-01", "2050-02-01")
+    with pytest.raises(errors.BadTime, match="found None"):
+        api.is_trading_day(None)
 
 
 def test_arrow_and_polars_hold_the_same_values(world: Settings) -> None:

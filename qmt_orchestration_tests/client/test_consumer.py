@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -62,16 +63,16 @@ def key(item: Bar) -> tuple[str, int]:
 def test_values_arrive_as_they_were_published(settings: Settings, redis_client: Any) -> None:
     sent = minute(FRAMES[0])
     publish(redis_client, sent)
-    with BarConsumer("values", settings=settings) as consumer:
+    with BarConsumer("values", start="beginning", settings=settings) as consumer:
         assert drain(consumer, len(sent)) == sent
 
 
 def test_a_closed_client_goes_on_where_it_acknowledged(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("resume", settings=settings, batch_bars=10) as consumer:
+    with BarConsumer("resume", start="beginning", settings=settings, batch_bars=10) as consumer:
         first = take(consumer, 9)
         consumer.ack(first[:4])
-    with BarConsumer("resume", settings=settings) as consumer:
+    with BarConsumer("resume", start="beginning", settings=settings) as consumer:
         rest = drain(consumer, len(SYMBOLS) - 4)
     assert [b.symbol for b in first[:4] + rest] == SYMBOLS
     assert {b.origin.deliveries for b in rest[:5]} == {2}, "they were handed out before, and say so"
@@ -83,26 +84,65 @@ def test_start_now_at_a_time_and_at_the_beginning(settings: Settings, redis_clie
     with (
         BarConsumer("now", start="now", settings=settings) as now,
         BarConsumer("then", start=FRAMES[3], settings=settings) as then,
-        BarConsumer("all", settings=settings) as all_,
+        BarConsumer("all", start="beginning", settings=settings) as all_,
     ):
         publish(redis_client, minute(FRAMES[5]))
         assert {b.frame for b in drain(now, len(SYMBOLS))} == {FRAMES[5]}
         assert {b.frame for b in drain(then, 3 * len(SYMBOLS))} == set(FRAMES[3:6])
         assert {b.frame for b in drain(all_, 6 * len(SYMBOLS))} == set(FRAMES[:6])
+    for wrong, said in (
+        ({"start": "yesterday"}, "yesterday"),
+        ({"mode": "all"}, "all"),
+        ({"symbols": 600519}, "symbol"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            BarConsumer("wrong", settings=settings, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="aware"):
         BarConsumer("naive", start=FRAMES[0].replace(tzinfo=None), settings=settings)
 
 
+def test_a_live_program_begins_now_and_gets_whole_minutes_then_what_came_late(
+    settings: Settings, redis_client: Any
+) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    late = bar(SYMBOLS[0], FRAMES[1], revision=1)
+    with BarConsumer("minutes", settings=settings) as consumer:
+        publish(redis_client, minute(FRAMES[1]))
+        publish(redis_client, [late])
+        publish(redis_client, minute(FRAMES[2]))
+        minutes = list(islice(consumer.minutes(), 3))
+    assert [(m.frame, m.complete, len(m.bars)) for m in minutes] == [
+        (FRAMES[1], True, len(SYMBOLS)),
+        (FRAMES[1], False, 1),
+        (FRAMES[2], True, len(SYMBOLS)),
+    ]
+    assert minutes[1].bars == [late]
+    with pytest.raises(ValueError, match="broadcast"):
+        next(BarConsumer("part", mode="shard", settings=settings).minutes())
+
+
+def test_bars_acknowledged_out_of_order_come_again_rather_than_get_lost(settings: Settings, redis_client: Any) -> None:
+    publish(redis_client, [*minute(FRAMES[0]), *minute(FRAMES[1])])
+    with BarConsumer("unordered", start="beginning", settings=settings) as consumer:
+        held = take(consumer, 2 * len(SYMBOLS))
+        consumer.ack(held[2:5])  # of the first minute, whose first bars are still in hand
+        consumer.ack(held[len(SYMBOLS) : -1])  # the second, but its last bar
+    with BarConsumer("unordered", settings=settings) as consumer:
+        assert {key(b) for b in drain(consumer, 2 * len(SYMBOLS))} == {key(b) for b in held}
+
+
 def test_only_the_symbols_asked_for(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("few", symbols={"000001.SZ"}, settings=settings) as consumer:
+    with BarConsumer("few", symbols="sz000001", start="beginning", settings=settings) as consumer:
         assert [b.symbol for b in drain(consumer, 1)] == ["000001.SZ"]
         assert consumer.counters.passed_over == len(SYMBOLS) - 1
 
 
 def test_reading_waits_while_too_much_is_not_acknowledged(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("slow", settings=settings, batch_bars=10, max_in_flight=10) as consumer:
+    with BarConsumer(
+        "slow", stream=keys.BARS, start="beginning", settings=settings, batch_bars=10, max_in_flight=10
+    ) as consumer:
         first = take(consumer, 10)
         assert len(first) < 20
         assert consumer.read(0.3) == []
@@ -116,7 +156,7 @@ def test_away_beyond_retention_catches_up_from_clickhouse(
     for frame in FRAMES[:10]:
         publish(redis_client, minute(frame))
         store(clickhouse, minute(frame))
-    with BarConsumer("away", catch_up=True, settings=settings, batch_bars=13) as consumer:
+    with BarConsumer("away", catch_up=True, start="beginning", settings=settings, batch_bars=13) as consumer:
         before = drain(consumer, 10 * len(SYMBOLS))
     late = bar("300999.SZ", FRAMES[41])  # comes too late for its own frame, and is sent with a later one
     store(clickhouse, [late])
@@ -125,18 +165,18 @@ def test_away_beyond_retention_catches_up_from_clickhouse(
         store(clickhouse, minute(frame))
         if frame == FRAMES[45]:
             publish(redis_client, [late])
-    # retention ends in the middle of a minute
-    redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[43].timestamp()) * 1000}-7", approximate=False)
+    # retention ends between the two entries of a minute
+    redis_client.xtrim(keys.MINUTES, minid=f"{int(FRAMES[45].timestamp()) * 1000}-1", approximate=False)
     publish(redis_client, minute(FRAMES[60]))
     store(clickhouse, minute(FRAMES[60]))
-    with BarConsumer("away", catch_up=True, settings=settings) as consumer:
+    with BarConsumer("away", catch_up=True, start="beginning", settings=settings) as consumer:
         after = drain(consumer, 51 * len(SYMBOLS) + 1, seconds=90)
         assert wait_until(lambda: registry.read_client(redis_client, "away").gaps == 1, 60)
     got = [key(b) for b in before + after]
     want = {key(b) for frame in FRAMES[:61] for b in minute(frame)} | {key(late)}
     assert len(got) == len(set(got)), f"{len(got) - len(set(got))} repeats"
     assert set(got) == want
-    assert consumer.counters.caught_up == 33 * len(SYMBOLS) + 7
+    assert consumer.counters.caught_up == 36 * len(SYMBOLS)
     for symbol in SYMBOLS:
         frames = [b.frame for b in after if b.symbol == symbol]
         assert frames == sorted(frames)
@@ -149,7 +189,7 @@ def test_a_crash_while_catching_up_repeats_nothing_acknowledged(
     for frame in FRAMES[:40]:
         publish(redis_client, minute(frame))
         store(clickhouse, minute(frame))
-    redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[35].timestamp()) * 1000}-0", approximate=False)
+    redis_client.xtrim(keys.MINUTES, minid=f"{int(FRAMES[35].timestamp()) * 1000}-0", approximate=False)
     got: list[Bar] = []
     for _ in range(3):  # each run takes one part, acknowledges half of it and is gone
         with BarConsumer("crash", start=FRAMES[0], catch_up=True, settings=settings) as consumer:
@@ -162,7 +202,7 @@ def test_a_crash_while_catching_up_repeats_nothing_acknowledged(
 
 
 def test_sharded_members_catch_up_together(settings: Settings, redis_client: Any, clickhouse: Any) -> None:
-    with BarConsumer("s1", mode="shard", rule=by_market(), catch_up=True, settings=settings) as one:
+    with BarConsumer("s1", mode="shard", rule=by_market(), start="beginning", catch_up=True, settings=settings) as one:
         one.read(0.2)
     for frame in FRAMES[:20]:
         publish(redis_client, minute(frame))
@@ -175,7 +215,7 @@ def test_sharded_members_catch_up_together(settings: Settings, redis_client: Any
             int(FRAMES[0].timestamp()) - 60,
         )
     redis_client.xtrim(keys.BARS, minid=f"{int(FRAMES[15].timestamp()) * 1000}-3", approximate=False)
-    with BarConsumer("s1", mode="shard", rule=by_market(), catch_up=True, settings=settings) as one:
+    with BarConsumer("s1", mode="shard", rule=by_market(), start="beginning", catch_up=True, settings=settings) as one:
         got = drain(one, 20 * len(SYMBOLS), seconds=90)
     assert sorted(map(key, got)) == sorted(key(b) for frame in FRAMES[:20] for b in minute(frame))
 
@@ -186,7 +226,7 @@ def test_a_handler_that_fails_is_tried_again_then_the_bar_is_a_dead_letter(
     publish(redis_client, minute(FRAMES[0]))
     seen: list[str] = []
 
-    with BarConsumer("handler", settings=settings) as consumer:
+    with BarConsumer("handler", start="beginning", settings=settings) as consumer:
 
         def handle(item: Bar) -> None:
             seen.append(item.symbol)
@@ -200,10 +240,13 @@ def test_a_handler_that_fails_is_tried_again_then_the_bar_is_a_dead_letter(
         consumer.run(handle, attempts=3, pause_seconds=0.01)
         assert seen == [*SYMBOLS[:3], *[SYMBOLS[3]] * 3, SYMBOLS[4], *[SYMBOLS[5]] * 5, *SYMBOLS[6:]]
         assert (consumer.counters.errors, consumer.counters.dead) == (3, 1)
-    letters = dead_letters.read(redis_client, keys.BARS)
+    letters = dead_letters.read(redis_client, keys.MINUTES)
     assert [(x.fields[b"symbol"].decode(), x.deliveries) for x in letters] == [(SYMBOLS[3], 3)]
     assert "no such position" in letters[0].error
-    assert redis_client.xpending(keys.BARS, "minute_bar_consumers:handler")["pending"] == 0
+    assert redis_client.xpending(keys.MINUTES, "minute_bar_consumers:handler")["pending"] == 0
+    dead_letters.replay(redis_client, keys.MINUTES)
+    with BarConsumer("handler", settings=settings) as consumer:
+        assert drain(consumer, 1) == [bar(SYMBOLS[3], FRAMES[0])], "a letter comes back as the one bar it was"
 
 
 def test_a_database_that_is_away_is_no_fault_of_the_bar(settings: Settings, redis_client: Any) -> None:
@@ -212,7 +255,7 @@ def test_a_database_that_is_away_is_no_fault_of_the_bar(settings: Settings, redi
 
     publish(redis_client, minute(FRAMES[0])[:2])
     calls: list[str] = []
-    with BarConsumer("store", settings=settings) as consumer:
+    with BarConsumer("store", start="beginning", settings=settings) as consumer:
 
         def handle(item: Bar) -> None:
             calls.append(item.symbol)
@@ -230,18 +273,19 @@ def test_a_database_that_is_away_is_no_fault_of_the_bar(settings: Settings, redi
 def test_an_entry_that_is_no_bar_goes_to_the_dead_letters_and_the_rest_goes_on(
     settings: Settings, redis_client: Any
 ) -> None:
-    redis_client.xadd(keys.BARS, {"symbol": "000001.SZ", "frame": "yesterday"}, id="1-0")
-    redis_client.xadd(keys.BARS, {"what": "ever"}, id="1-1")
+    redis_client.xadd(keys.MINUTES, {"symbol": "000001.SZ", "frame": "yesterday"}, id="1-0")
+    redis_client.xadd(keys.MINUTES, {"what": "ever"}, id="1-1")
+    redis_client.xadd(keys.MINUTES, {"payload": b"no arrow", "first": 0, "complete": 1}, id="1-2")
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("poison", settings=settings) as consumer:
+    with BarConsumer("poison", start="beginning", settings=settings) as consumer:
         assert len(drain(consumer, len(SYMBOLS))) == len(SYMBOLS)
-        assert consumer.counters.dead == 2
-    assert len(dead_letters.read(redis_client, keys.BARS)) == 2
+        assert consumer.counters.dead == 3
+    assert len(dead_letters.read(redis_client, keys.MINUTES)) == 3
 
 
 def test_one_client_id_runs_once(settings: Settings, redis_client: Any) -> None:
-    with BarConsumer("twice", settings=settings), pytest.raises(ClientInUse, match="runs elsewhere"):
-        BarConsumer("twice", settings=settings).open()
+    with BarConsumer("twice", start="beginning", settings=settings), pytest.raises(ClientInUse, match="runs elsewhere"):
+        BarConsumer("twice", start="beginning", settings=settings).open()
 
 
 def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_client: Any) -> None:
@@ -249,7 +293,7 @@ def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_clie
     got: list[Bar] = []
     ended: list[BaseException] = []
 
-    with BarConsumer("told", settings=settings) as consumer:
+    with BarConsumer("told", start="beginning", settings=settings) as consumer:
 
         def work() -> None:
             try:
@@ -263,7 +307,7 @@ def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_clie
         registry.tell(redis_client, "told", "stop")
         wait_until(lambda: registry.read_client(redis_client, "told").state == "paused", 60, "it pauses")
         publish(redis_client, minute(FRAMES[1]))
-        wait_until(lambda: registry.read_client(redis_client, "told").lag_entries == len(SYMBOLS), 60, "it lags")
+        wait_until(lambda: registry.read_client(redis_client, "told").lag_entries == 1, 60, "it lags by a minute")
         assert len(got) == len(SYMBOLS)
         registry.tell(redis_client, "told", "run")
         wait_until(lambda: len(got) == 2 * len(SYMBOLS), 60, "it goes on")
@@ -272,7 +316,7 @@ def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_clie
         thread.join(60)
         assert isinstance(ended[0], Evicted)
     evicted.join(60)
-    assert redis_client.xinfo_groups(keys.BARS) == []
+    assert redis_client.xinfo_groups(keys.MINUTES) == []
     assert [c.client_id for c in registry.list_clients(redis_client)] == []
     with pytest.raises(registry.NoSuchClient, match="no client 'told'"):
         registry.tell(redis_client, "told", "run")
@@ -281,7 +325,7 @@ def test_stop_pauses_start_resumes_and_evict_ends(settings: Settings, redis_clie
 def test_an_acknowledgement_after_the_shard_moved_is_refused(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, minute(FRAMES[0]))
     rule = by_hash(1)
-    with BarConsumer("old", mode="shard", rule=rule, settings=settings) as old:
+    with BarConsumer("old", mode="shard", rule=rule, start="beginning", settings=settings) as old:
         items = take(old, len(SYMBOLS))
         redis_client.set(keys.SHARD_LEASE.format(group="shared", shard="0"), "another#1", px=60_000)
         with pytest.raises(LeaseLost, match="held by another"):
@@ -293,7 +337,7 @@ def test_an_acknowledgement_after_the_shard_moved_is_refused(settings: Settings,
 def test_a_lease_lost_and_taken_again_gives_no_bar_twice(settings: Settings, redis_client: Any) -> None:
     """A renewal that came too late: the bars in the buffer and those read again are the same ones."""
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("late", mode="shard", rule=by_hash(1), settings=settings) as consumer:
+    with BarConsumer("late", mode="shard", rule=by_hash(1), start="beginning", settings=settings) as consumer:
         held = take(consumer, len(SYMBOLS))
         iterator = iter(consumer)
         consumer._lanes[0].lease._valid_until = 0.0  # as after five seconds without a renewal
@@ -306,9 +350,9 @@ def test_a_lease_lost_and_taken_again_gives_no_bar_twice(settings: Settings, red
 
 def test_members_of_a_group_must_agree_on_the_rule(settings: Settings, redis_client: Any) -> None:
     with (
-        BarConsumer("m1", mode="shard", rule=by_hash(4), settings=settings),
+        BarConsumer("m1", mode="shard", rule=by_hash(4), start="beginning", settings=settings),
         pytest.raises(RuleMismatch, match="hash:4"),
-        BarConsumer("m2", mode="shard", rule=by_board(), settings=settings),
+        BarConsumer("m2", mode="shard", rule=by_board(), start="beginning", settings=settings),
     ):
         pass
 
@@ -332,7 +376,7 @@ def test_async_iteration(settings: Settings, redis_client: Any) -> None:
 
     async def collect() -> list[str]:
         out = []
-        with BarConsumer("async", settings=settings) as consumer:
+        with BarConsumer("async", start="beginning", settings=settings) as consumer:
             async for item in consumer:
                 out.append(item.symbol)
                 if len(out) == len(SYMBOLS):
@@ -340,7 +384,7 @@ def test_async_iteration(settings: Settings, redis_client: Any) -> None:
         return out
 
     assert asyncio.run(collect()) == SYMBOLS
-    assert redis_client.xpending(keys.BARS, "minute_bar_consumers:async")["pending"] == 0
+    assert redis_client.xpending(keys.MINUTES, "minute_bar_consumers:async")["pending"] == 0
 
 
 def test_async_batches_cancelled_in_the_middle_lose_nothing(settings: Settings, redis_client: Any) -> None:
@@ -349,7 +393,9 @@ def test_async_batches_cancelled_in_the_middle_lose_nothing(settings: Settings, 
     got: list[Bar] = []
 
     async def collect(frames: int) -> None:
-        async with BarConsumer("async", mode="shard", rule=by_hash(1), settings=settings, batch_bars=10) as consumer:
+        async with BarConsumer(
+            "async", mode="shard", rule=by_hash(1), start="beginning", settings=settings, batch_bars=10
+        ) as consumer:
             async for items in consumer.abatches():
                 got.extend(items)
                 if len({key(b) for b in got}) == frames * len(SYMBOLS):

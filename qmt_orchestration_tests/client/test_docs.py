@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.connection import connect as connect_redis
 from qmt_orchestration_tests.client import filled
 from qmt_orchestration_tests.client.market import FRAMES, bar, publish
@@ -61,8 +62,9 @@ _sent = iter(FRAMES)
 
 def _feed(server: Any) -> bool:
     """A minute's bars for a consumer that waits for them; never True."""
-    if server.exists("minute_bar_consumers:tutorial") or server.keys("qmt:client:tutorial"):
-        publish(server, [bar(symbol, next(_sent)) for symbol in filled.SYMBOLS])
+    if server.exists(keys.MINUTES) and any(g["name"].endswith(b":tutorial") for g in server.xinfo_groups(keys.MINUTES)):
+        frame = next(_sent)
+        publish(server, [bar(symbol, frame) for symbol in filled.SYMBOLS])
     return False
 
 

@@ -53,10 +53,10 @@ def test_the_parquet_sink_killed_and_restarted_holds_every_bar_once(
     def pending() -> int:
         infos = {c.client_id: c for c in registry.list_clients(redis_client)}
         group = f"{keys.BAR_GROUP_PREFIX}:parquet_sink"
-        if "parquet_sink" not in infos or not redis_client.exists(keys.BARS):
+        if "parquet_sink" not in infos or not redis_client.exists(keys.MINUTES):
             return -1
-        row = next(g for g in redis_client.xinfo_groups(keys.BARS) if g["name"] == group.encode())
-        left = row["last-delivered-id"] != redis_client.xinfo_stream(keys.BARS)["last-generated-id"]
+        row = next(g for g in redis_client.xinfo_groups(keys.MINUTES) if g["name"] == group.encode())
+        left = row["last-delivered-id"] != redis_client.xinfo_stream(keys.MINUTES)["last-generated-id"]
         return int(row["pending"]) + left
 
     publish(redis_client, [b for frame in FRAMES[:20] for b in minute(frame)])
@@ -75,7 +75,7 @@ def test_the_parquet_sink_killed_and_restarted_holds_every_bar_once(
 def test_the_second_clickhouse_holds_every_bar_once(settings: Settings, redis_client: Any, raw_clickhouse: Any) -> None:
     raw_clickhouse.command(clickhouse_sink.TABLE)
     publish(redis_client, [*minute(FRAMES[0]), bar(SYMBOLS[0], FRAMES[0], revision=1)])
-    with BarConsumer("second", settings=settings) as consumer:
+    with BarConsumer("second", start="beginning", settings=settings) as consumer:
         seen: list[Any] = []
         wait_until(lambda: seen.extend(consumer.read(0.2)) or len(seen) == len(SYMBOLS) + 1, 60)
         clickhouse_sink.write(raw_clickhouse, seen)
@@ -127,7 +127,7 @@ def test_clients_on_the_command_line(settings: Settings, redis_client: Any) -> N
     run = CliRunner().invoke
     assert "no client has registered" in run(clients_app).output
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("client_mac_001", settings=settings) as consumer:
+    with BarConsumer("client_mac_001", start="beginning", settings=settings) as consumer:
         consumer.ack(consumer.read(2))
         wait_until(lambda: registry.read_client(redis_client, "client_mac_001").handled > 0, 60)
         for arguments in ([], ["list"]):
@@ -135,7 +135,7 @@ def test_clients_on_the_command_line(settings: Settings, redis_client: Any) -> N
             assert "client_mac_001" in listed
             assert "broadcast" in listed
         assert (
-            "minute_bar_stream|minute_bar_consumers:client_mac_001"
+            "minute_bar_stream:minutes|minute_bar_consumers:client_mac_001"
             in run(clients_app, ["stats", "client_mac_001"]).output
         )
         assert run(clients_app, ["stop", "client_mac_001"]).exit_code == 0

@@ -73,7 +73,7 @@ def test_a_malformed_entry_goes_to_the_dead_letters_and_the_client_reads_on(
     redis_client: Any, settings: Settings
 ) -> None:
     with BarConsumer("c1", start="beginning", catch_up=False, settings=settings) as bars:
-        redis_client.xadd(keys.BARS, {b"symbol": b"\xff", b"open": b"nan"}, id="1-0")
+        redis_client.xadd(keys.MINUTES, {b"symbol": b"\xff", b"open": b"nan"}, id="1-0")
         publish(redis_client, minute(FRAMES[0]))
         assert wait_until(lambda: bars.read(0.2)), "the bars behind it"
         assert bars.counters.dead == 1

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,9 @@ from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.connection import connect as connect_redis
+from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration_tests.client import calls, filled, simulated
+from qmt_orchestration_tests.helpers import free_port
 
 DAY = date(2025, 6, 5)
 MARKET = {"sim_symbols": 300, "sim_speed": 1.0, "sim_date": "2025-06-05", "sim_start_time": "15:40:00"}
@@ -51,7 +57,7 @@ def theirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def world(engine_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A warehouse filled from the market that the simulator shows."""
-    market = engine_settings.model_copy(update=MARKET)
+    market = engine_settings.model_copy(update={**MARKET, "dagster_port": free_port()})
     with filled.database(market, tmp_path_factory.mktemp("xtdata")) as (settings, client):
         first = date(int(calls.FIRST[:4]), int(calls.FIRST[4:6]), int(calls.FIRST[6:]))
         simulated.fill(client, settings, calls.ALL, first, DAY)
@@ -165,6 +171,78 @@ def test_downloads_say_what_is_there(theirs: dict[str, Any], world: Settings) ->
         match=r"of 2 trading days \(2025-05-15, 2025-05-16\).*qmt backfill --from 2025-05-15 --to 2025-05-16",
     ):
         xtdata.download_history_data("600000.SH", "1d", "20250515", "20250605")
+
+
+def test_a_download_of_days_that_are_missing_has_them_made_and_shows_how_far_that_is(world: Settings) -> None:
+    """Against the words of Dagster's API (test_webserver.py asks the real one); the run brings the days."""
+    told: list[dict[str, Any]] = []
+    days = [date(2025, 5, 15), date(2025, 5, 16)]
+    with api(world.dagster_port, world) as asked:
+        xtdata.download_history_data2(calls.SYMBOLS[:4], "1d", "20250515", "20250605", told.append)
+        assert [day for day, _ in asked] == list(map(str, days))
+        assert {job for _, job in asked} == {"reconcile_day"}
+    assert [(t["finished"], t["message"]) for t in told] == [
+        (0, "2025-05-15: 0 of 2 steps"),
+        (1, "2025-05-15: 1 of 2 steps"),
+        (2, "2025-05-16: 0 of 2 steps"),
+        (3, "2025-05-16: 1 of 2 steps"),
+        (4, "fetched"),
+    ]
+    assert {t["total"] for t in told} == {4}
+    with (
+        api(world.dagster_port, world, ends="FAILURE"),
+        pytest.raises(
+            xtdata.HistoryMissing,
+            match=r"2025-05-13.*run of 2025-05-13 ended with FAILURE: http://127.0.0.1:\d+/runs/r",
+        ),
+    ):
+        xtdata.download_history_data("600000.SH", "1d", "20250513", "20250605")
+
+
+@contextmanager
+def api(port: int, settings: Settings, ends: str = "SUCCESS") -> Iterator[list[tuple[str, str]]]:
+    """A GraphQL endpoint that starts runs; one that ends well has put daily bars of its day in place."""
+    asked: list[tuple[str, str]] = []
+    steps: list[tuple[str, int]] = []
+
+    def answer(query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if "launchRun" in query:
+            params = variables["params"]
+            day = next(t["value"] for t in params["executionMetadata"]["tags"] if t["key"] == "dagster/partition")
+            asked.append((day, params["selector"]["jobName"]))
+            steps[:] = [("STARTED", 0), ("STARTED", 1), (ends, 2)]
+            return {"launchRun": {"__typename": "LaunchRunSuccess", "run": {"runId": "r1"}}}
+        if "runOrError" in query:
+            status, done = steps.pop(0)
+            if status == "SUCCESS":
+                with connect(settings) as client:
+                    made = [date.fromisoformat(asked[-1][0])]
+                    simulated.insert_daily(client, settings.sim_seed, calls.SYMBOLS[:4], made)
+            plan = {"steps": [{"key": "a"}, {"key": "b"}]}
+            stats = [{"stepKey": "ab"[n], "status": "SUCCESS"} for n in range(done)]
+            return {"runOrError": {"__typename": "Run", "status": status, "stepStats": stats, "executionPlan": plan}}
+        node = {"name": "__repository__", "location": {"name": "qmt"}, "jobs": [{"name": "reconcile_day"}]}
+        return {"repositoriesOrError": {"nodes": [node]}}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            reply = json.dumps({"data": answer(body["query"], body["variables"])}).encode()
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(reply)
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = HTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        with connect(settings) as client:
+            client.command("ALTER TABLE bars_1d DELETE WHERE frame < '2025-05-17'", settings={"mutations_sync": 1})
 
 
 def test_the_same_answers_in_every_time_zone(theirs: dict[str, Any], world: Settings, zone: str) -> None:

@@ -232,9 +232,18 @@ def test_a_day_has_a_report_and_is_made_again_by_token_only(console: Console) ->
         "38 frames",
     )
     assert console.ask("/api/report?day=2025-06-04")[1]["checks"] == []
+    status, drawn, _ = console.ask("/api/report/plots?day=2025-06-05")
+    assert (status, [p["name"] for p in drawn["plots"]]) == (
+        200,
+        ["completeness_by_minute", "delay_by_minute", "volume_against_qmt"],
+    )
+    assert drawn["plots"][0]["points"][0] == ["09:30", len(SYMBOLS), len(SYMBOLS)]
+    assert len(drawn["plots"][0]["points"]) == 38
+    assert set(drawn["lowest"][0]) == {"symbol", "bars", "filled", "history", "score"}
     assert console.ask("/api/report?day=2025-06-07")[1]["trading_day"] is False
     for wrong in ("", "today", "0001-01-01", "2025-13-01"):
         assert console.ask(f"/api/report?day={wrong}")[0] == 400, wrong
+        assert console.ask(f"/api/report/plots?day={wrong}")[0] == 400, wrong
     make = {"action": "make_day"}
     assert console.ask("/api/days/2025-06-05", method="POST", body=make)[0] == 401
     assert console.ask("/api/days/2025-06-07", method="POST", token=TOKEN, body=make)[0] == 400, "a Saturday"
@@ -288,7 +297,10 @@ def test_the_page_finds_a_symbol_shows_its_chart_move_and_stops_a_client_by_toke
     console: Console, redis_client: Any, clickhouse: Any
 ) -> None:
     publish(redis_client, minute(FRAMES[0]))
-    with BarConsumer("client_mac_001", settings=console.settings) as consumer, chromium() as (page, messages):
+    with (
+        BarConsumer("client_mac_001", start="beginning", settings=console.settings) as consumer,
+        chromium() as (page, messages),
+    ):
         reader = threading.Thread(target=lambda: list(consumer))
         reader.start()
         page.goto(f"http://127.0.0.1:{console.settings.console_port}/")

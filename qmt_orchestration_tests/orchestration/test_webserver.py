@@ -16,7 +16,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from qmt_orchestration.console import dagster
+from qmt_orchestration.client import dagster
 from qmt_orchestration.settings import Settings
 from qmt_orchestration_tests.helpers import free_port, wait_until
 
@@ -101,6 +101,6 @@ def test_websockets_are_checked_too(port: int) -> None:
 def test_the_console_asks_for_a_run_in_the_webservers_own_words(port: int, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, dagster_port=port)
     with pytest.raises(dagster.DagsterError, match="has no job make_day"):
-        dagster.launch(settings, "make_day", "2025-06-05")
+        dagster.launch(settings, "make_day", "2025-06-05", "console")
     with pytest.raises(LookupError, match="no run"):
         dagster.progress(settings, "3f2a0000-0000-0000-0000-000000000000")

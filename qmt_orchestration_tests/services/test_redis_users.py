@@ -52,6 +52,7 @@ KEYS: Final[dict[str, tuple[str, dict[str, list[list[str]]], str, str, str, str]
     "ticks": (keys.ticks(0), STREAM, "rw", "rt", "r", "rc"),
     "rejected": (keys.REJECTED, STREAM, "rw", "rt", "", ""),
     "bars": (keys.BARS, STREAM, "", "rt", "rc", "rc"),
+    "minutes": (keys.MINUTES, STREAM, "", "rt", "rc", "rc"),
     "forming bars": (keys.BARS_FORMING, STREAM, "", "rt", "rc", "rc"),
     "number of bars": (keys.BARS_SEQ, STRING, "", "r", "", ""),
     "published marks": (keys.PUBLISHED, HASH, "", "r", "r", "r"),
@@ -161,16 +162,16 @@ def test_a_client_reads_acknowledges_buries_and_beats(port: int) -> None:
         admin.flushall()
         admin.execute_command("ACL", "LOG", "RESET")
         publish(admin, minute(FRAMES[0]))
-        admin.xadd(keys.BARS, {"symbol": "no bar"})
+        admin.xadd(keys.MINUTES, {"symbol": "no bar"})
         with BarConsumer("mac", start="beginning", catch_up=False, settings=_settings(port, "client")) as bars:
             wait_until(lambda: _acknowledge(bars) == 0 and bars.counters.handled and bars.counters.dead)
         user = _settings(port, "client")
         with BarConsumer("one", mode="shard", start="beginning", catch_up=False, settings=user) as bars:
             assert wait_until(lambda: bars.read(0.2), 10, "bars of a shard")
-        group = next(g for g in admin.xinfo_groups(keys.BARS) if g["name"] == b"minute_bar_consumers:mac")
+        group = next(g for g in admin.xinfo_groups(keys.MINUTES) if g["name"] == b"minute_bar_consumers:mac")
         assert group["pending"] == 0
         assert admin.hget(keys.CLIENT.format(client_id="mac"), "state") == b"stopped"
-        assert admin.xlen(keys.DEAD_LETTERS.format(stream=keys.BARS)) >= 1
+        assert admin.xlen(keys.DEAD_LETTERS.format(stream=keys.MINUTES)) >= 1
         with TickConsumer("t", start="beginning", settings=_settings(port, "ticks")) as ticks:
             admin.xadd(keys.ticks(0), {"no": "batch"})
             wait_until(lambda: ticks.read(0.1) == [] and ticks.counters.dead == 1)

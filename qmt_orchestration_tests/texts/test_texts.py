@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from qmt_orchestration.console.report import PLOTS
 from qmt_orchestration.quality.names import CHECKS
-from qmt_orchestration.texts import PARTS, catalogue, check_title, in_words, remedy, say
+from qmt_orchestration.texts import PARTS, catalogue, check_title, column, in_words, remedy, say
 
 PACKAGE = Path(str(files("qmt_orchestration")))
 STATIC = PACKAGE / "console" / "static"
@@ -19,7 +20,7 @@ PAGES = sorted(STATIC.glob("*.html"))
 CHINESE = re.compile(r"[一-鿿]")
 KEY = re.compile(r"^[a-z]+(\.[a-zA-Z_]+)+$")
 #: Equal in both languages: names, commands, units.
-SAME = re.compile(r"^(?:\W|\{\w+\}|Dagster|ETF|qmt [a-z-]+|--\w+|list|p99)+$")
+SAME = re.compile(r"^(?:\W|\{\w+\}|Dagster|ETF|qmt [a-z-]+|--\w+|list|p99|QMT)+$")
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -40,6 +41,19 @@ def test_every_check_has_a_title_and_a_remedy() -> None:
             assert remedy(language, check.name, "2025-06-05"), check.name
 
 
+def test_every_column_of_offenders_has_a_name_in_both_languages() -> None:
+    checks = PACKAGE / "warehouse" / "queries" / "checks"
+    found = {
+        name
+        for path in checks.glob("*.sql")
+        for name in re.findall(r"'(\w+)', (?:toString\()?\w", path.read_text("utf-8"))
+    }
+    shown = {"frame", "ours", "qmt", "symbols", "p99_ms"}
+    assert shown <= found, "the pattern finds the columns of the evidence"
+    assert {name for name in found if f"column.{name}" not in catalogue("console")} <= {"symbol", "instruments"}
+    assert column("zh", "minutes_vol") == "分钟成交量合计"
+
+
 def test_every_key_that_the_pages_and_the_code_use_is_in_the_catalogue() -> None:
     used: dict[str, str] = {}
     for path in [*SCRIPTS, *PAGES]:
@@ -49,6 +63,7 @@ def test_every_key_that_the_pages_and_the_code_use_is_in_the_catalogue() -> None
         used |= dict.fromkeys(found, path.name)
     for path in [*(PACKAGE / "alerts").glob("*.py"), *(PACKAGE / "orchestration" / "sensors").glob("*.py")]:
         used |= dict.fromkeys(re.findall(r'\bsay\([\w.]+, "([\w.]+)"', path.read_text("utf-8")), path.name)
+    used |= {f"plot.{line}": "report.py" for name, lines in PLOTS.items() for line in (name, *lines)}
     verdict = (PACKAGE / "console" / "verdict.py").read_text("utf-8")
     used |= dict.fromkeys(re.findall(r'"((?:verdict|head|checked|age)\.[.\w]+)"', verdict), "verdict.py")
     known = set(catalogue())

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from qmt_orchestration.client.bar import Bar, Origin, bars_of, parse_bar
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import at, minute_frames, to_ms
 from qmt_orchestration.settings import Settings
@@ -62,6 +63,34 @@ def clock(client: Any, minute: int, second: int = 0) -> None:
 
 def bars(client: Any) -> list[dict[str, str]]:
     return [{k.decode(): v.decode() for k, v in fields.items()} for _, fields in client.xrange(keys.BARS)]
+
+
+def minutes(client: Any) -> list[tuple[list[Bar], bool]]:
+    """The Arrow entries: their bars, and whether each holds a whole frame."""
+    entries = client.xrange(keys.MINUTES)
+    return [(bars_of(fields, Origin("", id_.decode())), fields[b"complete"] == b"1") for id_, fields in entries]
+
+
+def test_the_arrow_entries_hold_the_same_bars_a_frame_each_then_what_came_late(
+    publisher: Publisher, redis_client: Any, clickhouse: Any
+) -> None:
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN, OPEN + 4)))
+    clock(redis_client, OPEN + 3, 5)
+    publisher.step()
+    clickhouse.insert_arrow("ticks", ticks(range(OPEN + 1, OPEN + 2), second=40, shares=30))
+    publisher._next_revision = 0.0
+    publisher.step()
+    whole, late = [b for b, complete in minutes(redis_client) if complete], minutes(redis_client)[-1]
+    assert [{b.frame for b in frame} for frame in whole] == [
+        {frame} for frame in minute_frames(DAY)[1 : len(whole) + 1]
+    ]
+    assert [len(frame) for frame in whole] == [len(SYMBOLS)] * len(whole)
+    assert not late[1]
+    assert {b.revision for b in late[0]} == {1}
+    single = [parse_bar(fields, Origin("", "")) for _, fields in redis_client.xrange(keys.BARS)]
+    together = [b for frame, _ in minutes(redis_client) for b in frame]
+    assert together == single
+    assert [b.origin.seq for b in together] == list(range(len(single)))
 
 
 def stamps(client: Any) -> list[tuple[str, str, int]]:

@@ -45,7 +45,7 @@ def open_client(url: str) -> Any:
 def main(url: str, client_id: str = "second_clickhouse") -> None:
     """Run until stopped. An outage beyond the retries ends the process: nothing is acknowledged, a restart goes on."""
     client = open_client(url)
-    with BarConsumer(client_id, catch_up=True) as consumer:
+    with BarConsumer(client_id, start="beginning", catch_up=True) as consumer:
         for bars in consumer.batches():
             write(client, bars)
 

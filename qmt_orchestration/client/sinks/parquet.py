@@ -15,16 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qmt_orchestration.client import Bar, BarConsumer
-from qmt_orchestration.market.schema import TZ
-
-SCHEMA = pa.schema(
-    [
-        *(("symbol", pa.string()), ("frame", pa.timestamp("s", TZ))),
-        *((name, pa.float64()) for name in ("open", "high", "low", "close")),
-        *(("vol", pa.int64()), ("amount", pa.float64()), ("quality_score", pa.float64())),
-        *(("source", pa.string()), ("revision", pa.int64())),
-    ]
-)
+from qmt_orchestration.market.schema import PUBLISHED_SCHEMA
 
 
 def write(folder: Path, bars: list[Bar]) -> None:
@@ -34,18 +25,20 @@ def write(folder: Path, bars: list[Bar]) -> None:
         name = f"{_name(part[0])}_{_name(part[-1])}.parquet"
         target = folder / f"day={day}" / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows = [{field: getattr(bar, field) for field in SCHEMA.names} for bar in part]
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), target.with_suffix(".part"))
+        rows = [{field: getattr(bar, field) for field in PUBLISHED_SCHEMA.names} for bar in part]
+        pq.write_table(pa.Table.from_pylist(rows, schema=PUBLISHED_SCHEMA), target.with_suffix(".part"))
         os.replace(target.with_suffix(".part"), target)
 
 
 def read_day(folder: Path, day: str) -> pa.Table:
     """The bars of one day, each (symbol, frame) once, in its newest revision."""
-    table = pa.concat_tables(pq.read_table(file, schema=SCHEMA) for file in (folder / f"day={day}").glob("*.parquet"))
+    table = pa.concat_tables(
+        pq.read_table(file, schema=PUBLISHED_SCHEMA) for file in (folder / f"day={day}").glob("*.parquet")
+    )
     newest = table.sort_by([("symbol", "ascending"), ("frame", "ascending"), ("revision", "ascending")])
     return newest.group_by(["symbol", "frame"], use_threads=False).aggregate(
-        [(name, "last") for name in SCHEMA.names[2:]]
-    ).rename_columns(SCHEMA.names)  # fmt: skip
+        [(name, "last") for name in PUBLISHED_SCHEMA.names[2:]]
+    ).rename_columns(PUBLISHED_SCHEMA.names)  # fmt: skip
 
 
 def _name(bar: Bar) -> str:
@@ -54,7 +47,7 @@ def _name(bar: Bar) -> str:
 
 def main(folder: str, client_id: str = "parquet_sink") -> None:
     """Run until stopped."""
-    with BarConsumer(client_id, catch_up=True) as consumer:
+    with BarConsumer(client_id, start="beginning", catch_up=True) as consumer:
         for bars in consumer.batches():
             write(Path(folder), bars)
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 import redis
 
 from qmt_orchestration.client import reading
+from qmt_orchestration.client.bar import Bar, Origin, bars_of
 from qmt_orchestration.client.moments import Moment
 from qmt_orchestration.client.symbols import lot_size_of
 from qmt_orchestration.client.xtdata import _shared
@@ -121,7 +122,7 @@ class _Reader:
     def _begin(self, server: redis.Redis) -> None:
         """Give new subscriptions the newest ticks, and what the streams hold since."""
         shards = [keys.ticks(shard) for shard in range(_shared.settings().stream_shards)]
-        for stream in (*shards, keys.BARS):
+        for stream in (*shards, keys.MINUTES):
             if stream not in self._positions:
                 newest: Any = server.xrevrange(stream, count=1)
                 self._positions[stream] = newest[0][0].decode() if newest else "0-0"
@@ -143,13 +144,13 @@ class _Reader:
     def _read(self, server: redis.Redis) -> None:
         listeners = [s for s in self._all() if not s.fresh]
         bars = any(s.period == "1m" for s in listeners)
-        wanted: Any = {stream: at for stream, at in self._positions.items() if bars or stream != keys.BARS}
+        wanted: Any = {stream: at for stream, at in self._positions.items() if bars or stream != keys.MINUTES}
         found: Any = server.xread(wanted, count=32, block=min(_shared.settings().redis_block_ms, 200))
         for name, entries in found or []:
             stream = name.decode()
             for entry_id, fields in entries:
-                if stream == keys.BARS:
-                    self._bar(fields, listeners)
+                if stream == keys.MINUTES:
+                    self._minute(fields, listeners)
                 else:
                     self._ticks(fields, listeners)
                 self._positions[stream] = entry_id.decode()
@@ -165,22 +166,17 @@ class _Reader:
             if subscription.period != "1m":
                 self._give(subscription, [subscription.part_of(push) for push in pushes])
 
-    def _bar(self, fields: dict[bytes, bytes], listeners: list[_Subscription]) -> None:
+    def _minute(self, fields: dict[bytes, bytes], listeners: list[_Subscription]) -> None:
         try:
-            text = {name: fields[name].decode() for name in (b"symbol", b"open", b"high", b"low", b"close", b"amount")}
-            code, lot = text[b"symbol"], lot_size_of(text[b"symbol"])
-            row = Partial(
-                time=int(fields[b"timestamp"]) * 1000,
-                **{name.decode(): float(text[name]) for name in (b"open", b"high", b"low", b"close")},
-                volume=(int(float(fields[b"vol"])) + lot // 2) // lot,
-                amount=float(text[b"amount"]),
-            )
-        except (KeyError, ValueError) as error:
-            log.warning("quotes: an entry of the bar stream is left out: %r", error)
+            bars = bars_of(fields, Origin("", ""))
+        except ValueError as error:
+            log.warning("quotes: an entry of the bar stream is left out: %s", error)
             return
         for subscription in listeners:
-            if subscription.period == "1m" and subscription.wants(code):
-                _call(subscription, {code: [row]})
+            if subscription.period == "1m":
+                for bar in bars:
+                    if subscription.wants(bar.symbol):
+                        _call(subscription, {bar.symbol: [_row(bar)]})
 
     def _give(self, subscription: _Subscription, pushes: list[dict[str, Tick]]) -> None:
         """Call back with what is newer than what was given before."""
@@ -199,6 +195,13 @@ class _Reader:
                 news = {code: [day_of(tick)] for code, tick in news.items() if tick["open"] > 0}
             if news:
                 _call(subscription, news)
+
+
+def _row(bar: Bar) -> Partial:
+    """A closed minute as the terminal gives it."""
+    lot = lot_size_of(bar.symbol)
+    prices = {"open": bar.open, "high": bar.high, "low": bar.low, "close": bar.close}
+    return Partial(time=bar.timestamp * 1000, **prices, volume=(bar.vol + lot // 2) // lot, amount=bar.amount)
 
 
 def _call(subscription: _Subscription, data: dict[str, Any]) -> None:

@@ -1,14 +1,15 @@
-"""Instruments, sectors, the calendar, dividends, and downloads, which here mean: look whether it is there."""
+"""Instruments, sectors, the calendar, dividends, and downloads: look whether it is there, else have it made."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-from qmt_orchestration.client import reading, sectors
+from qmt_orchestration.client import dagster, reading, sectors
 from qmt_orchestration.client.bar_queries import text
-from qmt_orchestration.client.errors import BadTime, HistoryMissing, UnknownMarket
+from qmt_orchestration.client.errors import BadTime, HistoryMissing, StreamAway, UnknownMarket
 from qmt_orchestration.client.moments import EARLIEST_MS, LATEST_MS, Moment, span
 from qmt_orchestration.client.symbols import MARKETS
 from qmt_orchestration.client.xtdata import _shared
@@ -17,6 +18,7 @@ from qmt_orchestration.client.xtdata._shared import Partial
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.instruments import Kind, instrument_of
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms, to_ms
+from qmt_orchestration.settings import Settings
 
 _FIRST_CALENDAR_DAY: Final = date(2005, 1, 4)
 _FIRST_HOLIDAY_YEAR: Final = 2015
@@ -32,6 +34,8 @@ _DETAILS: Final[dict[str, tuple[str, Callable[[Any], Any]]]] = {
     "TotalVolume": ("issued_volume", float),
     "PriceTick": ("price_tick", float),
 }
+_LOOK_SECONDS: Final = 0.5
+_STUCK_SECONDS: Final = 600.0  # a run that shows no new step for so long is given up
 _FACTOR_COLUMNS: Final = ("interest", "stockBonus", "stockGift", "allotNum", "allotPrice", "dr")
 
 
@@ -150,21 +154,62 @@ def download_history_data2(
 ) -> None:
     """Make sure that the range is in the warehouse, where a terminal would fetch it.
 
-    *callback* receives ``{finished, total, stockcode, message}`` per code, with the message "already there". Days that
-    are not there raise `HistoryMissing`, which names the command that fetches them: fetching is the system's
-    work, not that of each reading program. Without *start_time* only gaps between stored days count.
+    Days that are not there are made by the system's Dagster, one after the other, from QMT's bars (and its gateway).
+    *callback* gets ``{finished, total, stockcode, message}``: of stored codes one each, with the message "already
+    there"; while days are made, how far that is, with the day and the steps of its run. Raises `HistoryMissing`, which
+    names the days and the command that fetches them, when no Dagster answers or a run fails, and for ticks, of which
+    there is no history. Without *start_time* only gaps between stored days count.
     """
     name, codes = _shared.chosen_period(period), _shared.chosen_codes(stock_list)
+
+    def tell(finished: int, code: str, message: str) -> None:
+        if callback is not None:
+            callback({"finished": finished, "total": len(codes), "stockcode": code, "message": message})
+
     missing = _missing_days(name, start_time, end_time)
+    if not missing or not codes:
+        for finished, code in enumerate(codes, 1):
+            tell(finished, code, "already there")
+        return
+    reason = ""
+    if name != "tick":
+        try:
+            _make(missing, lambda share, message: tell(min(int(share * len(codes)), len(codes) - 1), "", message))
+            missing, reason = _missing_days(name, start_time, end_time), "their runs have found none"
+        except (dagster.DagsterError, StreamAway) as error:
+            reason = str(error)
     if missing:
         shown = ", ".join(map(str, missing[:5])) + (" …" if len(missing) > 5 else "")
+        fetch = f"fetch them with `qmt backfill --from {missing[0]} --to {missing[-1]}` ({reason})"
         raise HistoryMissing(
             f"the warehouse holds no {period} data of {len(missing)} trading days ({shown}): "
-            f"fetch them with `qmt backfill --from {missing[0]} --to {missing[-1]}`"
+            + (fetch if name != "tick" else "a terminal has no history of ticks to fetch")
         )
-    for finished, code in enumerate(codes, 1):
-        if callback is not None:
-            callback({"finished": finished, "total": len(codes), "stockcode": code, "message": "already there"})
+    tell(len(codes), codes[-1], "fetched")
+
+
+def _make(days: Sequence[date], tell: Callable[[float, str], None]) -> None:
+    """Have Dagster make *days*; *tell* gets the share that is done. Raises `dagster.DagsterError`, `StreamAway`."""
+    settings = _shared.settings()
+    reading.stream(settings).close()  # the Dagster of a stopped system is another system's
+    for place, day in enumerate(days):
+        run = dagster.launch(settings, "reconcile_day", str(day), "xtdata")
+        seen: dict[str, Any] = {}
+        since = time.monotonic()
+        while (found := dagster.progress(settings, run))["status"] != "SUCCESS":
+            if found["status"] in ("FAILURE", "CANCELED"):
+                raise dagster.DagsterError(f"the run of {day} ended with {found['status']}: {_run_page(settings, run)}")
+            if found != seen:
+                seen, since = found, time.monotonic()
+                steps = max(found["steps"], 1)
+                tell((place + found["done"] / steps) / len(days), f"{day}: {found['done']} of {found['steps']} steps")
+            elif time.monotonic() - since > _STUCK_SECONDS:
+                raise dagster.DagsterError(f"the run of {day} has not moved: {_run_page(settings, run)}")
+            time.sleep(_LOOK_SECONDS)
+
+
+def _run_page(settings: Settings, run: str) -> str:
+    return f"{dagster.base(settings)}/runs/{run}"
 
 
 def download_sector_data() -> None:

@@ -1,5 +1,5 @@
 // Who may change things: the token lives in sessionStorage of this tab and goes along in a header of each change.
-import { $ } from "./dom.js";
+import { $, el } from "./dom.js";
 import { t } from "./texts.js";
 
 const KEY = "qmt-console-token";
@@ -8,7 +8,21 @@ let tell = () => {};
 
 export const unlocked = () => Boolean(sessionStorage.getItem(KEY));
 
+function dialog(id, title, ...content) {
+  const form = el("form", { method: "dialog" }, el("h2", { id: `${id}-title` }, title), ...content);
+  document.body.append(el("dialog", { id, "aria-labelledby": `${id}-title` }, form));
+}
+
+function addDialogs() {
+  dialog("login", t("lock.unlock"), el("p", { class: "sub" }, t("login.text")),
+    el("input", { id: "token", type: "password", autocomplete: "off", "aria-label": t("login.token"), required: "" }), el("p", { id: "login-error", class: "error", role: "alert" }),
+    el("div", { class: "actions" }, el("button", { type: "button", id: "cancel", class: "quiet" }, t("login.cancel")), el("button", { id: "unlock" }, t("login.unlock"))));
+  dialog("confirm", "", el("p", { class: "sub", id: "confirm-text" }),
+    el("div", { class: "actions" }, el("button", { value: "no", class: "quiet" }, t("login.cancel")), el("button", { value: "yes", id: "confirm-yes" })));
+}
+
 export function startAccess(allowed, notice) {
+  addDialogs();
   changes = allowed;
   tell = notice;
   $("lock").addEventListener("click", () => {

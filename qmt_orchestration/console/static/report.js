@@ -51,10 +51,43 @@ function card(c, report, chosen) {
 
 function offenders(rows, names) {
   const columns = Object.keys(rows[0]), named = columns.includes("symbol");
-  const head = [...(named ? [t("report.symbol"), t("report.name")] : []), ...columns.filter((c) => c !== "symbol").map((c) => c.replaceAll("_", " "))];
+  const head = [...(named ? [t("report.symbol"), t("report.name")] : []), ...columns.filter((c) => c !== "symbol").map((c) => known(`column.${c}`, c.replaceAll("_", " ")))];
   return el("table", {}, el("thead", {}, el("tr", {}, ...head.map((h) => el("th", {}, h)))), el("tbody", {}, ...rows.map((row) => el("tr", {},
     ...(named ? [el("td", { class: "mono" }, ...linked(row.symbol ?? "")), el("td", {}, (row.symbol ?? "").split(CODE).map((s) => names[s] ?? "").filter(Boolean).join(", "))] : []),
     ...columns.filter((c) => c !== "symbol").map((c) => el("td", {}, row[c] ?? ""))))));
+}
+
+const WIDTH = 860, HEIGHT = 150;
+
+// One line a series over the minutes of the day; the highest value at the left, some minutes below.
+function plot({ name, lines, points }) {
+  const svg = (tag, attributes, ...children) => { // el() makes HTML nodes
+    const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    node.append(...children);
+    return node;
+  };
+  const title = t(`plot.${name}`), box = el("section", { class: "card wide plot" }, el("h3", {}, title));
+  if (!points.length) return box.append(el("p", { class: "sub" }, t("plot.nothing"))), box;
+  const top = Math.max(...points.flatMap((p) => p.slice(1)), 0) || 1, last = points.length - 1;
+  const x = (i) => 50 + (i * (WIDTH - 100)) / Math.max(last, 1), y = (value) => HEIGHT - 20 - (Math.max(value, 0) / top) * (HEIGHT - 45);
+  const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title }, svg("text", { x: 46, y: y(top) + 4, class: "end" }, number(top, 1)));
+  for (const [n, line] of lines.entries()) {
+    if (!points.some((p) => p[n + 1])) continue; // nothing of it on this day
+    const way = points.map((p, i) => `${x(i)},${y(p[n + 1])}`).join(" ");
+    drawing.append(svg("polyline", { class: `line${n}`, points: way }), svg("text", { x: 50 + 130 * n, y: 12, class: `line${n}` }, t(`plot.${line}`)));
+  }
+  for (const i of new Set([0, last >> 2, last >> 1, (3 * last) >> 2, last])) drawing.append(svg("text", { x: x(i), y: HEIGHT - 4, class: "middle" }, points[i][0]));
+  box.append(drawing);
+  return box;
+}
+
+async function drawPlots() {
+  const reply = await fetch(`/api/report/plots?day=${encodeURIComponent(day)}`);
+  if (!reply.ok) return; // the report above has said why
+  const { plots, lowest, names } = await reply.json();
+  const worst = lowest.length ? [el("section", { class: "card wide" }, el("h3", {}, t("report.lowest")), el("div", { class: "scroll", tabindex: "0" }, offenders(lowest, names)))] : [];
+  fill($("plots"), [...plots.map(plot), ...worst]);
 }
 
 // One row may name several symbols that fail alike.
@@ -71,7 +104,7 @@ async function follow(run) {
   if (!reply.ok) return notice(found.error);
   const words = t("report.progress", { status: known(`run.${found.status}`, found.status), done: found.done, steps: found.steps });
   fill($("progress"), [el("a", { href: `${about.dagster}/runs/${run}`, target: "_blank", rel: "noreferrer" }, words)]);
-  if (ENDED.includes(found.status)) await draw();
+  if (ENDED.includes(found.status)) { await draw(); await drawPlots(); }
   else setTimeout(() => follow(run), 1000);
 }
 
@@ -83,5 +116,6 @@ async function start() {
   $("make").addEventListener("click", () => make("make_day", "report.make"));
   $("fill").addEventListener("click", () => make("reconcile_day", "report.fill"));
   await draw();
+  await drawPlots();
 }
 start().catch((error) => notice(t("page.start", { error })));

@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from qmt_orchestration.alerts.messages import Finding, Severity
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.texts import check_title, in_words, remedy, say
+from qmt_orchestration.texts import check_title, column, in_words, remedy, say
 from qmt_orchestration.warehouse.client import connect, load_sql
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class Reporter:
     def _offender(self, row: Mapping[str, str]) -> str:
         # one row may name several symbols that fail alike
         named = SYMBOL.sub(lambda code: f"{code[0]} {self.names.get(code[0], '')}".strip(), row.get("symbol", ""))
-        rest = ", ".join(f"{key} {value}" for key, value in row.items() if key != "symbol")
+        language = self.settings.language
+        rest = ", ".join(f"{column(language, key)} {value}" for key, value in row.items() if key != "symbol")
         return f"{named} ({rest})" if named and rest else named or rest
 
     def _look_up(self, symbols: Sequence[str]) -> None:

@@ -97,10 +97,9 @@ def _memory(beats: Sequence[Mapping[str, str]], service: str) -> float:
 
 
 def _bar_clients_lag(server: Any) -> int:
-    """Bars that the slowest group of clients has still to read (Redis 7 counts it; before, pending entries)."""
-    if not server.exists(keys.BARS):
-        return 0
-    return max((int(g.get("lag") or g.get("pending") or 0) for g in server.xinfo_groups(keys.BARS)), default=0)
+    """Entries, bars or minutes, that the slowest group of clients has to read (before Redis 7: pending ones)."""
+    groups = [g for stream in (keys.BARS, keys.MINUTES) if server.exists(stream) for g in server.xinfo_groups(stream)]
+    return max((int(g.get("lag") or g.get("pending") or 0) for g in groups), default=0)
 
 
 def _due(outcomes: Sequence[Outcome], cursor: str | None) -> tuple[list[Outcome], str]:

@@ -26,8 +26,8 @@ class DagsterError(RuntimeError):
     """Dagster does not answer, or refuses; the message says what to do."""
 
 
-def launch(settings: Settings, job: str, day: str) -> str:
-    """Start *job* (one of `JOBS`) for the trading day *day*; the id of its run."""
+def launch(settings: Settings, job: str, day: str, asked_by: str) -> str:
+    """Start *job* (one of `JOBS`) for the trading day *day*; the id of its run. *asked_by*: noted on the run."""
     if job not in JOBS:
         raise ValueError(f"expected {' or '.join(JOBS)}, found {job[:40]!r}")
     nodes = _ask(settings, _WHERE, {})["repositoriesOrError"].get("nodes", [])
@@ -39,7 +39,7 @@ def launch(settings: Settings, job: str, day: str) -> str:
         "repositoryName": found[0]["name"],
         "repositoryLocationName": found[0]["location"]["name"],
     }
-    tags = [{"key": "dagster/partition", "value": day}, {"key": "qmt/from", "value": "console"}]
+    tags = [{"key": "dagster/partition", "value": day}, {"key": "qmt/from", "value": asked_by}]
     params = {"selector": selector, "executionMetadata": {"tags": tags}, "runConfigData": {}}
     answer = _ask(settings, _LAUNCH, {"params": params})["launchRun"]
     if answer["__typename"] != "LaunchRunSuccess":
