@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -17,8 +21,10 @@ from qmt_orchestration.orchestration.jobs import minute_assets
 from qmt_orchestration.quality import names
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.clock import publish_clock
+from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration.warehouse.migrate import migrate
 from qmt_orchestration_tests.orchestration import market
+from qmt_orchestration_tests.orchestration.conftest import passwords_in_environment
 from qmt_orchestration_tests.orchestration.market import DAY, FRAMES, SYMBOLS
 
 
@@ -28,25 +34,76 @@ def rows(client: Any, table: str) -> list[tuple[Any, ...]]:
     return [tuple(r) for r in found]
 
 
-def test_a_day_is_made_with_all_its_periods_and_checks(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
-    market.insert_instruments(clickhouse)
-    market.insert_ticks(clickhouse)
+@dataclass
+class Made:
+    """A day that was made from its ticks, for the tests that look at it."""
+
+    settings: Settings
+    client: Any
+    outcome: dict[str, Any]
+    told: list[str]
+
+
+@pytest.fixture(scope="module")
+def made(engine_settings: Settings, empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """One for all of them: making a day takes some seconds."""
+    folder = tmp_path_factory.mktemp("made")
+    shutil.copytree(empty_home, folder / "dagster")
+    chosen = engine_settings.model_copy(update={"data_dir": folder, "clickhouse_database": "qmt_made"})
     told: list[str] = []
-    outcome = materialize_days(settings, [DAY], told.append)
+    migrate(chosen)
+    with connect(chosen) as client, passwords_in_environment(chosen):
+        market.insert_instruments(client)
+        market.insert_ticks(client)
+        yield Made(chosen, client, materialize_days(chosen, [DAY], told.append), told)
+        client.command("DROP DATABASE qmt_made SYNC")
+
+
+def test_a_day_is_made_with_all_its_periods_and_checks(made: Made) -> None:
+    outcome = made.outcome
     assert outcome["failed_runs"] == 0, outcome["errors"]
     assert outcome["bars"] == {"1m": FRAMES, "5m": 48 * 3, "15m": 16 * 3, "30m": 8 * 3, "60m": 4 * 3, "1d": 3}
     assert [f"{c['asset']}/{c['check']}" for c in outcome["checks"]["failed"]] in ([], ["ticks/storage"])
     assert outcome["checks"]["passed"] > 20
-    assert told == ["making 2025-06-05, 1 of 1 days"]
+    assert made.told == ["making 2025-06-05, 1 of 1 days"]
 
 
+def test_dagsters_pages_know_the_day_afterwards(made: Made) -> None:
+    with instance_of(made.settings) as instance:
+        assert instance.get_run_by_id(made.outcome["runs"][0]).status == dg.DagsterRunStatus.SUCCESS
+        for asset, count in (("bars_1m", FRAMES), ("bars_5m", 144), ("bars_1d", 3)):
+            assert instance.get_materialized_partitions(dg.AssetKey(asset)) == {"2025-06-05"}
+            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
+            assert event.asset_materialization.metadata["dagster/partition_row_count"].value == count
+        event = instance.get_latest_materialization_event(dg.AssetKey("bars_1m"))
+        assert event.asset_materialization.metadata["source"].value == "ticks"
+
+
+def test_making_a_day_again_changes_nothing(made: Made) -> None:
+    before = {t: rows(made.client, t) for t in ("bars_1m", "bars_5m", "bars_30m", "bars_1d")}
+    assert materialize_days(made.settings, [DAY])["errors"] == []
+    assert {t: rows(made.client, t) for t in before} == before
+
+
+IN_THE_FIRST_MINUTE, IN_THE_CLOSING_CALL = (9, 31, 40), (14, 58, 30)
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        [IN_THE_FIRST_MINUTE, IN_THE_CLOSING_CALL],
+        pytest.param(
+            [(9, 20, 0), IN_THE_FIRST_MINUTE, (10, 3, 20), (12, 15, 0), IN_THE_CLOSING_CALL], marks=pytest.mark.slow
+        ),
+    ],
+    ids=["two moments", "before the open, in mid-session and at lunch too"],
+)
 def test_the_live_day_made_by_hand_is_judged_as_far_as_it_has_come(
-    settings: Settings, clickhouse: Any, redis_client: Any
+    settings: Settings, clickhouse: Any, redis_client: Any, moments: list[tuple[int, int, int]]
 ) -> None:
-    """Before the open, in the first minute, in mid-session, at lunch, in the closing call: no false alarm."""
+    """No false alarm, whenever it is made."""
     market.insert_instruments(clickhouse)
     table, done = market.ticks(), at(DAY, 0)
-    moments = [(9, 20, 0), (9, 31, 40), (10, 3, 20), (12, 15, 0), (14, 58, 30)]
     for hour, minute, second in moments:
         now = at(DAY, hour * 60 + minute) + timedelta(seconds=second)
         part = table.filter(pc.and_(pc.greater_equal(table["time"], done), pc.less(table["time"], now)))
@@ -59,27 +116,6 @@ def test_the_live_day_made_by_hand_is_judged_as_far_as_it_has_come(
             failed = [f for f in failed if not f.startswith("ticks/rows_present")]  # there are none yet: true
         assert [f for f in failed if not f.startswith("ticks/storage")] == [], f"at {now:%H:%M:%S}"
         assert clickhouse.query("SELECT count() FROM bars_1d").first_row == (0,), "no daily bar of a day that goes on"
-
-
-def test_dagsters_pages_know_the_day_afterwards(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
-    market.insert_ticks(clickhouse)
-    outcome = materialize_days(settings, [DAY])
-    with instance_of(settings) as instance:
-        assert instance.get_run_by_id(outcome["runs"][0]).status == dg.DagsterRunStatus.SUCCESS
-        for asset, count in (("bars_1m", FRAMES), ("bars_5m", 144), ("bars_1d", 3)):
-            assert instance.get_materialized_partitions(dg.AssetKey(asset)) == {"2025-06-05"}
-            event = instance.get_latest_materialization_event(dg.AssetKey(asset))
-            assert event.asset_materialization.metadata["dagster/partition_row_count"].value == count
-        event = instance.get_latest_materialization_event(dg.AssetKey("bars_1m"))
-        assert event.asset_materialization.metadata["source"].value == "ticks"
-
-
-def test_making_a_day_again_changes_nothing(settings: Settings, clickhouse: Any, redis_client: Any) -> None:
-    market.insert_ticks(clickhouse)
-    materialize_days(settings, [DAY])
-    before = {t: rows(clickhouse, t) for t in ("bars_1m", "bars_5m", "bars_30m", "bars_1d")}
-    materialize_days(settings, [DAY])
-    assert {t: rows(clickhouse, t) for t in before} == before
 
 
 def test_a_holiday_is_refused_before_anything_is_made(settings: Settings) -> None:
@@ -117,7 +153,9 @@ def test_a_range_in_one_run_skips_holidays_and_tells_each_day(
             "dagster/asset_partition_range_start": str(days[0]),
             "dagster/asset_partition_range_end": str(days[1]),
         }
-        result = job.execute_in_process(instance=instance, tags=span)
+        result = job.execute_in_process(
+            instance=instance, tags=span, asset_selection=[dg.AssetKey("bars_1m"), dg.AssetKey("bars_30m")]
+        )
         events = [e.event_specific_data for e in result.all_events if e.event_type_value == "ASSET_MATERIALIZATION"]
         made = {
             m.materialization.partition: m.materialization.metadata["dagster/partition_row_count"].value

@@ -14,7 +14,7 @@ from dagster._core.storage.runs.schema import RunsTable
 from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market import calendar
 from qmt_orchestration.market.sessions import at
-from qmt_orchestration.orchestration.backfill import instance_of, materialize_days
+from qmt_orchestration.orchestration.backfill import instance_of
 from qmt_orchestration.orchestration.checks.evaluate import Window, record, run_checks
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
@@ -29,12 +29,13 @@ def test_the_report_of_a_day_is_a_page_with_its_failures_first(
     settings: Settings, clickhouse: Any, redis_client: Any
 ) -> None:
     market.insert_ticks(clickhouse)
-    materialize_days(settings, [DAY])
+    market.make_bars(clickhouse)
     clickhouse.command(
         "ALTER TABLE bars_1m UPDATE low = high + 1 WHERE symbol = '600000.SH'", settings={"mutations_sync": 1}
     )
-    client_checks(settings, clickhouse)
-    page = Path(make_report(settings, clickhouse))
+    checks = [*checks_of("ticks"), *checks_of("bars_1m")]
+    record(clickhouse, run_checks(checks, clickhouse, settings, Window.whole(DAY)), "a run")
+    page = Path(make_report(settings))
     text = page.read_text()
     assert page.name == "2025-06-05.html"
     assert text.index(names.OHLC_CONSISTENT) < text.index(names.NO_SILENCE)
@@ -42,12 +43,7 @@ def test_the_report_of_a_day_is_a_page_with_its_failures_first(
     assert "<script" not in text
 
 
-def client_checks(settings: Settings, client: Any) -> None:
-    """Judge the minutes of the day again."""
-    record(client, run_checks(checks_of("bars_1m"), client, settings, Window.whole(DAY)), "again")
-
-
-def make_report(settings: Settings, client: Any) -> str:
+def make_report(settings: Settings) -> str:
     """Materialize the report; the path in its metadata."""
     defs = build_defs(settings=settings)
     with instance_of(settings) as instance:
