@@ -143,7 +143,7 @@ def test_kill_9_and_restart_without_gap_or_repeat(feed: Feed) -> None:
     second = feed.start(feed_gap_seconds=900, **feed.go_on())
     wait_until(lambda: len(feed.sessions()) == 2 and feed.published() > 800, 90, "the second one too")
     second.send_signal(signal.SIGTERM)
-    assert second.wait(10) == 0
+    assert second.wait(30) == 0
     assert len(feed.check()) == 2
     flags = [flag for _, _, table in feed.batches() for flag in table.column("flags").to_pylist()]
     assert not any(flag & TickFlag.BASELINE for flag in flags), "a restart of seconds is no gap"
@@ -181,7 +181,7 @@ def test_redis_killed_meanwhile_everything_arrives_in_order(tmp_path: Path) -> N
         before = feed.published()
         wait_until(lambda: feed.published() > before, 60, "and goes on")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert len(feed.check()) == 1
         assert "spooling to" in feed.log()
     finally:
@@ -203,7 +203,7 @@ def test_two_subscribers_never_both_publish(feed: Feed, tmp_path: Path) -> None:
         first.wait()
         wait_until(lambda: len(feed.sessions()) == 2, 90, "the second takes over")
         standby.send_signal(signal.SIGTERM)
-        assert standby.wait(10) == 0
+        assert standby.wait(30) == 0
         feed.check()
     finally:
         other.end()

@@ -159,7 +159,7 @@ def test_an_absent_redis_and_a_refused_password_are_told_apart(tmp_path: Path, b
     nobody = Settings(data_dir=tmp_path, redis_url=f"redis://127.0.0.1:{free_port()}/0")
     began = time.monotonic()
     needs_mending(servers.redis_findings(nobody, connect(nobody, retries=0))[0], Level.ERROR, "QMT_REDIS_URL")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     client = connect(bare_redis, retries=0)
     client.config_set("requirepass", "secret-enough")
     client.close()

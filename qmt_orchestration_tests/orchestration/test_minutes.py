@@ -161,14 +161,19 @@ def test_a_minute_is_asked_for_the_moment_it_closes(
     late = pc.and_(
         pc.greater_equal(table["time"], at(DAY, 576)), pc.less(table["time"], at(DAY, 576) + timedelta(seconds=5))
     )
-    arrives = threading.Timer(3.0, lambda: market.insert_ticks(connect(settings), table.filter(late)))
+    came: list[float] = []
+
+    def come() -> None:
+        came.append(monotonic())
+        market.insert_ticks(connect(settings), table.filter(late))
+
+    arrives = threading.Timer(3.0, come)
     arrives.start()
-    started = monotonic()
     (request,) = bench.tick().run_requests
-    took = monotonic() - started
+    took = monotonic() - came[0]
     arrives.join()
     assert request.tags["qmt/frames"] == "09:36-09:36"
-    assert 3.0 <= took < 5.0, "asked for within moments of its last tick"
+    assert took < minutes.WAIT_SECONDS - 3.0, "asked for within moments of its last tick, by the same evaluation"
 
 
 def test_what_is_not_due_is_not_waited_for(
@@ -182,7 +187,7 @@ def test_what_is_not_due_is_not_waited_for(
     bench.until_nothing_is_late()
     started = monotonic()
     result = bench.tick()
-    assert monotonic() - started < 3, "less than the evaluation may wait"
+    assert monotonic() - started < minutes.WAIT_SECONDS, "less than the evaluation may wait"
     assert not result.run_requests
     assert re.search(r"09:37 is due in [56]\d s", result.skip_message)
     table = market.ticks()
@@ -202,7 +207,7 @@ def test_an_outage_ends_an_evaluation_and_the_next_one_goes_on(
     started = monotonic()
     with pytest.raises(Exception, match=r"127\.0\.0\.1"):
         bench.tick()
-    assert monotonic() - started < 8
+    assert monotonic() - started < 30
     bench.resources = build_resources(settings)
     assert len(bench.tick().run_requests) == 1
 
