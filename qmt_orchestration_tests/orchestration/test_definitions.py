@@ -87,6 +87,7 @@ def test_loading_connects_to_nothing_and_is_lean(tmp_path: Path) -> None:
         "print([m for m in heavy if m in sys.modules])"
     )
     environment = {**os.environ, "QMT_DATA_DIR": str(tmp_path), "QMT_REDIS_URL": "redis://127.0.0.1:1/0"}
+    build_defs(settings=Settings(data_dir=tmp_path))  # fills the cache of the calendar
     out = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     assert out.stdout.strip() == "[]"
 
