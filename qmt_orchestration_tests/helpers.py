@@ -19,7 +19,7 @@ from qmt_orchestration.settings import Settings
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, message: str = "", every: float = 0.1) -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 30.0, message: str = "", every: float = 0.1) -> T:
     """The first truthy value of *condition*; fails the test after *timeout* seconds.
 
     It is asked often at first and then every *every* seconds: what is waited for needs the processor.
