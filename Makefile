@@ -35,8 +35,9 @@ up: install
 	@$(BIN)/qmt up $(UP_OPTIONS)
 
 # The default suite, five minutes on two cores; what takes longer (marker slow) and the browser are stages of .ci/run.
+# A worker takes a file at a time, in the order of conftest.py: the fixtures of a file are made once.
 test: install
-	@$(BIN)/pytest -n 2 --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

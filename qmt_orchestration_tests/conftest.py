@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,13 +37,19 @@ for _name in [name for name in os.environ if name.startswith("QMT_") and name !=
 get_settings.cache_clear()
 
 
-@pytest.hookimpl(tryfirst=True)
+#: Files whose tests take longest, longest first: workers take whole files in this order, so that both end together.
+LONGEST = (
+    "orchestration/test_days.py", "services/test_agent.py", "feed/test_subscriber.py", "services/test_up.py",
+    "orchestration/test_minutes.py", "orchestration/test_plugins.py", "client/test_xtdata.py",
+    "orchestration/test_history.py", "orchestration/test_launcher.py", "client/test_processes.py", "client/test_api.py",
+    "ops/test_backup.py", "orchestration/test_checks.py", "feed/test_doubts.py", "console/test_console.py",
+)  # fmt: skip
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that share a fixture of their module run in one worker, in their order (--dist loadgroup)."""
-    for item in items:
-        fixtures = getattr(item, "_fixtureinfo").name2fixturedefs.values()  # noqa: B009
-        if any(found[-1].scope == "module" for found in fixtures if found):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """The longest files first, the others in their order."""
+    rank = {f"qmt_orchestration_tests/{name}": number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -82,11 +89,13 @@ class Databases:
         return name
 
     def give_back(self, database: str) -> None:
-        """Empty it for the next test, or drop it when it is not as `migrate` left it."""
-        found, fresh = self.tables(database), self.migrated.get(database)
-        if fresh and not self.spare and {n: d for n, (d, _) in found.items()} == {n: d for n, (d, _) in fresh.items()}:
+        """Empty it for the next test, or drop it when the tables that `migrate` made have changed."""
+        found, fresh = self.tables(database), self.migrated.get(database, {})
+        if fresh and not self.spare and all(found.get(name, ("",))[0] == fresh[name][0] for name in fresh):
             for name, (_, rows) in found.items():
-                if rows and not fresh[name][1]:
+                if name not in fresh:
+                    self.admin.command("DROP TABLE {db:Identifier}.{t:Identifier} SYNC", {"db": database, "t": name})
+                elif rows and not fresh[name][1]:
                     self.admin.command(
                         "TRUNCATE TABLE {db:Identifier}.{t:Identifier} SYNC", {"db": database, "t": name}
                     )
@@ -140,6 +149,29 @@ def clickhouse(settings: Settings, engine_settings: Settings, databases: Databas
             databases.migrated[database] = databases.tables(database)
     with connect(settings) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home of Dagster with its databases and no run, to be copied: Dagster takes ten times as long to make one."""
+    import dagster as dg
+
+    home = tmp_path_factory.mktemp("home")
+    with dg.DagsterInstance.local_temp(str(home)) as made:
+        assert made.get_runs_count() == 0
+        assert made.all_instigator_state() == []
+        assert made.get_asset_keys() == []
+    return home
+
+
+@pytest.fixture
+def instance(empty_home: Path, tmp_path: Path) -> Iterator[Any]:
+    """A Dagster instance on SQLite, as `make up` has it: the in-memory instance of tests hides its limits."""
+    import dagster as dg
+
+    home = shutil.copytree(empty_home, tmp_path / "home")
+    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as made:
+        yield made
 
 
 def _client(settings: Settings) -> Any:

@@ -19,16 +19,20 @@ from qmt_orchestration.settings import Settings
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 10.0, message: str = "", every: float = 0.02) -> T:
-    """The first truthy value of *condition*, asked every *every* seconds; fails the test after *timeout* seconds."""
-    deadline = time.monotonic() + timeout
+def wait_until(condition: Callable[[], T], timeout: float = 30.0, message: str = "", every: float = 0.1) -> T:
+    """The first truthy value of *condition*; fails the test after *timeout* seconds.
+
+    It is asked often at first and then every *every* seconds: what is waited for needs the processor.
+    """
+    deadline, pause = time.monotonic() + timeout, min(every, 0.01)
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             pytest.fail(f"not within {timeout:g} s: {message or condition} (last value {value!r})")
-        time.sleep(every)
+        time.sleep(pause)
+        pause = min(every, pause * 1.3)
 
 
 def redis_with_selectors() -> str:

@@ -26,9 +26,9 @@ def test_redaction_takes_time_in_proportion_to_the_text(seed: str, monkeypatch: 
         text = (seed * (length // len(seed) + 1))[:length]
         taken = []
         for _ in range(3):
-            began = time.perf_counter()
+            began = time.thread_time()  # of the processor: a busy machine changes nothing
             redact(text)
-            taken.append(time.perf_counter() - began)
+            taken.append(time.thread_time() - began)
         return min(taken)
 
     assert seconds(320_000) < 100 * max(seconds(20_000), 1e-4)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -30,13 +29,6 @@ from qmt_orchestration_tests.helpers import wait_until
 
 NOW = FRAMES[40]
 ALIVE = {"symbols": 26, "advanced": 26, "silent_s": 0.5, "wall_s": 0.5}
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    (tmp_path / "home").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home"), overrides={"telemetry": {"enabled": False}}) as out:
-        yield out
 
 
 @pytest.fixture

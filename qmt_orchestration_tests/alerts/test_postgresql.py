@@ -71,6 +71,7 @@ def instance(postgres: dict[str, Any], tmp_path: Path) -> Iterator[dg.DagsterIns
         yield out
 
 
+@pytest.mark.slow
 def test_failures_crashes_and_runless_verdicts_are_told_once_and_recover(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance
 ) -> None:

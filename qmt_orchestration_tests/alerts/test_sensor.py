@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 
 from qmt_orchestration.alerts.state import load
 from qmt_orchestration.orchestration.sensors.alerts import build_alert_sensor, look
@@ -62,15 +61,6 @@ DEFS = dg.Definitions(
         dg.define_asset_job("make_plain", dg.AssetSelection.assets("plain")),
     ],
 )
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """SQLite, as `make up` has it: the in-memory instance of tests hides its limits."""
-    home = tmp_path / "home"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as out:
-        yield out
 
 
 def _run(instance: dg.DagsterInstance, job: str, partition: str | None = None) -> None:

@@ -331,7 +331,7 @@ def test_a_clickhouse_that_accepts_and_never_answers_is_given_up_in_time(
         started = time.monotonic()
         with pytest.raises(errors.WarehouseAway, match="no ClickHouse answers"):
             api.bars(A, DAY, DAY, settings=silent)
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 20
 
 
 def test_local_data_of_a_stopped_system_is_read_and_left_free(tmp_path: Any) -> None:

@@ -35,6 +35,7 @@ def output(side: str, path: Path, environment: dict[str, str]) -> dict[str, str]
     return found
 
 
+@pytest.mark.slow
 def test_the_programs_print_the_same_on_both(engine_settings: Settings, tmp_path: Path) -> None:
     market = engine_settings.model_copy(update=MARKET)
     shares = universe(market.sim_symbols).shares

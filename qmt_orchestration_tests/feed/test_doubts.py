@@ -159,7 +159,10 @@ def test_a_day_without_defects_is_accepted_whole(symbol: str, cut: int) -> None:
     assert edge.doubts.overturned == 0
 
 
-@pytest.mark.parametrize(("length", "cut"), [(1, 1), (2, 100), (5, 1), (5, 100)])
+@pytest.mark.parametrize(
+    ("length", "cut"),
+    [(1, 1), (5, 100), pytest.param(2, 100, marks=pytest.mark.slow), pytest.param(5, 1, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("defect", DEFECTS)
 @pytest.mark.parametrize("symbol", KINDS)
 def test_wrong_snapshots_are_rejected_and_no_true_one_is(symbol: str, defect: str, length: int, cut: int) -> None:

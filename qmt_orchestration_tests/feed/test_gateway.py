@@ -158,7 +158,7 @@ def test_probe_of_a_terminal_writes_one_file(tmp_path: Path) -> None:
     """Over the simulator; what it does not answer stands there as its error."""
     target = tmp_path / "terminal.json"
     settings = Settings(
-        data_dir=tmp_path, feed="simulator", sim_start_time="10:30:00", sim_symbols=600,
+        data_dir=tmp_path, feed="simulator", sim_start_time="10:30:00", sim_symbols=100,
         sim_kinds=("stock", "fund", "index", "convertible", "repo"),
     )  # fmt: skip
     asked = subprocess.run(

@@ -117,6 +117,7 @@ def test_bars_are_those_of_the_true_ticks_alone(settings: Settings, redis_client
     assert not {what: found for what, found in wrong.items() if found}
 
 
+@pytest.mark.slow
 def test_every_kind_is_stored_in_its_own_unit(settings: Settings, redis_client: redis.Redis, tmp_path: Path) -> None:
     """Shares, fund units, bonds, 100 yuan of a repo, an index as provided; with ``pvolume`` right, 0 and in lots."""
     close = snapshot(54_003, 9.4, "600005.SH", 1000, 9400.0, 9.4, 9.4, 9.4)

@@ -91,6 +91,10 @@ class Feed:
             for _, fields in self.client.xrange(keys.ticks(shard))
         ]
 
+    def sessions(self) -> set[str]:
+        """Whose batches are on the stream."""
+        return {fields[b"session"].decode() for _, fields in self.client.xrange(keys.ticks(0))}
+
     def check(self, shard: int = 0) -> list[str]:
         """Sequences without a gap in stream order, no tick twice. Returns the sessions."""
         sequences: dict[str, list[int]] = defaultdict(list)
@@ -137,9 +141,9 @@ def test_kill_9_and_restart_without_gap_or_repeat(feed: Feed) -> None:
     first.kill()
     first.wait()
     second = feed.start(feed_gap_seconds=900, **feed.go_on())
-    wait_until(lambda: len({s for s, _, _ in feed.batches()}) == 2 and feed.published() > 800, 90, "the second one too")
+    wait_until(lambda: len(feed.sessions()) == 2 and feed.published() > 800, 90, "the second one too")
     second.send_signal(signal.SIGTERM)
-    assert second.wait(10) == 0
+    assert second.wait(30) == 0
     assert len(feed.check()) == 2
     flags = [flag for _, _, table in feed.batches() for flag in table.column("flags").to_pylist()]
     assert not any(flag & TickFlag.BASELINE for flag in flags), "a restart of seconds is no gap"
@@ -177,7 +181,7 @@ def test_redis_killed_meanwhile_everything_arrives_in_order(tmp_path: Path) -> N
         before = feed.published()
         wait_until(lambda: feed.published() > before, 60, "and goes on")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(30) == 0
         assert len(feed.check()) == 1
         assert "spooling to" in feed.log()
     finally:
@@ -185,6 +189,7 @@ def test_redis_killed_meanwhile_everything_arrives_in_order(tmp_path: Path) -> N
         engine.stop()
 
 
+@pytest.mark.slow
 def test_two_subscribers_never_both_publish(feed: Feed, tmp_path: Path) -> None:
     first = feed.start()
     wait_until(lambda: feed.published() > 200, 90, "the first publishes")
@@ -193,12 +198,12 @@ def test_two_subscribers_never_both_publish(feed: Feed, tmp_path: Path) -> None:
     standing_by = lambda: any(b.get("state") == "standby" for b in read_all(feed.client))  # noqa: E731
     try:
         wait_until(standing_by, 90, "the second stands by")
-        assert len({session for session, _, _ in feed.batches()}) == 1
+        assert len(feed.sessions()) == 1
         first.kill()
         first.wait()
-        wait_until(lambda: len({s for s, _, _ in feed.batches()}) == 2, 90, "the second takes over")
+        wait_until(lambda: len(feed.sessions()) == 2, 90, "the second takes over")
         standby.send_signal(signal.SIGTERM)
-        assert standby.wait(10) == 0
+        assert standby.wait(30) == 0
         feed.check()
     finally:
         other.end()
@@ -212,8 +217,9 @@ def test_a_subscriber_that_slept_through_its_lease_publishes_nothing_more(feed: 
     other.start(**feed.go_on())
     try:
         wait_until(lambda: any(b.get("state") == "standby" for b in read_all(feed.client)), 90, "the second stands by")
+        assert len(feed.sessions()) == 1
         first.send_signal(signal.SIGSTOP)
-        wait_until(lambda: len({s for s, _, _ in feed.batches()}) == 2, 90, "the second takes over")
+        wait_until(lambda: len(feed.sessions()) == 2, 90, "the second takes over")
         taken = feed.client.xinfo_stream(keys.ticks(0))["last-generated-id"]
         first.send_signal(signal.SIGCONT)
         assert first.wait(30) == EXIT_LEASE_LOST
@@ -276,13 +282,6 @@ def test_whole_quote_refused_falls_back_bounded_and_returns(feed: Feed) -> None:
     feed.check()
 
 
-def test_a_silent_feed_is_subscribed_again(feed: Feed) -> None:
-    feed.start(sim_faults=("silent-feed@09:31-09:34",))
-    wait_until(lambda: "no news of the whole market" in feed.log(), 60, "the silence is noticed")
-    wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= 2, 90, "it subscribes again")
-    feed.check()
-
-
 def test_a_dead_feed_fails_its_check_within_a_minute_although_each_subscription_brings_a_snapshot(feed: Feed) -> None:
     """Planted: nothing from 09:50 to 10:05, each new subscription answered by a full snapshot."""
     feed.start(sim_start_time="09:49:30", sim_symbols=200, sim_faults=("silent-feed@09:50-10:05",))
@@ -302,6 +301,8 @@ def test_a_dead_feed_fails_its_check_within_a_minute_although_each_subscription_
         wait_until(lambda: int(feed.beat().get("subscriptions", 0)) >= count, 40, f"{count} subscriptions")  # noqa: B023
         times.append(time.monotonic())
     assert times[2] - times[1] > 1.4 * (times[1] - times[0])
+    assert "no news of the whole market" in feed.log()
+    feed.check()
 
 
 def test_shards_split_the_market_by_symbol(feed: Feed) -> None:

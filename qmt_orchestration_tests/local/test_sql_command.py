@@ -31,12 +31,13 @@ def qmt_sql(*arguments: str, stdin: str = "", **environment: str) -> subprocess.
 
 def test_it_prints_the_format_asked_for_and_exits_1_with_the_servers_words(settings: Settings, raw_clickhouse):
     where = settings.environment()
-    assert qmt_sql("SELECT 1 AS a, 'x' AS b", **where).stdout == "1\tx\n"
-    assert qmt_sql("SELECT 1 AS a, 'x' AS b", "--format", "CSVWithNames", **where).stdout == '"a","b"\n1,"x"\n'
-    assert qmt_sql("-", stdin="SELECT currentDatabase()", **where).stdout.strip() == settings.clickhouse_database
-    failed = qmt_sql("SELECT nope", **where)
-    assert failed.returncode == 1
-    assert "UNKNOWN_IDENTIFIER" in failed.stderr
+    asked = qmt_sql("-", "--format", "CSVWithNames", stdin="SELECT 1 AS a, currentDatabase() AS b", **where)
+    assert asked.stdout == f'"a","b"\n1,"{settings.clickhouse_database}"\n'
+    out = io.BytesIO()
+    copy_result(settings, b"SELECT 1 AS a, 'x' AS b", "TabSeparated", out)
+    assert out.getvalue() == b"1\tx\n"
+    with pytest.raises(SqlError, match="UNKNOWN_IDENTIFIER"):
+        copy_result(settings, b"SELECT nope", "TabSeparated", out)
     late = qmt_sql("SELECT throwIf(number = 900000) FROM numbers(1000000) SETTINGS max_threads = 1", **where)
     assert late.returncode == 1
     assert "Code: 395" in late.stderr

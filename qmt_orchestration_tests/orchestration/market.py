@@ -17,6 +17,7 @@ SYMBOLS = ("000001.SZ", "300750.SZ", "600000.SH")
 SESSION = "test-replay-1"
 BATCH_ROWS = 100
 PRE_CLOSE = 10.0
+FRAMES = 241 * len(SYMBOLS)
 
 
 def _seconds() -> np.ndarray[Any, Any]:

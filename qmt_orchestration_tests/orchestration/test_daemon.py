@@ -63,6 +63,7 @@ def feed(client: Any, redis_client: Any, first: int, last: int) -> None:
     publish_clock(redis_client, to_ms(end), 0.0)
 
 
+@pytest.mark.slow
 def test_minutes_become_final_by_themselves(
     settings: Settings, clickhouse: Any, redis_client: Any, daemon: Path
 ) -> None:

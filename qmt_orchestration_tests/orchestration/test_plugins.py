@@ -107,6 +107,18 @@ def run_source(settings: Settings) -> dg.ExecuteInProcessResult:
         return job.execute_in_process(partition_key=str(DAY), instance=instance, raise_on_error=False)
 
 
+def run_processor(settings: Settings) -> tuple[dg.ExecuteInProcessResult, dg.AssetCheckEvaluation]:
+    """Minutes of DAY with the processor on them; the run, and the verdict on the processor."""
+    with instance_of(settings) as instance:
+        job = build_defs(settings=settings).resolve_job_def("make_day")
+        chosen = [dg.AssetKey("bars_1m"), dg.AssetKey("doubled")]
+        result = job.execute_in_process(
+            partition_key=str(DAY), instance=instance, asset_selection=chosen, raise_on_error=False
+        )
+    (verdict,) = [e for e in result.get_asset_check_evaluations() if e.asset_key == chosen[1]]
+    return result, verdict
+
+
 def failure_of(result: dg.ExecuteInProcessResult) -> str:
     (event,) = [e for e in result.all_events if e.is_step_failure]
     return str(event.event_specific_data.error.message)
@@ -232,12 +244,11 @@ def test_a_processor_that_misbehaves_fails_its_check_and_no_bar(
 ) -> None:
     entry(monkeypatch, plugins.PROCESSORS, Doubled(answer))
     market.insert_ticks(clickhouse, market.ticks(DAY, SYMBOLS[:1]))
-    outcome = materialize_days(settings.model_copy(update={"plugin_seconds": 1.0}), [DAY])
-    assert outcome["failed_runs"] == 0
-    assert outcome["bars"]["1m"] == 241
-    (failed,) = [c for c in outcome["checks"]["failed"] if c["asset"] == "doubled"]
-    assert (failed["check"], failed["severity"]) == ("computed", "ERROR")
-    assert said in failed["found"]
+    result, verdict = run_processor(settings.model_copy(update={"plugin_seconds": 1.0}))
+    assert result.success
+    assert clickhouse.query("SELECT count() FROM bars_1m").first_row == (241,)
+    assert (verdict.check_name, verdict.passed, verdict.severity.value) == ("computed", False, "ERROR")
+    assert said in str(verdict.metadata["found"].value)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +297,6 @@ def test_a_table_of_other_columns_is_refused_by_name(
     )
     entry(monkeypatch, plugins.PROCESSORS, Doubled())
     market.insert_ticks(clickhouse, market.ticks(DAY, SYMBOLS[:1]))
-    outcome = materialize_days(settings, [DAY])
-    (failed,) = [c for c in outcome["checks"]["failed"] if c["asset"] == "doubled"]
-    assert "table doubled: expected the columns [('twice', 'Float64')]" in failed["found"]
+    _, verdict = run_processor(settings)
+    assert not verdict.passed
+    assert "table doubled: expected the columns [('twice', 'Float64')]" in str(verdict.metadata["found"].value)

@@ -16,11 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psutil
 import pytest
 from typer.testing import CliRunner
 
 from qmt_orchestration.cli.main import app
+from qmt_orchestration.orchestration.backfill import instance_of
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration_tests.helpers import free_port, wait_until
@@ -135,6 +137,18 @@ def test_the_first_minutes_are_whole_and_the_speed_explains_itself(system: Syste
     assert min(frame for _, frame in system.bars()).strftime("%H:%M") == "09:30"
     feed = (system.data_dir / "logs" / "subscriber.log").read_text()
     assert "subscribing again" not in feed, "a feed that flows is left alone"
+
+
+def test_final_minutes_are_checked_and_dagster_knows_their_runs_and_the_stream(system: System) -> None:
+    own = Settings(data_dir=system.data_dir, clickhouse_port=int(str(system.settings["clickhouse_port"])))
+    chosen = dg.RunsFilter(job_name="finalize_minutes", statuses=[dg.DagsterRunStatus.SUCCESS])
+    with instance_of(own) as instance:
+        wait_until(lambda: instance.get_runs_count(chosen), 60, "a run ends with success")
+        observed = lambda: instance.fetch_observations(dg.AssetKey("tick_stream"), limit=1).records  # noqa: E731
+        wait_until(observed, 60, "the stream's statistics are observed without a run")
+    with connect(own) as client:
+        checks = "SELECT uniqExact(check) FROM quality_results WHERE asset = 'bars_1m' AND passed"
+        assert client.query(checks).first_row[0] >= 5
 
 
 def test_a_second_one_on_the_folder_is_refused(system: System) -> None:

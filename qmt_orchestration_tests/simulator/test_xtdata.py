@@ -214,9 +214,9 @@ def test_a_whole_day_at_speed_zero_finishes_and_is_the_same_each_time() -> None:
         assert simulator.wait_finished(100)
         print(json.dumps([count, digest.hexdigest(), simulator.current_clock()]))
         """
-    first, second = (run(program, sim_symbols=12, sim_speed=0, sim_start_time="09:14:00") for _ in range(2))
+    first, second = (run(program, sim_symbols=4, sim_speed=0, sim_start_time="09:14:00") for _ in range(2))
     assert first == second
-    assert first[0] > 50_000
+    assert first[0] > 10_000
     assert first[2][1] == 0
 
 

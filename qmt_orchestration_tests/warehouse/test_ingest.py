@@ -241,14 +241,14 @@ def test_few_rows_wait_to_fill_a_batch(
 
 def test_rows_that_can_close_a_minute_do_not_wait(redis_client: Any, clickhouse: Any, settings: Settings) -> None:
     """The tick a second past the minute's end closes it; its bars wait for that tick."""
-    patient = settings.model_copy(update={"writer_few_rows_ms": 2000, "writer_few_rows": 100_000})
+    patient = settings.model_copy(update={"writer_few_rows_ms": 4000, "writer_few_rows": 100_000})
     with running(patient) as lanes:
         add(redis_client, tick_table(5, seq=0, start_ms=START_MS + 30_000), 0)
         settled(redis_client, clickhouse, 5)
         add(redis_client, tick_table(5, seq=1, start_ms=START_MS + 61_500), 1)
         began = time.monotonic()
         wait_until(lambda: lanes[0].counters.last_tick_ms > START_MS + 61_000, 10, "the closing tick is stored")
-        assert time.monotonic() - began < 1.5, "sooner than rows that wait to fill a batch"
+        assert time.monotonic() - began < 3.5, "sooner than rows that wait to fill a batch"
 
 
 class Liar:

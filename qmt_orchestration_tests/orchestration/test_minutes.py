@@ -1,13 +1,11 @@
-"""The sensors against a real instance, ClickHouse and Redis."""
+"""The sensor of the minutes: what has closed is asked for at once, in one run, and again when it failed."""
 
 from __future__ import annotations
 
 import json
 import re
 import threading
-from collections.abc import Iterator
-from datetime import datetime, time, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -16,87 +14,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from qmt_orchestration.definitions import build_defs
 from qmt_orchestration.market.schema import TZ
 from qmt_orchestration.market.sessions import SHANGHAI, at, to_ms
-from qmt_orchestration.orchestration.partitions import trading_day_partitions
 from qmt_orchestration.orchestration.resources import build_resources
 from qmt_orchestration.orchestration.sensors import minutes
 from qmt_orchestration.orchestration.sensors.minutes import Cursor, window_end
-from qmt_orchestration.orchestration.sensors.services import wanted
 from qmt_orchestration.quality import names
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.clock import publish_clock
-from qmt_orchestration.stream.heartbeat import Heartbeat
 from qmt_orchestration.warehouse.client import connect
-from qmt_orchestration_tests.helpers import wait_until
 from qmt_orchestration_tests.orchestration import market
+from qmt_orchestration_tests.orchestration.bench import Bench, set_clock, until
 from qmt_orchestration_tests.orchestration.market import DAY
-
-
-@pytest.fixture
-def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    """A real instance on SQLite."""
-    (tmp_path / "home").mkdir()
-    with dg.DagsterInstance.local_temp(str(tmp_path / "home")) as made:
-        yield made
-
-
-class Bench:
-    """One sensor, evaluated as the daemon does: its cursor kept, its runs executed or failed."""
-
-    def __init__(self, settings: Settings, instance: dg.DagsterInstance, name: str) -> None:
-        self.defs = build_defs(settings=settings)
-        self.sensor = self.defs.resolve_sensor_def(name)
-        self.instance, self.cursor = instance, ""
-        self.resources = build_resources(settings)
-
-    def tick(self) -> dg.SensorExecutionData | Any:
-        """One evaluation; its cursor is kept."""
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor or None, resources=self.resources, definitions=self.defs
-        )
-        with context:
-            result = self.sensor.evaluate_tick(context)
-        self.cursor = result.cursor or self.cursor
-        return result
-
-    def until_nothing_is_late(self) -> None:
-        """Evaluate until ticks that were stored a moment ago are no late ones any more."""
-        wait_until(lambda: "is due in" in (self.tick().skip_message or ""), 20, "nothing pending, nothing late", 0.5)
-
-    def run(self, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-        """Execute a requested run to its end."""
-        job = self.defs.resolve_job_def(request.job_name or self.sensor.job_name)
-        if request.asset_selection:
-            checks = request.asset_check_keys
-            job = job.get_subset(
-                asset_selection=set(request.asset_selection), asset_check_selection=set(checks) if checks else None
-            )
-        return job.execute_in_process(
-            instance=self.instance,
-            partition_key=request.partition_key,
-            run_config=request.run_config,
-            tags=dict(request.tags),
-            raise_on_error=False,
-        )
-
-
-def _own_client(settings: Settings) -> Any:
-    """A client for another thread."""
-    return connect(settings)
-
-
-def set_clock(client: Any, moment: datetime) -> None:
-    """The market's clock stands at *moment*."""
-    publish_clock(client, to_ms(moment), 0.0)
-
-
-def until(client: Any, moment: datetime) -> None:
-    """Ticks of DAY up to *moment*, and the market's clock there."""
-    table = market.ticks()
-    market.insert_ticks(client, table.filter(pc.less(table["time"], moment)))
 
 
 def test_a_closed_minute_asks_for_one_run_that_makes_it_final(
@@ -129,8 +58,6 @@ def test_a_bad_bar_stays_a_finding_after_the_next_minute(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
     """The verdict is on the day so far. One on the new minute alone would announce a recovery that never was."""
-    import pyarrow.compute as pc
-
     market.insert_instruments(clickhouse)
     table, bench = market.ticks(), Bench(settings, instance, "minutes")
 
@@ -234,14 +161,19 @@ def test_a_minute_is_asked_for_the_moment_it_closes(
     late = pc.and_(
         pc.greater_equal(table["time"], at(DAY, 576)), pc.less(table["time"], at(DAY, 576) + timedelta(seconds=5))
     )
-    arrives = threading.Timer(3.0, lambda: market.insert_ticks(_own_client(settings), table.filter(late)))
+    came: list[float] = []
+
+    def come() -> None:
+        came.append(monotonic())
+        market.insert_ticks(connect(settings), table.filter(late))
+
+    arrives = threading.Timer(3.0, come)
     arrives.start()
-    started = monotonic()
     (request,) = bench.tick().run_requests
-    took = monotonic() - started
+    took = monotonic() - came[0]
     arrives.join()
     assert request.tags["qmt/frames"] == "09:36-09:36"
-    assert 3.0 <= took < 5.0, "asked for within moments of its last tick"
+    assert took < minutes.WAIT_SECONDS - 3.0, "asked for within moments of its last tick, by the same evaluation"
 
 
 def test_what_is_not_due_is_not_waited_for(
@@ -255,7 +187,7 @@ def test_what_is_not_due_is_not_waited_for(
     bench.until_nothing_is_late()
     started = monotonic()
     result = bench.tick()
-    assert monotonic() - started < 3, "less than the evaluation may wait"
+    assert monotonic() - started < minutes.WAIT_SECONDS, "less than the evaluation may wait"
     assert not result.run_requests
     assert re.search(r"09:37 is due in [56]\d s", result.skip_message)
     table = market.ticks()
@@ -275,7 +207,7 @@ def test_an_outage_ends_an_evaluation_and_the_next_one_goes_on(
     started = monotonic()
     with pytest.raises(Exception, match=r"127\.0\.0\.1"):
         bench.tick()
-    assert monotonic() - started < 8
+    assert monotonic() - started < 30
     bench.resources = build_resources(settings)
     assert len(bench.tick().run_requests) == 1
 
@@ -389,213 +321,7 @@ def test_a_pending_day_without_partition_is_named(
     assert "QMT_FIRST_DATE" in skipped.skip_message
 
 
-def beat(settings: Settings, client: Any, **numbers: float) -> None:
-    """Heartbeats of the four services."""
-    for name in ("subscriber", "writer", "publisher", "gateway"):
-        Heartbeat(client, settings, name).beat(numbers)
-
-
-def put_tick(client: Any, moment: datetime) -> None:
-    """A batch whose newest tick is of *moment*."""
-    client.xadd(keys.ticks(0), {"last_ms": to_ms(moment), "rows": 1})
-
-
-def test_observations_have_the_same_keys_whatever_runs(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    """The plots of the stream break when a key comes and goes."""
-    bench = Bench(settings, instance, "stream")
-    silent = bench.tick().asset_events[0]
-    beat(settings, redis_client, rate=1200.5, symbols=3, lag_seconds=0.2, memory_mb=99)
-    set_clock(redis_client, at(DAY, 600))
-    put_tick(redis_client, at(DAY, 600) - timedelta(seconds=2))
-    flowing = bench.tick().asset_events[0]
-    assert flowing.metadata.keys() == silent.metadata.keys()
-    assert flowing.asset_key == dg.AssetKey("tick_stream")
-    assert flowing.metadata["rate_ticks_per_second"].value == 1200.5
-    assert flowing.metadata["seconds_since_newest_tick"].value == 2.0
-    assert flowing.metadata["memory_mb_writer"].value == 99
-
-
-def evaluations(result: Any) -> dict[str, Any]:
-    """Check evaluations among the events, by name."""
-    return {e.check_name: e for e in result.asset_events if isinstance(e, dg.AssetCheckEvaluation)}
-
-
-def test_a_silent_feed_is_announced_once_and_so_is_its_return(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    bench = Bench(settings, instance, "stream")
-    beat(settings, redis_client)
-    set_clock(redis_client, at(DAY, 600))
-    put_tick(redis_client, at(DAY, 600) - timedelta(seconds=5))
-    told = evaluations(bench.tick())
-    assert {n: e.passed for n, e in told.items()} == dict.fromkeys(told, True)
-    set_clock(redis_client, at(DAY, 603))
-    silent = evaluations(bench.tick())
-    assert list(silent) == [names.FEED_FRESH], "only what changed is told"
-    assert silent[names.FEED_FRESH].severity == dg.AssetCheckSeverity.ERROR
-    assert not evaluations(bench.tick())
-    put_tick(redis_client, at(DAY, 603))
-    assert evaluations(bench.tick())[names.FEED_FRESH].passed
-    kept = clickhouse.query("SELECT count() FROM quality_results WHERE check = 'feed_fresh'").first_row[0]
-    assert kept == 3
-
-
-@pytest.mark.parametrize("moment", [(12, 0), (9, 27), (14, 58), (15, 30), (8, 0)])
-def test_silence_outside_the_session_is_right(
-    moment: tuple[int, int], settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    set_clock(redis_client, at(DAY, moment[0] * 60 + moment[1]))
-    assert evaluations(Bench(settings, instance, "stream").tick())[names.FEED_FRESH].passed
-
-
-def test_a_dead_service_a_lagging_writer_and_dead_letters_are_seen(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    set_clock(redis_client, at(DAY, 720))
-    for name, numbers in (("subscriber", {}), ("writer", {"lag_seconds": 30.0, "lost": 2.0}), ("gateway", {})):
-        Heartbeat(redis_client, settings, name).beat(numbers)
-    redis_client.xadd(keys.DEAD_LETTERS.format(stream="qmt:ticks:{0}"), {"error": "schema refused"})
-    told = evaluations(Bench(settings, instance, "stream").tick())
-    assert "publisher" in told[names.SERVICES_ALIVE].metadata["found"].value
-    failed = {n: e.severity.value for n, e in told.items() if not e.passed}
-    assert failed == {
-        names.SERVICES_ALIVE: "ERROR",
-        names.STREAM_LAG: "WARN",
-        names.NO_DEAD_LETTERS: "WARN",
-        names.NOTHING_LOST: "ERROR",
-    }
-
-
-def test_a_loss_is_told_on_its_day_and_not_for_ever(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    """The writer's count never falls: yesterday's loss must not be announced every hour until the end of days."""
-
-    def verdict(moment: datetime, lost: int) -> tuple[bool, str]:
-        set_clock(redis_client, moment)
-        Heartbeat(redis_client, settings, "writer").beat({"lost": lost})
-        told = evaluations(Bench(settings, instance, "stream").tick())[names.NOTHING_LOST]
-        return told.passed, told.metadata["found"].value
-
-    noon, tomorrow = at(DAY, 720), at(DAY + timedelta(days=1), 720)
-    assert verdict(noon, 0) == (True, "0 batches lost")
-    assert verdict(noon, 2) == (False, "2 batches lost")
-    assert verdict(noon, 1) == (False, "1 batches lost"), "one came late"
-    assert verdict(tomorrow, 1) == (True, "0 batches lost")
-    assert verdict(tomorrow, 4) == (False, "3 batches lost")
-
-
-def test_a_service_that_was_stopped_on_purpose_is_not_missed(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    from qmt_orchestration.services.desired import set_desired
-
-    set_clock(redis_client, at(DAY, 720))
-    beat(settings, redis_client)
-    redis_client.delete(keys.HEARTBEAT.format(host=settings.host, service="publisher"))
-    set_desired(redis_client, "publisher", "stopped")
-    assert evaluations(Bench(settings, instance, "stream").tick())[names.SERVICES_ALIVE].passed
-
-
-def test_the_calendar_says_when_the_feed_should_run(settings: Settings) -> None:
-    days = trading_day_partitions(settings)
-
-    def state(text: str) -> str:
-        return wanted(datetime.fromisoformat(text).replace(tzinfo=SHANGHAI), days, simulated=False)
-
-    assert [state(f"2025-06-05 {t}") for t in ("08:59", "09:00", "12:00", "15:34", "15:35")] == [
-        "closed",
-        "open",
-        "open",
-        "open",
-        "closed",
-    ]
-    assert state("2025-06-07 10:00") == "closed", "a Saturday"
-    assert state("2025-10-01 10:00") == "closed", "a holiday"
-    assert wanted(at(DAY, 3 * 60), days, simulated=True) == "open"
-
-
-def test_a_stop_by_hand_lasts_until_the_calendar_speaks_again(
-    settings: Settings, instance: dg.DagsterInstance, redis_client: Any
-) -> None:
-    from qmt_orchestration.services.desired import read_desired, set_desired
-
-    bench = Bench(settings.model_copy(update={"feed": "simulator"}), instance, "services_by_calendar")
-    bench.tick()
-    assert {n: d.state for n, d in read_desired(redis_client).items()} == dict.fromkeys(
-        ("subscriber", "publisher", "gateway", "writer"), "running"
-    )
-    set_desired(redis_client, "subscriber", "stopped")
-    bench.tick()
-    assert read_desired(redis_client)["subscriber"].state == "stopped"
-
-
-def test_a_simulated_day_is_opened_and_finished_by_its_own_clock(
-    settings: Settings, instance: dg.DagsterInstance, redis_client: Any
-) -> None:
-    bench = Bench(settings, instance, "market_day")
-    assert not bench.tick().run_requests, "a live market follows the schedules"
-
-    def asked(moment: datetime) -> list[tuple[str, str]]:
-        set_clock(redis_client, moment)
-        return [(r.job_name, r.partition_key) for r in bench.tick().run_requests]
-
-    day, following = DAY, DAY + timedelta(days=1)
-    assert asked(at(day, 556)) == [("before_open", str(day))]
-    assert asked(at(day, 700)) == []
-    assert asked(at(day, 931)) == [("end_of_day", str(day)), ("reconcile_day", str(day))]
-    assert asked(at(day, 931)) == []
-    assert asked(at(following, 556)) == [("before_open", str(following))]
-    after = DAY + timedelta(days=4)
-    assert asked(at(after, 556)) == [
-        ("end_of_day", str(following)),
-        ("reconcile_day", str(following)),
-        ("before_open", str(after)),
-    ], "a day whose last minute was never seen is finished all the same"
-
-
-def test_schedules_skip_holidays_and_simulated_markets(
-    settings: Settings, instance: dg.DagsterInstance, redis_client: Any
-) -> None:
-    defs = build_defs(settings=settings)
-    schedule = defs.resolve_schedule_def("end_of_day_schedule")
-
-    def evaluate(day: str) -> Any:
-        moment = datetime.combine(datetime.fromisoformat(day), time(15, 35), SHANGHAI)
-        with dg.build_schedule_context(
-            instance=instance,
-            scheduled_execution_time=moment,
-            resources=build_resources(settings),
-            repository_def=defs.get_repository_def(),
-        ) as context:
-            return schedule.evaluate_tick(context)
-
-    (request,) = evaluate("2025-06-05").run_requests
-    assert request.partition_key == "2025-06-05"
-    assert "no trading day" in evaluate("2025-10-01").skip_message
-    set_clock(redis_client, at(DAY, 600))
-    assert "simulated" in evaluate("2025-06-05").skip_message
-
-
 def test_cursor_survives_its_text() -> None:
     cursor = Cursor(7, "run", 2, 12.5)
     assert Cursor.read(cursor.text()) == cursor
     assert json.loads(cursor.text())["generation"] == 7
-
-
-def test_the_checks_of_the_stream_run_by_hand_and_are_recorded(
-    settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
-) -> None:
-    """Dagster accepts a check function that returns a tuple and records none of it: they must be yielded."""
-    set_clock(redis_client, at(DAY, 720))
-    beat(settings, redis_client)
-    defs = build_defs(settings=settings)
-    job = dg.define_asset_job("stream_checks", dg.AssetSelection.checks_for_assets("tick_stream"))
-    resolved = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("stream_checks")
-    result = resolved.execute_in_process(instance=instance)
-    evaluated = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
-    assert evaluated == dict.fromkeys(
-        (names.FEED_FRESH, names.SERVICES_ALIVE, names.STREAM_LAG, names.NOTHING_LOST, names.NO_DEAD_LETTERS), True
-    )
