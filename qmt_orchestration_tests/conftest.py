@@ -39,10 +39,11 @@ get_settings.cache_clear()
 
 #: Files whose tests take longest, longest first: workers take whole files in this order, so that both end together.
 LONGEST = (
-    "orchestration/test_days.py", "services/test_agent.py", "feed/test_subscriber.py", "services/test_up.py",
+    "orchestration/test_days.py", "services/test_agent.py", "services/test_up.py", "feed/test_subscriber.py",
     "orchestration/test_minutes.py", "orchestration/test_plugins.py", "client/test_xtdata.py",
     "orchestration/test_history.py", "orchestration/test_launcher.py", "client/test_processes.py", "client/test_api.py",
-    "ops/test_backup.py", "orchestration/test_checks.py", "feed/test_doubts.py", "console/test_console.py",
+    "ops/test_backup.py", "simulator/test_market.py", "orchestration/test_checks.py", "feed/test_doubts.py",
+    "console/test_console.py",
 )  # fmt: skip
 
 

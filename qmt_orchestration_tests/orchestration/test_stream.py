@@ -125,11 +125,11 @@ def test_the_checks_of_the_stream_run_by_hand_and_are_recorded(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
     """Dagster accepts a check function that returns a tuple and records none of it: they must be yielded."""
-    set_clock(redis_client, at(DAY, 720))
-    beat(settings, redis_client)
     defs = build_defs(settings=settings)
     job = dg.define_asset_job("stream_checks", dg.AssetSelection.checks_for_assets("tick_stream"))
     resolved = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("stream_checks")
+    set_clock(redis_client, at(DAY, 720))
+    beat(settings, redis_client)  # heartbeats last 15 s
     result = resolved.execute_in_process(instance=instance)
     evaluated = {e.check_name: e.passed for e in result.get_asset_check_evaluations()}
     assert evaluated == dict.fromkeys(

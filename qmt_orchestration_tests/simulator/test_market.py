@@ -31,7 +31,7 @@ from qmt_orchestration_tests.simulator.oracle import bars_of, minute_of, total_o
 from qmt_orchestration_tests.simulator.true_bars import true_bars
 
 DAY = date(2025, 6, 5)
-SYMBOLS = 160
+SYMBOLS = 110
 KINDS = tuple(kind.value for kind in COUNTS)
 Ticks = dict[str, list[dict[str, Any]]]
 
@@ -72,12 +72,12 @@ def test_the_bars_of_the_pushed_ticks_are_the_true_bars(ticks: Ticks, plan: Mark
             found = got[MINUTE_LABELS[i]]
             assert max(abs(f - e) for f, e in zip(found, expected, strict=True)) <= 1e-2, (symbol, found, expected)
             compared += 1
-    assert compared > 25_000
+    assert compared > 15_000
 
 
 def test_true_bars_tell_the_plans_bars(plan: MarketDay) -> None:
     bars = plan.bars()
-    for row in (0, 50, 100):
+    for row in (0, 30, 60):
         true = true_bars(DAY, plan.symbols[row])
         assert [b.vol for b in true] == bars["vol"][row, 241 - len(true) :].tolist()
         assert [b.filled for b in true] == (~bars["traded"][row, 241 - len(true) :]).tolist()
