@@ -11,7 +11,7 @@ import pytest
 from qmt_orchestration.settings import Settings
 from qmt_orchestration_tests.cli.conftest import Run
 from qmt_orchestration_tests.orchestration import market
-from qmt_orchestration_tests.orchestration.test_days import gateway, keep_truth
+from qmt_orchestration_tests.orchestration.test_history import gateway, keep_truth
 
 DAY = ("--from", "2025-06-05", "--to", "2025-06-05")
 BAR = "SELECT open, high, low, close, vol, amount, source, quality_score FROM bars_1m"

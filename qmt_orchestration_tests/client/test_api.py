@@ -109,7 +109,7 @@ def test_adjusted_prices_of_every_period(world: Settings) -> None:
         [raw.close[0], raw.close[1] + INTEREST]
     )
     assert api.bars(A, None, None, "1d", "front_ratio", settings=world).open.tolist() == pytest.approx(
-        [raw.open[0] / 1.03, raw.open[1]]
+        [round(raw.open[0] / 1.03, 2), raw.open[1]]
     )
     before = api.bars(A, DAYS[0], DAYS[0], "5m", "front", settings=world)
     assert before.high.to_numpy() == pytest.approx(api.bars(A, DAYS[0], DAYS[0], "5m", settings=world).high - INTEREST)
