@@ -46,7 +46,7 @@ def load_recording(paths: Iterable[Path]) -> pa.Table:
     for path in map(Path, paths):
         try:
             table = _read(path)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: names of columns that are no UTF-8
             problems[str(path)] = [f"cannot be read as {'CSV' if _is_csv(path) else 'Parquet'}: {error}"]
             continue
         normal, found = recording_columns.normal(table)

@@ -103,7 +103,7 @@ def _read(path: Path, wanted: Iterable[str]) -> pa.Table:
         else:
             as_text = pyarrow.csv.ConvertOptions(column_types={"symbol": pa.string()}, strings_can_be_null=True)
             table = pyarrow.csv.read_csv(path, convert_options=as_text)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: names of columns that are no UTF-8
         raise RecordingError(f"{path.name}: cannot be read as {path.suffix[1:]}: {error}") from error
     missing = [name for name in wanted if name not in table.column_names]
     if missing:
