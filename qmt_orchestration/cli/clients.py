@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from qmt_orchestration.cli.access import NOTHING, DataDir, Json, fail, redis_of, settings_of, warehouse_of
+from qmt_orchestration.cli.access import DataDir, Json, fail, redis_of, settings_of, warehouse_of
 from qmt_orchestration.cli.terminal import WIDE, say_json, screen, show
 from qmt_orchestration.client import registry
 from qmt_orchestration.client.symbols import normalize_all
@@ -204,9 +204,10 @@ def clients_table(infos: list[registry.ClientInfo], width: int = WIDE) -> Table:
 def _print_clients(data_dir: Path | None, as_json: bool) -> None:
     infos = _on_redis(data_dir, registry.list_clients)
     rows = [{**asdict(info), "seen_seconds": round(info.seen_seconds, 1)} for info in infos]
-    show(rows, lambda width: clients_table(infos, width), as_json=as_json)
+    if infos or as_json:
+        show(rows, lambda width: clients_table(infos, width), as_json=as_json)
     if not infos:
-        raise typer.Exit(NOTHING)
+        fail("no clients: nothing has read minute_bar_stream yet")
 
 
 def _on_redis(data_dir: Path | None, action: Callable[[Any], T]) -> T:

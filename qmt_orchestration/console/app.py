@@ -199,8 +199,10 @@ async def _change(request: Request, settings: Settings, tell: Callable[[str, str
         return _error(503, f"Redis does not answer: {error}")
     except dagster.DagsterError as error:
         return _error(503, str(error))
-    except ValueError as error:
+    except fields.FieldError as error:
         return _error(400, f'refused: {error}; the body is JSON like {{"action": "stop"}}')
+    except ValueError as error:
+        return _error(400, f"refused: {error}")
     log.info("console: %s %s by token", action, name[:100])
     return JSONResponse(answer) if answer else Response(status_code=204)
 

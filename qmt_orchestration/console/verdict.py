@@ -69,10 +69,12 @@ def _parts(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 def _state(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
     """What `qmt status` says, and errors that services report."""
-    for reason in picture.get("state", {}).get("reasons", ()):
+    reasons = picture.get("state", {}).get("reasons", ())
+    for reason in reasons:
         yield _say("bad", "verdict.text", text=both(reason))
     for service in picture.get("services", ()):
-        if service["state"] == "running" and service["error"]:
+        said = f"{service['name']}: {service['error']}"
+        if service["state"] == "running" and service["error"] and said not in reasons:
             yield _say("warn", "verdict.service.error", name=service["name"], error=service["error"])
     feed = picture.get("feed", {})
     if feed.get("lost"):

@@ -74,6 +74,11 @@ def read_state(redis: Any, clickhouse: Any, settings: Settings) -> SystemState:
         reasons.append(f"ClickHouse does not answer ({type(error).__name__})")
     services = service_states(beats, time.time() * 1000)
     reasons += _missing(services, desired)
+    reasons += [
+        f"{name}: {beat['error']}"
+        for name, beat in newest.items()
+        if services.get(name) == "running" and beat.get("error")
+    ]
     behind = _trading_minutes(now) - (_trading_minutes(final) if final else 0.0) if is_trading_day(now.date()) else 0.0
     p50, p99 = (_seconds(writer, name) for name in ("delay_p50_ms", "delay_p99_ms"))
     lag = fields.number(writer, "lag_seconds", low=0.0)

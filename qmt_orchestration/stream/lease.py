@@ -23,7 +23,7 @@ from qmt_orchestration.stream.fields import decoded
 # above every token ever drawn.
 _ACQUIRE: Final = """
 local holder = redis.call('get', KEYS[1])
-if holder and holder ~= ARGV[1] and holder ~= ARGV[3] and redis.call('pttl', KEYS[1]) >= 0 then return 0 end
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] and redis.call('ttl', KEYS[1]) >= 0 then return 0 end
 redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local fence = redis.call('get', KEYS[2]) or '0'
 if #fence > 15 or not string.match(fence, '^%d+$') then redis.call('set', KEYS[2], ARGV[4]) end

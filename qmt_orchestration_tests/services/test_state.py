@@ -54,6 +54,11 @@ def test_the_state_is_that_of_the_markets_own_day(settings: Settings, redis_clie
     state = read_state(redis_client, clickhouse, settings)
     assert (state.last_published, state.last_final, state.delay_p99_s) == (None, None, None)
     assert state.reasons == ()
+    beats(settings, redis_client, publisher={"error": "ResponseError: value is not an integer"})
+    assert read_state(redis_client, clickhouse, settings).reasons == (
+        "publisher: ResponseError: value is not an integer",
+    )
+    Heartbeat(redis_client, settings, "publisher").beat({"error": ""})
     redis_client.hset(keys.PUBLISHED, LATER.isoformat(), to_ms(at(LATER, 571)))
     final(clickhouse, LATER, 570)
     numbers = {"stored": 5, "stored_total": 20000, "delay_p50_ms": 80, "delay_p99_ms": 123.4, "lag_seconds": 0.0}
