@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qmt_orchestration.feed.doubts import PRICE_EPS, Batch, Doubts, Released, mismatch, units_of
-from qmt_orchestration.feed.memory import COLUMNS, LAST, SETTLED, Seen, number_day
+from qmt_orchestration.feed.memory import COLUMNS, FIRST_START_MINUTE, LAST, SETTLED, Seen, number_day
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.quality import CODE, REASONS, Reason
@@ -153,6 +153,9 @@ class Checks:
         if not first.all():
             again = ~first
             before[again] = now[np.flatnonzero(again) - 1]
+        if self.by_first_tick:
+            minute = quality.minute_of_day(self.values["time"][order])
+            memory.begin_late(ids[first & (minute >= FIRST_START_MINUTE) & (now[:, _TOTAL] > 0)])
         memory.learn_limits(ids, now[:, _CLOSE])
         bad = self._contradicts(order, ids, before, now) | memory.doubtful[ids]
         if bad.any():

@@ -210,6 +210,10 @@ class Memory:
         self.exempt = None
         return gap
 
+    def begin_late(self, ids: npt.NDArray[np.int64]) -> None:
+        """These symbols have traded already: the first tick of the day of those not seen before is a baseline."""
+        self.baseline[ids[self.kept[ids] == 0]] = True
+
     def lead_ms(self) -> int:
         """How far this machine's clock is behind the market's, ms, from the newest ticks (`leads`).
 

@@ -45,11 +45,10 @@ def load_recording(paths: Iterable[Path]) -> pa.Table:
     problems: dict[str, list[str]] = {}
     for path in map(Path, paths):
         try:
-            table = _read(path)
-        except (OSError, pa.ArrowException) as error:
+            normal, found = recording_columns.normal(_read(path))
+        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a header that is not UTF-8
             problems[str(path)] = [f"cannot be read as {'CSV' if _is_csv(path) else 'Parquet'}: {error}"]
             continue
-        normal, found = recording_columns.normal(table)
         if found:
             problems[str(path)] = found
         else:

@@ -18,11 +18,15 @@ import psutil
 from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.fields import decoded
 
-# One script each: no crash can fall between the steps. Taking what one already holds (a lost reply) is a renewal.
+# One script each: no crash can fall between the steps. Taking what one already holds (a lost reply) is a renewal. What
+# does not expire is no lease of ours and holds nobody back; a counter that is no number begins again at ARGV[4], far
+# above every token ever drawn.
 _ACQUIRE: Final = """
 local holder = redis.call('get', KEYS[1])
-if holder and holder ~= ARGV[1] and holder ~= ARGV[3] then return 0 end
+if holder and holder ~= ARGV[1] and holder ~= ARGV[3] and redis.call('pttl', KEYS[1]) >= 0 then return 0 end
 redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local fence = redis.call('get', KEYS[2]) or '0'
+if #fence > 15 or not string.match(fence, '^%d+$') then redis.call('set', KEYS[2], ARGV[4]) end
 if holder == ARGV[1] then return tonumber(redis.call('get', KEYS[2])) end
 return redis.call('incr', KEYS[2])
 """
@@ -72,7 +76,8 @@ class Lease:
     def acquire(self, *, instead_of: str = "") -> bool:
         """Take the lease if it is free, ours, or held by *instead_of* (an owner known to be dead)."""
         begun = time.monotonic()
-        token = int(self.client.eval(_ACQUIRE, 2, self._key, self._fence, self.owner, self.ttl_ms, instead_of))
+        arguments = (self.owner, self.ttl_ms, instead_of, int(time.time()))
+        token = int(self.client.eval(_ACQUIRE, 2, self._key, self._fence, *arguments))
         if token:
             self.token, self._until = token, begun + self.ttl_ms / 1000
         return bool(token)

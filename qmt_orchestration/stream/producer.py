@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -173,6 +173,5 @@ class Producer:
 
 def _same(fields: Any, wanted: dict[str, Any]) -> bool:
     """Whether a stored entry is the same batch: equal session and sequence number."""
-    stored = {k.decode() if isinstance(k, bytes) else k: v for k, v in fields.items()}
-    text: Callable[[Any], str] = lambda v: v.decode() if isinstance(v, bytes) else str(v)  # noqa: E731
-    return all(name in stored and text(stored[name]) == str(wanted[name]) for name in ("session", "seq"))
+    stored = {decoded(name): decoded(value) for name, value in fields.items()}
+    return all(stored.get(name) == str(wanted[name]) for name in ("session", "seq"))

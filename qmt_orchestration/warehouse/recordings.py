@@ -103,11 +103,12 @@ def _read(path: Path, wanted: Iterable[str]) -> pa.Table:
         else:
             as_text = pyarrow.csv.ConvertOptions(column_types={"symbol": pa.string()}, strings_can_be_null=True)
             table = pyarrow.csv.read_csv(path, convert_options=as_text)
-    except (pa.ArrowException, OSError) as error:
+        names = table.column_names
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a header that is not UTF-8
         raise RecordingError(f"{path.name}: cannot be read as {path.suffix[1:]}: {error}") from error
-    missing = [name for name in wanted if name not in table.column_names]
+    missing = [name for name in wanted if name not in names]
     if missing:
-        raise RecordingError(f"{path.name}: columns {missing} are missing, found {table.column_names}")
+        raise RecordingError(f"{path.name}: columns {missing} are missing, found {names}")
     return table.combine_chunks()
 
 

@@ -364,3 +364,14 @@ def test_in_a_recording_the_first_tick_decides(first: str, gap: bool) -> None:
     outcome = feed(edge(recording=True), {SYMBOL: [tick(first, 100), tick("10:40:00", 200)]}, recording=True)
     assert outcome.gap is gap
     assert column(outcome, "flags") == [TickFlag.BASELINE if gap else 0, 0]
+
+
+@pytest.mark.parametrize(("first", "flag"), [("09:30:59", 0), ("14:59:03", TickFlag.BASELINE)])
+def test_a_symbol_recorded_from_mid_session_on_begins_with_a_baseline(first: str, flag: int) -> None:
+    """The others of its recording began in time; a symbol that was seen before it traded did, too."""
+    seen, late = "000001.SZ", "000002.SZ"
+    to = edge(seen, late, recording=True)
+    feed(to, {seen: tick("09:15:00", 0)}, recording=True)
+    outcome = feed(to, {seen: tick(first, 100), late: [tick(first, 100), tick("14:59:30", 200)]}, recording=True)
+    flags = list(zip(column(outcome, "symbol"), column(outcome, "flags"), strict=True))
+    assert sorted(flags) == [(seen, 0), (late, 0), (late, flag)]

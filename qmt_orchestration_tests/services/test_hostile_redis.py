@@ -13,6 +13,8 @@ from qmt_orchestration.stream import dead_letters, fields, keys
 from qmt_orchestration.stream.batch import encode
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.heartbeat import Heartbeat
+from qmt_orchestration.stream.lease import Lease
+from qmt_orchestration.stream.producer import NewEntry, Producer
 from qmt_orchestration.stream.sequences import Sequence
 from qmt_orchestration.warehouse.ingest.commit import forget_old_sessions
 from qmt_orchestration.warehouse.ingest.plan import Plan
@@ -66,3 +68,27 @@ def test_a_sequence_that_is_none_begins_from_scratch_and_is_counted(wrong: bytes
     before = fields.skipped()
     assert Sequence.load(wrong) == Sequence()
     assert fields.skipped() == before + 1
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda raw: repr(raw[:12]))
+def test_anothers_entry_at_our_id_only_moves_ours(redis_client: Any, wrong: bytes) -> None:
+    stream = keys.ticks(0)
+    redis_client.xadd(stream, {wrong or b"x": wrong, "session": wrong}, id="5-0")
+    producer = Producer(redis_client)
+    producer.send([NewEntry(stream, "5-0", {"session": "s", "seq": 0, "payload": b""})])
+    ((_, fields_of),) = redis_client.xrange(stream, "(5-0")
+    assert fields_of[b"session"] == b"s"
+    assert (producer.repeats, producer.renumbered) == (0, 1)
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda raw: repr(raw[:12]))
+def test_a_lease_that_does_not_expire_holds_nobody_back(redis_client: Any, wrong: bytes) -> None:
+    first = Lease(redis_client, "feed", "a|1|1")
+    assert first.acquire()
+    redis_client.set(keys.FENCE.format(name="feed"), wrong)
+    redis_client.set(keys.LEASE.format(name="feed"), wrong)
+    second = Lease(redis_client, "feed", "b|2|2")
+    assert second.acquire()
+    assert second.token > first.token
+    assert second.acquire(), "what one holds already is renewed"
+    assert not Lease(redis_client, "feed", "c|3|3").acquire()

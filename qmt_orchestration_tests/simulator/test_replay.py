@@ -183,6 +183,10 @@ def test_files_that_cannot_be_read_and_no_files_are_named(tmp_path: Path) -> Non
     broken.write_bytes(b"no parquet")
     with pytest.raises(RecordingError, match=r"broken\.parquet: cannot be read as Parquet"):
         load_recording([broken, tmp_path / "absent.csv"])
+    chinese = tmp_path / "chinese.csv"
+    chinese.write_bytes("symbol,名称\n000001.SZ,平安\n".encode("gbk"))
+    with pytest.raises(RecordingError, match=r"chinese\.csv: cannot be read as CSV"):
+        load_recording([chinese])
     with pytest.raises(RecordingError, match="QMT_REPLAY_FILES"):
         load_recording([])
 
