@@ -34,10 +34,10 @@ $(VENV)/.installed: requirements.lock pyproject.toml
 up: install
 	@$(BIN)/qmt up $(UP_OPTIONS)
 
-# The default suite, five minutes on two cores; what takes longer (marker slow) and the browser are stages of .ci/run.
+# The default suite, three workers (half of its time is waiting); what takes longer (marker slow) and the browser are stages of .ci/run.
 # A worker takes a file at a time, in the order of conftest.py: the fixtures of a file are made once.
 test: install
-	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

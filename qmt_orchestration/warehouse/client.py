@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -17,6 +18,9 @@ from urllib.parse import urlsplit
 
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import embedded_port
+
+#: What clickhouse-connect logs it also raises: a program without logging must not print it on standard error as well.
+logging.getLogger("clickhouse_connect").addHandler(logging.NullHandler())
 
 T = TypeVar("T")
 
