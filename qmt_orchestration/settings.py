@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     writer_gather_ms: int = Field(250, ge=0, le=1000, description="Inserts are this far apart while it keeps up")
     writer_gather_rows: int = Field(5000, ge=1, description="… and follow each other at once from this many rows on")
     writer_few_rows: int = Field(500, ge=0, description="Fewer rows than this wait to fill a batch …")
-    writer_few_rows_ms: int = Field(400, ge=0, le=2000, description="… at most this long, unless a minute can close")
+    writer_few_rows_ms: int = Field(150, ge=0, le=2000, description="… at most this long, unless a minute can close")
     writer_ahead_seconds: float = Field(300.0, gt=0, description="Ticks later than the market's clock by more: refused")
     redis_block_ms: int = Field(1000, ge=10, le=2000)
 

@@ -16,6 +16,7 @@ from qmt_orchestration.services.speed import (
     Sample,
     SpeedControl,
 )
+from qmt_orchestration.settings import Settings
 
 TICKS_AT_1 = 1600.0  # a second, the whole market
 
@@ -107,3 +108,10 @@ def test_without_ticks_the_speed_stays() -> None:
         decision = control.decide(now, Sample(None, 0.0))
     assert decision.speed == 7.0
     assert decision.reason == "7 ×: no ticks to measure"
+
+
+def test_what_the_writer_waits_by_itself_does_not_hold_the_speed() -> None:
+    """Of a small market, whose rows never fill a batch."""
+    settings = Settings()
+    waits = (settings.feed_gather_ms + settings.writer_gather_ms + settings.writer_few_rows_ms) / 1000
+    assert SpeedControl(10.0).decide(0, Sample(waits + 0.1, 0.5)).reason == "10 ×, rising"
