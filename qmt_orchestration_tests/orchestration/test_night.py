@@ -63,8 +63,9 @@ def test_the_night_deletes_old_minute_runs_only(settings: Settings, clickhouse: 
         }
         for run_id in made.values():
             instance.report_engine_event("something", instance.get_run_by_id(run_id))
-            with instance.compute_log_manager.capture_logs([run_id, "compute_logs", "abc"]):
-                pass
+            output = instance.compute_log_manager.get_captured_local_path([run_id, "compute_logs", "abc"], "out")
+            Path(output).parent.mkdir(parents=True)
+            Path(output).write_text("what a step printed")
         long_ago = datetime.now(timezone.utc).replace(tzinfo=None) - timedelta(days=10)
         with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
             for (_, age), run_id in made.items():
