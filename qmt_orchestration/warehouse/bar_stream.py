@@ -86,7 +86,25 @@ def send(client: Any, day: date, before: int, frame: int, bars: Sequence[Fresh],
     """Put *bars* and *progress* (epoch ms) there in one step; False, and nothing sent, unless it was *before*."""
     head = (day.isoformat(), before, frame, progress, encode(_table(bars)), int(before != frame))
     flat = [text for bar in bars for text in _texts(*bar)]
-    return bool(client.eval(_SEND, 4, keys.BARS, keys.PUBLISHED, keys.BARS_SEQ, keys.MINUTES, *head, *flat))
+    call = (_SEND, 4, keys.BARS, keys.PUBLISHED, keys.BARS_SEQ, keys.MINUTES, *head, *flat)
+    try:
+        return bool(client.eval(*call))
+    except redis.ResponseError:  # the counter is the first thing that it writes
+        if not _counter_mended(client):
+            raise
+        return bool(client.eval(*call))
+
+
+def _counter_mended(client: Any) -> bool:
+    """Whether `keys.BARS_SEQ` was no number; it then follows the highest ``seq`` of the stream's newest entries."""
+    kind = client.type(keys.BARS_SEQ)
+    if kind == b"none" or (kind == b"string" and fields.integer({"seq": client.get(keys.BARS_SEQ)}, "seq", -1, 0) >= 0):
+        return False
+    newest = fields.integers({id_: entry.get(b"seq") for id_, entry in client.xrevrange(keys.BARS, count=100)}, low=0)
+    following = max(newest.values(), default=-1) + 1
+    client.set(keys.BARS_SEQ, following)
+    log.error("%s was no number: replaced by %d, after the newest entries of %s", keys.BARS_SEQ, following, keys.BARS)
+    return True
 
 
 def _table(bars: Sequence[Fresh]) -> pa.Table:

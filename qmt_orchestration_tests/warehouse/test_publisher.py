@@ -255,6 +255,24 @@ def test_a_frame_goes_out_once_whoever_sends_it_and_its_numbers_tell_the_lag(red
     assert redis_client.xrange(keys.BARS, count=1)[0][1][b"seq"] == b"3000"
 
 
+def test_a_counter_that_is_no_number_is_replaced_by_what_the_stream_says(redis_client: Any) -> None:
+    row = (to_ms(at(DAY, OPEN)) // 1000, "000001.SZ", 1.0, 1.0, 1.0, 1.0, 100, 100.0, "live", 1.0)
+    bar = (row, bar_stream.values_of(row), 0)
+
+    def newest() -> bytes | None:
+        assert bar_stream.send(redis_client, DAY, 0, row[0] * 1000, [bar], 0)
+        seq: bytes | None = redis_client.xrevrange(keys.BARS, count=1)[0][1].get(b"seq")
+        return seq
+
+    assert newest() == b"0"
+    redis_client.set(keys.BARS_SEQ, "abc")
+    assert newest() == b"1"
+    redis_client.delete(keys.BARS_SEQ)
+    redis_client.hset(keys.BARS_SEQ, "a", 1)
+    redis_client.xadd(keys.BARS, {"seq": "nan"})
+    assert newest() == b"2"
+
+
 def test_a_day_left_unfinished_is_finished_before_the_next_begins(
     settings: Settings, redis_client: Any, clickhouse: Any
 ) -> None:
