@@ -58,8 +58,8 @@ def newest_tick(clickhouse: Any, symbol: str) -> dict[str, Any] | None:
     return {
         "symbol": symbol,
         "time_ms": to_ms(tick["time"]),
-        "price": price,
-        **{name: tick[name] for name in ("open", "high", "low", "amount")},
+        "price": round(price, 4),
+        **{name: round(tick[name], 4) for name in ("open", "high", "low", "amount")},
         "pre_close": pre_close,
         "vol": tick["total_volume"],
         **{name: tick[field][:5] for name, field in _BOOK.items()},
