@@ -10,6 +10,7 @@ import asyncio
 import logging
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -40,7 +41,7 @@ class Evicted(RuntimeError):
     """The client was evicted by a person (``qmt clients evict``): its position is gone, it must end."""
 
 
-class Consumer(Generic[ItemT]):
+class Consumer(ABC, Generic[ItemT]):
     """See `BarConsumer` and `TickConsumer`. Use it as a context manager, from one thread (or one event loop)."""
 
     kind = "items"
@@ -209,9 +210,9 @@ class Consumer(Generic[ItemT]):
 
     # -- parts --------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _make_lanes(self) -> None:
         """Take and give lanes as the leases and the group ask for; `_lanes` is what is held now."""
-        raise NotImplementedError
 
     def _balance(self) -> None:
         if self._command == "evict":
@@ -301,9 +302,9 @@ class Consumer(Generic[ItemT]):
         lane.acknowledge([item])
         self.counters.dead += 1
 
+    @abstractmethod
     def _fields(self, item: ItemT) -> dict[str, bytes]:
         """The entry of *item*, for the dead letters."""
-        raise NotImplementedError
 
     # -- what the client says of itself (second thread) --------------------------------------------------------------
 
@@ -347,9 +348,9 @@ class Consumer(Generic[ItemT]):
             "started_ms": self._started_ms,
         }
 
+    @abstractmethod
     def _groups(self) -> list[tuple[str, str]]:
         """Every (stream, consumer group) of this client, held now or not."""
-        raise NotImplementedError
 
 
 def _check_name(what: str, text: str) -> None:
