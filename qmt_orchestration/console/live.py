@@ -289,6 +289,13 @@ class Live:
             cells.append([f"{frame:%H:%M}", bars, filled, int(row["history"]) if row else 0])
         return {"day": day.isoformat(), "full": full, "cells": cells}
 
+    def _today(self) -> dict[str, Any]:
+        """The row of ``day.sql`` for the running day, from the minutes that were read anyway."""
+        minutes = self._parts.get("minutes", {"full": 0, "cells": []})
+        bars = [cell[1] for cell in minutes["cells"]]
+        history = sum(cell[3] for cell in minutes["cells"])
+        return {"symbols": minutes["full"], "frames": sum(map(bool, bars)), "bars": sum(bars), "history": history}
+
     def _failed(self, day: date) -> list[dict[str, Any]]:
         return [
             {**row, "shown": {"expected": both(row["expected"]), "found": both(row["found"])}}
@@ -300,7 +307,7 @@ class Live:
         days = trading_days(today - timedelta(days=2 * CALENDAR_DAYS), today)[-CALENDAR_DAYS:]
         stale = [day for day in days if time.monotonic() > self._past_days.get(day, (0.0, {}))[0]]
         for day in stale[-1 : -1 - _DAYS_AT_ONCE : -1]:  # newest first, few at once: the page must not become the load
-            (row,) = self.rows("day", day=day)
+            row = self._today() if day == today else self.rows("day", day=day)[0]
             share = int(row["bars"]) / (int(row["symbols"]) * FRAMES_PER_DAY) if row["symbols"] else 0.0
             # an old day changes only by a backfill: look again in ten minutes, at today every time
             self._past_days[day] = (

@@ -142,7 +142,9 @@ def finalize(
     first_frame = min([first_frame or frames[0].at, *(f.at for f in frames if f.is_open or f.settling)])
     last_frame = max([last_frame, *(f.at for f in frames if f.is_final)])
     span = _range(day, first_frame, last_frame)
-    written = _write(client, "rows_1m_repaired" if before.repaired else "rows_1m", "bars_1m", span, before)
+    fresh = not before.repaired and not any(f.is_final for f in frames if first_frame <= f.at <= last_frame)
+    rows = "rows_1m_repaired" if before.repaired else "rows_1m"
+    written = _write(client, rows, "bars_1m", span, before, "write_new" if fresh else "write_changed")
     version = before.version
     noted = [
         [day, f.at, before.read_at, before.block, version if _touched(written, f.at) else f.changed, version]
@@ -234,11 +236,13 @@ def _before(client: Any, day: date) -> _Before:
     return _Before(*client.query(load_sql("next_version"), {"day": day}).first_row)
 
 
-def _write(client: Any, rows: str, table: str, parameters: dict[str, Any], before: _Before) -> Written:
+def _write(
+    client: Any, rows: str, table: str, parameters: dict[str, Any], before: _Before, how: str = "write_changed"
+) -> Written:
     """Write what is new or changed among the rows that the query *rows* gives for first … last; rows that only a
     withdrawn tick had made are deleted."""
     parameters = {**parameters, "table": table, "version": before.version}
-    client.command(Template(load_sql("write_changed")).substitute(rows=load_sql(rows)), parameters)
+    client.command(Template(load_sql(how)).substitute(rows=load_sql(rows)), parameters)
     written = _written(client, parameters)
     if rows == "rows_history" or not before.withdrawn:
         return written

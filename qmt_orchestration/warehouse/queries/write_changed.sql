@@ -5,6 +5,6 @@ SELECT * EXCEPT content, {version:UInt64}
 FROM (SELECT *, cityHash64(*) AS content FROM ($rows))
 WHERE (frame, content) NOT IN (
     SELECT frame, cityHash64(* EXCEPT version) FROM {table:Identifier} FINAL
-    WHERE frame >= {first:DateTime('Asia/Shanghai')} AND frame <= {last:DateTime('Asia/Shanghai')}
+    PREWHERE frame >= {first:DateTime('Asia/Shanghai')} AND frame <= {last:DateTime('Asia/Shanghai')}
 )
 SETTINGS final = 0, optimize_aggregation_in_order = 1  -- FINAL stands where it is needed

@@ -22,7 +22,8 @@ UNION ALL
 SELECT symbol, toInt16(first_i - 1), cum_volume, cum_amount, day_high, if(day_low > 0, day_low, inf), day_open, pre_close, if(last_price > 0, last_price, close),
        0., 0., inf, 0, 0, 0., 0., inf, 0, 0, 1
 FROM bars_1m FINAL
-WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame = from_frame - if(first_i = 121, 5460, 60);
+PREWHERE frame = from_frame - if(first_i = 121, 5460, 60)
+WHERE first_i > 0 AND cum_volume > 0 AND toYYYYMMDD(frame) = toYYYYMMDD({day:Date});
 
 -- silent_frames(day, first, last): frames in which a market sent nothing for six seconds and more, its feed was dead for a part of them.
 -- Judged where it sends five ticks a second and more; not in the opening call, before the break and in the closing call, and not

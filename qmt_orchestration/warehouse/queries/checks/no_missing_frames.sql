@@ -1,15 +1,19 @@
 -- From its first trade on, each symbol has every minute of the calendar up to the window's end.
--- The first trade is that of the ticks where they exist, else the first bar. Each step has one reader: the day's ticks are read once.
+-- The first trade is that of the ticks of the window's frames where they come before the first bar, else the first bar: a minute's run
+-- looks at its own ticks, the day's last run at all.
 -- measure: share of the expected bars that are missing
 WITH
   (SELECT arraySort(groupArray(frame)) FROM trading_minutes(day = {day:Date}) WHERE frame <= {last:DateTime('Asia/Shanghai')}) AS calendar,
+  (SELECT (min(begins), max(ends)) FROM trading_minutes(day = {day:Date})
+   WHERE frame >= {first:DateTime('Asia/Shanghai')} AND frame <= {last:DateTime('Asia/Shanghai')}) AS span,
   have AS (
     SELECT symbol, count() AS bars, min(frame) AS first_bar, groupArray(frame) AS frames FROM bars_1m
     WHERE toYYYYMMDD(frame) = toYYYYMMDD({day:Date}) AND frame <= {last:DateTime('Asia/Shanghai')} GROUP BY symbol
   ),
   traded AS (
     SELECT symbol, calendar[min(frame_i) + 1] AS first_trade FROM ticks
-    WHERE toYYYYMMDD(time) = toYYYYMMDD({day:Date}) AND traded AND frame_i < length(calendar) GROUP BY symbol
+    WHERE time >= span.1 AND time < span.2 AND bucket >= span.1 - toIntervalMinute(15) AND bucket < span.2
+      AND traded AND frame_i < length(calendar) GROUP BY symbol
   ),
   due AS (
     SELECT symbol, h.frames AS frames,
