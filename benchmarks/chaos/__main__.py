@@ -3,7 +3,6 @@
 Ends with 1 on any loss, any doubling, a wrong bar, a fault that did not strike, or a recovery of more than 10 s.
 ``--control`` runs the negative controls instead: writers with a planted mistake, which the account must find.
 ``--line`` runs a market through a slow line.
-``--soak`` runs a simulated trading day without faults and watches what grows.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.chaos import line, session, soak
+from benchmarks.chaos import line, session
 from benchmarks.chaos.careless import MISTAKES
 from benchmarks.chaos.faults import BY_NAME, FAULTS
 from benchmarks.chaos.world import Market
@@ -27,13 +26,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="order of the faults and the pauses between them")
     parser.add_argument("--ticks", type=int, default=1_000_000, help="the session lasts at least this long")
-    parser.add_argument("--symbols", type=int, default=0, help="of the market (2000; soak 1000; controls 500)")
-    parser.add_argument("--speed", type=float, default=0.0, help="market seconds per second (6; controls 10, soak 40)")
+    parser.add_argument("--symbols", type=int, default=0, help="of the market (2000; controls 500)")
+    parser.add_argument("--speed", type=float, default=0.0, help="market seconds per second (6; controls 10)")
     parser.add_argument("--only", default="", metavar="TEXT", help="faults whose names contain one of a|b|c")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep data and logs there")
     parser.add_argument("--list", action="store_true", help="name the faults")
     parser.add_argument("--control", action="store_true", help="the negative controls")
-    parser.add_argument("--soak", action="store_true", help="a trading day without faults")
     parser.add_argument("--line", action="store_true", help="a slow line with stalls, and its negative control")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # processes and disks are taken down then too
@@ -44,8 +42,6 @@ def main() -> int:
         return 0
     about = report.machine()
     print(f"{about['cpu']}, {about['cores']} cores, {about['memory_gb']} GB; load before {report.load():g}", flush=True)
-    if args.soak:
-        return soak.run(Market(args.symbols or 1000, args.speed or 40.0, start="09:24:00"), say=_say)
     if args.line:
         market = Market(args.symbols or 2000, args.speed or 2.0, start="09:31:00")
         good = line.run(market, stalls=3, say=_say)

@@ -70,7 +70,7 @@ def reconciliation_of(source: Source, period: str, settings: Settings) -> tuple[
         ("volume_matches", "Share of bars whose volume differs.", "source_values", volume),
         ("ohlc_matches", "Share of bars with other prices.", "source_values", price),
     )
-    return tuple(Check(asset, name, text, sql, _WARN, None, parameters=given) for name, text, sql, given in found)
+    return tuple(Check(asset, name, text, _WARN, None, sql, parameters=given) for name, text, sql, given in found)
 
 
 def _source_assets(
