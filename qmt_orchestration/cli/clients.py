@@ -101,7 +101,7 @@ def quote(
         ticks = {symbol: newest_tick(clickhouse, symbol) for symbol in wanted}
     found = [_with_time(tick) for tick in ticks.values() if tick is not None]
     if found or as_json:
-        show(found, lambda width: _quotes(found, width), as_json=as_json)
+        show(found, as_json=as_json, table=lambda width: _quotes(found, width))
     if unknown := [symbol for symbol, tick in ticks.items() if tick is None]:
         fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
 
@@ -205,7 +205,7 @@ def _print_clients(data_dir: Path | None, as_json: bool) -> None:
     infos = _on_redis(data_dir, registry.list_clients)
     rows = [{**asdict(info), "seen_seconds": round(info.seen_seconds, 1)} for info in infos]
     if infos or as_json:
-        show(rows, lambda width: clients_table(infos, width), as_json=as_json)
+        show(rows, as_json=as_json, table=lambda width: clients_table(infos, width))
     if not infos:
         fail("no clients: nothing has read minute_bar_stream yet")
 

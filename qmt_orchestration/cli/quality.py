@@ -32,7 +32,7 @@ def quality(
     if not found:
         fail(f"no verdicts{f' of {day}' if day else ''}: make the day with `qmt backfill` or in Dagster")
     shown = [row for row in found if not (failed and row["verdict"] == "passed")]
-    show(shown, lambda _: _table(day, shown), as_json=as_json)
+    show(shown, as_json=as_json, table=lambda _: _table(day, shown))
     if any(row["verdict"] == "ERROR" for row in found):
         raise typer.Exit(NOTHING)
 

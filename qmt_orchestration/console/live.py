@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date, timedelta
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import redis
@@ -38,6 +36,7 @@ from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.fields import finite, number
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.client import load_sql
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -55,12 +54,6 @@ _INTERVAL: Final = {
     "failed": 5.0,
     "worst": 20.0,
 }  # seconds between queries
-
-
-@cache
-def sql(name: str) -> str:
-    """The statement in ``queries/<name>.sql``."""
-    return files("qmt_orchestration.console").joinpath(f"queries/{name}.sql").read_text("utf-8")
 
 
 def phase(clock: MarketClock) -> str:
@@ -128,8 +121,8 @@ class Live:
         return self._warehouse
 
     def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
-        """The rows of ``queries/<name>.sql`` as dictionaries."""
-        return list(self.warehouse().query(sql(name), parameters=parameters).named_results())
+        """The rows of ``console/queries/<name>.sql`` as dictionaries."""
+        return list(self.warehouse().query(load_sql(name, "console"), parameters=parameters).named_results())
 
     def _ask_warehouse(self) -> None:
         clock = self._market

@@ -11,13 +11,12 @@ from datetime import datetime, time
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from qmt_orchestration.services.news import silences
 from qmt_orchestration.texts import LANGUAGES, Language, check_title, in_words, say
 
 OLD_MS: Final = {"redis": 6_000}
 OLD_OTHERWISE_MS: Final = 30_000
 QUIET_SHARE: Final = 0.02
-LARGE_GROUP: Final = 20  # a market and kind of fewer symbols may be silent by nature
-PAUSE_SECONDS: Final = 3.0  # of wall time: in a fast simulated market a pause of this machine is no silence
 CHECKED_FROM: Final = time(9, 40)  # until then the first minutes are made and checked
 CHECKS_OLD_SECONDS: Final = 300.0
 
@@ -88,11 +87,9 @@ def _news(picture: Mapping[str, Any], limits: tuple[float, float]) -> Iterable[d
         return
     if not news:
         yield _say("bad", "verdict.news.missing")
-    for group, said in news.items():
-        silent = said["silent_s"]
-        if said["symbols"] >= LARGE_GROUP and said["wall_s"] >= PAUSE_SECONDS and silent > limits[0]:
-            tone = "bad" if silent > limits[1] else "warn"
-            yield _say(tone, "verdict.silent", group=group, seconds=round(silent), n=f"{said['symbols']:,.0f}")
+    for group, silent in silences(news, limits[0]).items():
+        tone, symbols = "bad" if silent > limits[1] else "warn", f"{news[group]['symbols']:,.0f}"
+        yield _say(tone, "verdict.silent", group=group, seconds=round(silent), n=symbols)
 
 
 def _flow(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:

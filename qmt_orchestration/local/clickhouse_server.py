@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(404, f"There is no handle {path}; use /, /query or /ping\n".encode(), {})
             else:
                 self._check_user()
-                request = protocol.parse_request(self.path, _Headers(self.headers), body)
+                request = protocol.parse_request(self.path, self.headers, body)
                 del body
                 with self.server.working():
                     self._answer(request, read_only)
@@ -206,19 +206,6 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "text/plain; charset=UTF-8", **head}.items():
             self.send_header(name, value)
         self.end_headers()
-
-
-class _Headers(dict[str, str]):
-    """Headers by their usual spelling, whatever the client's."""
-
-    def __init__(self, headers: Any) -> None:
-        super().__init__({name.lower(): value for name, value in headers.items()})
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
 
 
 def _too_large(limit: int) -> ClickHouseError:

@@ -65,9 +65,9 @@ def connect(settings: Settings, *, database: str | None = None, **options: Any) 
 
 
 @cache
-def load_sql(name: str) -> str:
-    """The statement in ``queries/<name>.sql``; values are given as server-side parameters, ``{day:Date}``."""
-    path = resources.files("qmt_orchestration.warehouse") / "queries" / f"{name}.sql"
+def load_sql(name: str, package: str = "warehouse") -> str:
+    """The statement in ``<package>/queries/<name>.sql``; values are given as server-side parameters, ``{day:Date}``."""
+    path = resources.files(f"qmt_orchestration.{package}") / "queries" / f"{name}.sql"
     return path.read_text(encoding="utf-8")
 
 

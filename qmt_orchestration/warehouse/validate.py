@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 
 from qmt_orchestration.local import engines
 from qmt_orchestration.market.periods import UnknownPeriod, minutes_of
+from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect, load_sql
 from qmt_orchestration.warehouse.migrate import migrate
-from qmt_orchestration.warehouse.recordings import TICKS, VENDOR, RecordingError, read_bars, read_ticks
+from qmt_orchestration.warehouse.recordings import TICKS, VENDOR, read_bars, read_ticks
 
 #: What a day's volume usually differs from its rounded minutes by: "up to ~300 shares" in the recordings' notes.
 USUAL_SHARES: Final = 350
