@@ -1,6 +1,6 @@
 """``python -m benchmarks.chaos``: faults against the whole pipeline, and the account of every tick.
 
-Ends with 1 on any loss, any doubling, a wrong bar, a fault that did not strike, or a recovery of more than 10 s.
+Ends with 1 on any loss, any doubling, a wrong bar, a fault that had no effect, or a recovery of more than 10 s.
 ``--control`` runs the negative controls instead: writers with a planted mistake, which the account must find.
 ``--line`` runs a market through a slow line.
 """
@@ -46,7 +46,7 @@ def main() -> int:
         market = Market(args.symbols or 2000, args.speed or 2.0, start="09:31:00")
         good = line.run(market, stalls=3, say=_say)
         blind = line.run(market, stalls=1, megabits=0.1, say=_say)
-        print("control: " + ("NOT FOUND: the measure is blind" if blind else "found, as it must be"))
+        print("control: " + ("NOT FOUND: the measurement misses it" if blind else "found, as it must be"))
         return 0 if good and not blind else 1
     if args.control:
         return _controls(args.symbols or 500, args.speed or 10.0, args.seed)
@@ -67,7 +67,7 @@ def _controls(symbols: int, speed: float, seed: int) -> int:
         outcome = session.run(market, [BY_NAME["SIGKILL writer"]] * 4, seed=seed, ticks=0, say=_say)
         _tell(outcome)
         caught = outcome.doubled > 0 if mistake == "no-token" else outcome.lost > 0
-        print(f"control {mistake}: {'found, as it must be' if caught else 'NOT FOUND: the account is blind'}")
+        print(f"control {mistake}: {'found, as it must be' if caught else 'NOT FOUND: the account misses it'}")
         found = found and caught
     return 0 if found else 1
 

@@ -1,4 +1,4 @@
-"""Findings about the always-on services, from heartbeats: silent ones, and those that keep dying."""
+"""Findings about the always-on services, from heartbeats: silent ones, and those that keep being restarted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qmt_orchestration.stream.fields import integer
 from qmt_orchestration.stream.heartbeat import reported
 from qmt_orchestration.texts import Language, say
 
-SILENT_MS: Final = 30_000  # an agent restarts a dead service within seconds: what is silent longer needs a person
+SILENT_MS: Final = 30_000  # an agent restarts a service that ended within seconds: what is silent longer needs a person
 FLAPPING_RESTARTS: Final = 3
 FLAPPING_MS: Final = 600_000
 FORGET_MS: Final = 86_400_000  # an instance on a host that no longer reports

@@ -1,4 +1,4 @@
-"""A whole backup, with what may go wrong said before anything is written."""
+"""A whole backup; what would make it fail is checked before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`qmt clients`, `qmt quote`, `qmt top`: who reads the stream, what a symbol costs now, and the live view of both."""
+"""`qmt clients`, `qmt quote`, `qmt top`: who reads the stream, the newest price of a symbol, and a live view."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
 
 @clients_app.command()
 def stats(context: typer.Context, client_id: ClientId, as_json: Json = False) -> None:
-    """Everything one client says of itself."""
+    """Everything that is known of one client."""
     info = _on_redis(context.obj, lambda redis: registry.read_client(redis, client_id))
     if as_json:
         say_json(asdict(info))

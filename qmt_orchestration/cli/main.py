@@ -134,7 +134,7 @@ def main() -> None:
     except BrokenPipeError:  # `qmt … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # nobody who types a command can use a traceback
+    except Exception as error:  # a person at a terminal needs one line, not a traceback
         code, text = explain(error)
         say(f"qmt: {text}")
         sys.exit(code)

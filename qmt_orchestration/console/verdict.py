@@ -1,7 +1,7 @@
 """One look: what is wrong with the market now, in words of both languages, worst first; or what was checked, and when.
 
 The verdict is never "clear" while a check of the day fails, while news of a market and kind is missing, or while what
-it rests on is old. What the browser alone can know, that no picture comes any more, it adds itself.
+it rests on is old. That no picture arrives any more is added by the browser.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ def _state(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def _news(picture: Mapping[str, Any], limits: tuple[float, float]) -> Iterable[dict[str, Any]]:
-    """Markets and kinds without news in the session, and a feed that does not say what has news."""
+    """Markets and kinds without news in the session, and a feed whose heartbeat has no news."""
     clock, news = picture.get("clock", {}), picture.get("news", {})
-    if not clock.get("loud"):
+    if not clock.get("expects_ticks"):
         return
     if not news:
         yield _say("bad", "verdict.news.missing")

@@ -1,6 +1,6 @@
 """ClickHouse's HTTP protocol, the part without a socket and without an engine.
 
-What belongs here: reading a request (URL, headers, body) into a :class:`Request`, splitting an INSERT from its data,
+What belongs here: reading URL, headers and body into a :class:`QueryRequest`, splitting an INSERT from its data,
 the HTTP status of a ClickHouse error code, the shape of an error in a body. Source of the rules: ClickHouse's
 `HTTPHandler` and `exceptionCodeToHTTPStatus`, and what the client `clickhouse-connect` sends.
 """
@@ -71,7 +71,7 @@ class ClickHouseError(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class QueryRequest:
     """One request: *statement* is the URL's ``query``, a line feed, and the body, as ClickHouse joins them."""
 
     statement: bytes
@@ -97,7 +97,7 @@ class Insert:
         return f"{self.head} FROM INFILE {quote(path)} {self.settings} FORMAT {self.input_format}"
 
 
-def parse_request(target: str, headers: Mapping[str, str] | Message, body: bytes) -> Request:
+def parse_request(target: str, headers: Mapping[str, str] | Message, body: bytes) -> QueryRequest:
     """Read URL, headers and (already decompressed) body. Raises :class:`ClickHouseError` for what is not served."""
     fields = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
     if (headers.get("Content-Type") or "").startswith("multipart/form-data"):
@@ -115,7 +115,7 @@ def parse_request(target: str, headers: Mapping[str, str] | Message, body: bytes
     for name in settings:
         if not _NAME.match(name):
             raise ClickHouseError(f"{name!r} in the URL is not the name of a setting", code=115)
-    return Request(
+    return QueryRequest(
         statement=query + b"\n" + body if query and body else query or body,
         database=fields.get("database") or headers.get("X-ClickHouse-Database") or "",
         default_format=fields.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
@@ -202,7 +202,7 @@ def split_insert(statement: bytes) -> Insert | None:
 def refuse_host_access(text: bytes) -> None:
     """Raise :class:`ClickHouseError` when *text* would read or write files of the host or run its programs.
 
-    Table functions, engines and dictionaries are the engine's own affair (grants); this is about what it grants to
+    Table functions, engines and dictionaries are refused by grants; this is about what the engine grants to
     everybody, or refuses too late: the function ``file``, the table functions over programs and Python, ``sqlite``
     (which makes its file first), INTO OUTFILE, FROM INFILE.
     """

@@ -1,4 +1,4 @@
-"""The process whose forks are Dagster's runs: `launcher.ForkedRunLauncher` starts it and speaks to it.
+"""The process whose forks are Dagster's runs: `launcher.ForkedRunLauncher` starts it and sends it requests.
 
 It imports the definitions once and stays single-threaded. For each run it forks a child, which calls Dagster's own
 command for a run. Messages are lines of JSON on a socket pair, so there is no path, no port and no access right to
@@ -216,7 +216,7 @@ class RunServer:
         code = 1
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != self._me[0]:  # it ended before the kernel knew our wish
+            if os.getppid() != self._me[0]:  # it ended before the call above
                 os._exit(1)
             self._channel.close()
             self._messages.close()

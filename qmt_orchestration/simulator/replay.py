@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from qmt_orchestration.market import recordings
 from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.simulator.faults import Push
-from qmt_orchestration.simulator.universe import Universe
+from qmt_orchestration.simulator.universe import SimulatedUniverse
 
 _CHUNK_ROWS: Final = 100_000
 _NO_BOOK: Final = {"askPrice": [0.0] * 5, "bidPrice": [0.0] * 5, "askVol": [0] * 5, "bidVol": [0] * 5}
@@ -61,7 +61,7 @@ class ReplaySource:
         self.first_ms, self.last_ms = int(times[0]), int(times[-1])
         steps = np.minimum(np.diff(times, prepend=times[:1]), gap_ms)
         self._play_ms = np.cumsum(steps) + self.first_ms  # when a row is played, with the gaps cut
-        self.members = Universe(tuple(sorted(pc.unique(table.column("symbol")).to_pylist())), ())
+        self.members = SimulatedUniverse(tuple(sorted(pc.unique(table.column("symbol")).to_pylist())), ())
         self.position_ms = self.first_ms - 1
         self._next = 0  # first row not given yet
         self._last: Push = {}

@@ -1,8 +1,8 @@
 """Running checks: SQL in, verdict out, kept twice: as Dagster check results and as rows of ``quality_results``.
 
-Dagster keeps one status per check; a day's verdict must outlive the next day's, so each (day, asset, check, run) is a
-row in ClickHouse too. An exception is never turned into a failed check: a check that cannot run fails the run, and
-that is announced as what it is.
+Dagster keeps one status per check; the verdicts of earlier days are kept too, so each (day, asset, check, run) is a
+row in ClickHouse. An exception is never turned into a failed check: a check that cannot run fails the run,
+and the alert names the run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ WORST_SHOWN = 20
 if TYPE_CHECKING:
     CheckResults = Iterator[dg.AssetCheckResult]
 else:
-    # Dagster reads the annotation and refuses an iterator for several checks; a returned tuple is accepted and its
-    # results are never recorded. So they are yielded, and Dagster sees no annotation.
+    # Dagster reads the annotation and rejects an iterator for several checks; a returned tuple is accepted and its
+    # results are never recorded. So they are yielded, and there is no annotation.
     CheckResults = inspect.Signature.empty
 
 
@@ -105,7 +105,7 @@ def run_check(check: Check, client: Any, settings: Settings, window: Window) -> 
         **check.parameters,
     }
     sql = load_sql(f"checks/{check.sql}")
-    # only what the statement asks for: without any, the client must not be given a parameter at all
+    # only the parameters of the statement: without any, the client must not be given one at all
     asked = {name: value for name, value in parameters.items() if f"{{{name}:" in sql}
     rows = client.query(sql, parameters=asked or None).result_rows
     if len(rows) != 1:

@@ -1,5 +1,5 @@
-"""Checks of the running system: is the feed fresh, do the services live, does the writer keep up, was anything given
-up.
+"""Checks of the running system: is the feed fresh, do the services run, does the writer keep up, are there dead
+letters.
 
 Computed from heartbeats and Redis, not from SQL: by the sensor ``stream`` about twice a minute, and by hand from the
 asset's page. Times are of the market's clock; a simulated market that runs faster than the wall is measured in wall
@@ -46,7 +46,7 @@ def feed_fresh(
 ) -> Outcome:
     """Seconds without news of a market and kind, inside the session; outside it, silence is right.
 
-    The subscriber says what has news (`feed.news`). Without its heartbeat the newest tick on the stream decides.
+    The subscriber's heartbeat has the news (`feed.news`). Without its heartbeat the newest tick on the stream decides.
     """
     now = clock.now()
     check = find(ASSET, names.FEED_FRESH)
@@ -93,7 +93,7 @@ def services_alive(
         names.SERVICES_ALIVE,
         float(len(missing)),
         f"heartbeats of {', '.join(due) or 'none'}",
-        "all alive" if not missing else f"silent: {', '.join(missing)} (is `qmt agent` running on their host?)",
+        "all running" if not missing else f"silent: {', '.join(missing)} (is `qmt agent` running on their host?)",
         [{"service": s, "desired": desired.get(s, "running")} for s in missing],
     )
 
@@ -113,7 +113,7 @@ def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping
 
 
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
-    """What was lost on the market's day of *total*, which the writer adds up: no loss is a finding for good."""
+    """What was lost on the market's day of *total*, which the writer adds up: a loss is a finding of its day only."""
     today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
     if text(known, "day") == today:
         return max(total - number(known, "before"), 0.0)

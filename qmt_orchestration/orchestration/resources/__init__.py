@@ -1,4 +1,4 @@
-"""What the assets, checks and sensors talk to: ClickHouse, Redis, and the managed services.
+"""What the assets, checks and sensors use: ClickHouse, Redis, and the managed services.
 
 Each resource reads the settings when it is used, not when the code loads, so that definitions load with nothing
 running. Passwords come from the environment alone: they are no part of a resource's configuration, which Dagster
@@ -54,11 +54,11 @@ class ServicesResource(_WithSettings):
     """
 
     def beats(self) -> list[dict[str, str]]:
-        """The newest heartbeat of each service on each host; a service that is silent for 15 s is not in the list."""
+        """The newest heartbeat of each service on each host; one without a heartbeat for 15 s is left out."""
         return read_all(connect_redis(self.settings))
 
     def desired(self) -> dict[str, str]:
-        """Service → ``running`` or ``stopped``, as last asked for; who is absent should run."""
+        """Service → ``running`` or ``stopped``, as last asked for; one that is absent should run."""
         return {name: wanted.state for name, wanted in read_desired(connect_redis(self.settings)).items()}
 
     def ask(self, service: str, action: Literal["start", "stop", "restart"]) -> None:
