@@ -62,6 +62,11 @@ class Outcome:
     passed: bool
     severity: dg.AssetCheckSeverity
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """Asset and name of the check."""
+        return self.check.asset, self.check.name
+
 
 def specs(checks: Iterable[Check]) -> list[dg.AssetCheckSpec]:
     """The Dagster specs of *checks*."""
@@ -127,19 +132,7 @@ def record(client: Any, outcomes: Sequence[Outcome], run_id: str) -> None:
     at_ = datetime.now(SHANGHAI)
     columns = ["day", "asset", "check", "run_id", "passed", "severity", "expected", "found", "evidence", "at"]
     rows = [
-        [
-            o.day,
-            o.check.asset,
-            o.check.name,
-            run_id,
-            int(o.passed),
-            o.severity.value,
-            o.expected,
-            o.found,
-            _json(o),
-            at_,
-        ]
-        for o in outcomes
+        [o.day, *o.key, run_id, int(o.passed), o.severity.value, o.expected, o.found, _json(o), at_] for o in outcomes
     ]
     client.insert("quality_results", rows, column_names=columns)
 
@@ -152,7 +145,7 @@ def results(outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
     """One Dagster result per check; over several days, that of the worst day with all failing days listed."""
     by_check: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        by_check.setdefault((outcome.check.asset, outcome.check.name), []).append(outcome)
+        by_check.setdefault(outcome.key, []).append(outcome)
     return [_result(group) for group in by_check.values()]
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field, SecretStr
 
-from qmt_orchestration.services.desired import ask_restart, read_desired, set_desired
+from qmt_orchestration.services import desired
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect as connect_redis
 from qmt_orchestration.stream.heartbeat import read_all
@@ -59,15 +59,11 @@ class ServicesResource(_WithSettings):
 
     def desired(self) -> dict[str, str]:
         """Service → ``running`` or ``stopped``, as last asked for; one that is absent should run."""
-        return {name: wanted.state for name, wanted in read_desired(connect_redis(self.settings)).items()}
+        return {name: wanted.state for name, wanted in desired.read_desired(connect_redis(self.settings)).items()}
 
     def ask(self, service: str, action: Literal["start", "stop", "restart"]) -> None:
         """Ask for *action* on *service*; the agents act within seconds."""
-        client = connect_redis(self.settings)
-        if action == "restart":
-            ask_restart(client, service)
-        else:
-            set_desired(client, service, "running" if action == "start" else "stopped")
+        desired.ask(connect_redis(self.settings), service, action)
 
 
 def build_resources(settings: Settings | None = None) -> dict[str, Any]:
