@@ -153,6 +153,8 @@ class Console:
             try:
                 action = fields.require_text(fields.require_json_object({"body": body}, "body"), "action", 20)
                 answer = await run_in_threadpool(command, name, action)
+            except (UnknownService, registry.NoSuchClient) as error:
+                return _error(404, str(error))
             except fields.FieldError as error:
                 return _error(400, f'refused: {error}; the body is JSON like {{"action": "stop"}}')
             except ValueError as error:
@@ -190,8 +192,9 @@ def make_app(settings: Settings, live: Live, stopping: Callable[[], bool]) -> St
             Middleware(SameOrigin, allowed_hosts=hosts),
         ],
         exception_handlers={
-            **dict.fromkeys((NoSuchSymbol, UnknownService, registry.NoSuchClient), _not_found),
-            **dict.fromkeys((redis.RedisError, dagster.DagsterError), _away),
+            NoSuchSymbol: _not_found,
+            redis.RedisError: _away,
+            dagster.DagsterError: _away,
             Exception: _failed,
         },
     )
