@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from pydantic import SecretStr
 
 from qmt_orchestration.client import BarConsumer, registry
-from qmt_orchestration.console import service
+from qmt_orchestration.console import live, service
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import SHANGHAI, to_ms
 from qmt_orchestration.settings import Settings
@@ -96,7 +96,10 @@ def tell_ticks(clickhouse: Any, moment: datetime, price: float = 10.5) -> None:
 
 
 @pytest.fixture
-def console(settings: Settings, redis_client: Any, clickhouse: Any) -> Iterator[Console]:
+def console(
+    settings: Settings, redis_client: Any, clickhouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Console]:
+    monkeypatch.setitem(live._INTERVAL, "worst", 2.0)  # seconds; tests do not wait for 20
     fill_market(redis_client, clickhouse)
     own = settings.model_copy(update={"console_port": free_port(), "console_token": SecretStr(TOKEN)})
     yield from serve(own)
