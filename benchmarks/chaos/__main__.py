@@ -36,7 +36,7 @@ def main() -> int:
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # processes and disks are taken down then too
     for name in [name for name in os.environ if name.startswith("QMT_")]:
-        del os.environ[name]  # never the servers of somebody's settings
+        del os.environ[name]  # never the servers of the shell's settings
     if args.list:
         print("\n".join(fault.name for fault in FAULTS))
         return 0

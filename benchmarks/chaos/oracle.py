@@ -3,7 +3,7 @@
 *Produced* is what a third party saw on the stream (`Ledger`), batch by batch; no service's own counters are used.
 lost = distinct ticks produced - distinct ticks stored, doubled = rows stored - distinct ticks stored, counted on the
 witness table (witness.sql), which merges nothing away. A number missing in a feed session's sequence is a lost batch.
-And the simulated market is deterministic, so every tick it gave while somebody listened must be there.
+And the simulated market is deterministic, so every tick it sent while a subscriber ran must be there.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Verdict:
     bars_compared: int = 0
     published_compared: int = 0
     believed: int = 0  # wrong copies (wrong-snapshots: stamped a millisecond after the second) that are stored as ticks
-    unseen: int = 0  # ticks of the market while no subscriber listened: nobody could have them
+    unseen: int = 0  # ticks of the market while no subscriber ran
     dead_letters: int = 0
     trimmed: int = 0  # entries that the writer trimmed while the session ran
     examples: list[str] = field(default_factory=list)
@@ -168,7 +168,7 @@ def _batches(world: World, ledger: Ledger, verdict: Verdict) -> None:
         numbers = {seq for name, seq in {*ledger.batches, *stored} if name == session}
         for seq in set(range(max(numbers) + 1)) - numbers:
             verdict.lost[batches[-1].sent_ms] += 1
-            verdict.complain(f"batch {seq} of {session} was seen by nobody")
+            verdict.complain(f"batch {seq} of {session} was not seen on the stream")
     # the same tick from two runs of the subscriber: counted where the later one begins
     [[twice]] = world.ask("SELECT count() - uniqExact(symbol, time, pvolume, amount, withdrawn) FROM witness")
     within = sum(verdict.doubled.values())
@@ -188,7 +188,7 @@ def _blind_times(ledger: Ledger) -> list[tuple[int, int]]:
 
 
 def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: Verdict) -> None:
-    """Every tick of the plan is stored or rejected, unless nobody listened."""
+    """Every tick of the plan is stored or rejected, unless no subscriber ran."""
     settings = world.hosts[FEED]
     source, shares = MarketSource(settings), frozenset(universe(settings.sim_symbols).shares)
     source.seek(blind[0][1] - _EDGE_MS)
@@ -216,7 +216,7 @@ def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: V
             continue
         at = int(np.searchsorted([last for last, _ in starts], int(ms)))
         verdict.lost[starts[min(at, len(starts) - 1)][1]] += 1
-        verdict.complain(f"tick of {symbol} at {from_ms(int(ms)):%H:%M:%S} never arrived although somebody listened")
+        verdict.complain(f"tick of {symbol} at {from_ms(int(ms)):%H:%M:%S} never arrived although a subscriber ran")
 
 
 def _expect(client: Any, rows: list[tuple[str, int, int]]) -> None:

@@ -1,7 +1,7 @@
 """Two hosts on one machine, as on Windows and Mac: the feed's side and the warehouse's, sharing nothing but Redis.
 
 Each has settings and a data folder of its own and an agent that starts its services; each reaches the engines through
-a proxy of its own. Whoever starts agents on a real host (systemd, the Windows task) is a thread here. The engines are
+a proxy of its own. What starts agents on a real host (systemd, the Windows task) is a thread here. The engines are
 kept by `engine_processes.supervised`, as `qmt up` does.
 """
 

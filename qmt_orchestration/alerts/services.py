@@ -55,8 +55,8 @@ def _silent(
 ) -> Finding:
     key, title = f"service:{name}", say(language, "service.silent", name=name)
     if silent_ms == 0:
-        well = say(language, "service.alive", host=beat.get("host", "?")) if beat else ""
-        text = well if beat or wanted else say(language, "service.not.wanted")
+        running = say(language, "service.alive", host=beat.get("host", "?")) if beat else ""
+        text = running if beat or wanted else say(language, "service.not.wanted")
         return Finding(key, False, title, text, owner=OWNER, link=link)
     text = say(language, "service.silent.text", seconds=f"{silent_ms / 1000:.0f}")
     return Finding(key, True, title, text, owner=OWNER, link=link, todo=say(language, "service.silent.todo"))

@@ -144,7 +144,7 @@ class Console:
         return _error(403 if reason.startswith("read-only") else 401, reason)
 
     def _change(self, command: Callable[[str, str], Any]) -> Handler:
-        """A handler that runs *command* (name, action) for whoever has the token."""
+        """A handler that runs *command* (name, action) for requests with the token."""
 
         async def change(request: Request) -> Response:
             if refused := await self._refused(request):

@@ -168,10 +168,10 @@ def _age(language: Language, seconds: float) -> str:
     return say(language, "age.seconds", n=round(seconds))
 
 
-def _head(picture: Mapping[str, Any], troubles: int) -> dict[str, str]:
+def _head(picture: Mapping[str, Any], count: int) -> dict[str, str]:
     minute = picture.get("minute", {})
-    if troubles:
-        return _say("", "head.one" if troubles == 1 else "head.several", n=troubles)["text"]  # type: ignore[no-any-return]
+    if count:
+        return _say("", "head.one" if count == 1 else "head.several", n=count)["text"]  # type: ignore[no-any-return]
     if not picture.get("clock"):
         return _named("head.waiting")
     if not picture["clock"]["in_session"]:

@@ -128,7 +128,7 @@ def send_forming(client: Any, now_ms: int, bars: Sequence[Fresh]) -> None:
 def recall(client: Any, oldest: int) -> Known:
     """What the stream holds of the frames from *oldest* (epoch ms) on: the newest revision of each bar.
 
-    An entry that is no bar, whoever put it there, is skipped and counted.
+    An entry that is no bar is skipped and counted.
     """
     known: Known = {}
     names = [name.encode() for name in VALUE_NAMES]

@@ -63,7 +63,7 @@ def migrate(settings: Settings, progress: Callable[[str], None] = log.info) -> l
         progress("found tables of the first edition: they are brought to this version")
         upgrade.begin(client, words)
     elif gone := missing_tables(client, schema_files(), done):
-        what = "%s: dropped by somebody, made again and empty; `qmt restore` or `qmt backfill` bring their days back"
+        what = "%s: dropped, and made again empty; `qmt restore` or `qmt backfill` bring their days back"
         log.error(what, ", ".join(gone))
         done = {}  # every statement of the schema can be repeated
     applied = []

@@ -72,7 +72,7 @@ def test_wrong_snapshots_are_in_no_bar_whoever_is_killed() -> None:
 
 
 @pytest.mark.slow
-def test_the_account_finds_wrong_snapshots_that_are_believed() -> None:
+def test_the_account_finds_wrong_snapshots_that_are_accepted() -> None:
     outcome = run((PAST_THE_CHECKS,), ticks=40_000)
     assert outcome.verdict.believed > 0, session.table(outcome)
     assert sum(outcome.verdict.bars_wrong.values()) > 0, session.table(outcome)
@@ -80,7 +80,7 @@ def test_the_account_finds_wrong_snapshots_that_are_believed() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("mistake", "number"), [("ack-first", "lost"), ("no-token", "doubled"), ("unstored", "lost")])
-def test_the_account_finds_a_careless_writer(mistake: str, number: str) -> None:
+def test_the_account_finds_a_faulty_writer(mistake: str, number: str) -> None:
     outcome = run(("SIGKILL writer", "SIGKILL writer"), careless=mistake)
     assert getattr(outcome, number) > 0, session.table(outcome)
     assert not outcome.good
