@@ -170,8 +170,10 @@ def instance(empty_home: Path, tmp_path: Path) -> Iterator[Any]:
     """A Dagster instance on SQLite, as `make up` has it: the in-memory instance of tests hides its limits."""
     import dagster as dg
 
-    home = shutil.copytree(empty_home, tmp_path / "home")
-    with dg.DagsterInstance.local_temp(str(home), overrides={"telemetry": {"enabled": False}}) as made:
+    from qmt_orchestration.orchestration.sqlite import kept_open
+
+    home, quiet = shutil.copytree(empty_home, tmp_path / "home"), {"telemetry": {"enabled": False}}
+    with kept_open(), dg.DagsterInstance.local_temp(str(home), overrides=quiet) as made:
         yield made
 
 

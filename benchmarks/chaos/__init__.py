@@ -1,5 +1,5 @@
-"""Chaos: the whole always-on pipeline on two simulated hosts while faults strike, and an account of every tick.
+"""Chaos: the whole always-on pipeline on two simulated hosts while faults are injected, and an account of every tick.
 
-`world` builds the hosts, `faults` breaks them, `oracle` counts, `session` puts the three together, `soak` runs a day
-without faults and watches what grows. `careless` is the negative control: writers that must fail the account.
+`world` builds the hosts, `faults` breaks them, `oracle` counts, `session` puts the three together. `careless` is the
+negative control: writers that must fail the account.
 """

@@ -1,9 +1,9 @@
 """The account: what was produced against what is stored, and the bars against the market's own plan.
 
-*Produced* is what a third party saw on the stream (`Ledger`), batch by batch; it is not what a service says of itself.
+*Produced* is what a third party saw on the stream (`Ledger`), batch by batch; no service's own counters are used.
 lost = distinct ticks produced - distinct ticks stored, doubled = rows stored - distinct ticks stored, counted on the
 witness table (witness.sql), which merges nothing away. A number missing in a feed session's sequence is a lost batch.
-And the simulated market is deterministic, so every tick it gave while somebody listened must be there.
+And the simulated market is deterministic, so every tick it sent while a subscriber ran must be there.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Ledger(threading.Thread):
         return max((batch.last_ms for batch in list(self.batches.values())[-50:]), default=0)
 
     def sessions(self) -> list[tuple[str, list[Produced]]]:
-        """The lives of the subscriber in the order of their beginning, with their batches in order."""
+        """The runs of the subscriber in the order of their start, with their batches in order."""
         found: dict[str, list[tuple[int, Produced]]] = {}
         for (session, seq), batch in self.batches.items():
             if not session.startswith("careless-"):  # no subscriber: `faults.PAST_THE_CHECKS`
@@ -127,8 +127,8 @@ class Verdict:
     bars_wrong: Counter[int] = field(default_factory=Counter)
     bars_compared: int = 0
     published_compared: int = 0
-    believed: int = 0  # wrong copies (wrong-snapshots: stamped a millisecond after the second) that stand as ticks
-    unseen: int = 0  # ticks of the market while no subscriber listened: nobody could have them
+    believed: int = 0  # wrong copies (wrong-snapshots: stamped a millisecond after the second) that are stored as ticks
+    unseen: int = 0  # ticks of the market while no subscriber ran
     dead_letters: int = 0
     trimmed: int = 0  # entries that the writer trimmed while the session ran
     examples: list[str] = field(default_factory=list)
@@ -168,13 +168,13 @@ def _batches(world: World, ledger: Ledger, verdict: Verdict) -> None:
         numbers = {seq for name, seq in {*ledger.batches, *stored} if name == session}
         for seq in set(range(max(numbers) + 1)) - numbers:
             verdict.lost[batches[-1].sent_ms] += 1
-            verdict.complain(f"batch {seq} of {session} was seen by nobody")
-    # the same tick from two lives of the subscriber: counted where the later one begins
+            verdict.complain(f"batch {seq} of {session} was not seen on the stream")
+    # the same tick from two runs of the subscriber: counted where the later one begins
     [[twice]] = world.ask("SELECT count() - uniqExact(symbol, time, pvolume, amount, withdrawn) FROM witness")
     within = sum(verdict.doubled.values())
     if int(twice) > within:
         verdict.doubled[ledger.sessions()[-1][1][0].sent_ms] += int(twice) - within
-        verdict.complain(f"{int(twice) - within} ticks were published by two lives of the subscriber")
+        verdict.complain(f"{int(twice) - within} ticks were published by two runs of the subscriber")
 
 
 def _blind_times(ledger: Ledger) -> list[tuple[int, int]]:
@@ -188,7 +188,7 @@ def _blind_times(ledger: Ledger) -> list[tuple[int, int]]:
 
 
 def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: Verdict) -> None:
-    """Every tick of the plan is stored or rejected, unless nobody listened."""
+    """Every tick of the plan is stored or rejected, unless no subscriber ran."""
     settings = world.hosts[FEED]
     source, shares = MarketSource(settings), frozenset(universe(settings.sim_symbols).shares)
     source.seek(blind[0][1] - _EDGE_MS)
@@ -216,7 +216,7 @@ def _feed(world: World, ledger: Ledger, blind: list[tuple[int, int]], verdict: V
             continue
         at = int(np.searchsorted([last for last, _ in starts], int(ms)))
         verdict.lost[starts[min(at, len(starts) - 1)][1]] += 1
-        verdict.complain(f"tick of {symbol} at {from_ms(int(ms)):%H:%M:%S} never arrived although somebody listened")
+        verdict.complain(f"tick of {symbol} at {from_ms(int(ms)):%H:%M:%S} never arrived although a subscriber ran")
 
 
 def _expect(client: Any, rows: list[tuple[str, int, int]]) -> None:
@@ -236,13 +236,13 @@ def _expect(client: Any, rows: list[tuple[str, int, int]]) -> None:
 
 
 def _bars(world: World, blind: list[tuple[int, int]], verdict: Verdict) -> None:
-    """Bars of the minutes that were heard whole: in ClickHouse against the plan, on the stream against ClickHouse."""
+    """Bars of the minutes received whole: in ClickHouse against the plan, on the stream against ClickHouse."""
     day = date.fromisoformat(world.market.day)
     progress = int(world.redis.hget(keys.PUBLISHED, day.isoformat()) or 0)
     frames = [frame for frame in minute_frames(day)[1:] if to_ms(frame) <= progress]
     heard = [f for f in frames if not any(b < to_ms(f) and to_ms(f) - 60_000 < e for b, e in blind)]
     if not heard:
-        raise RuntimeError("no whole minute was heard: let the session last longer (--ticks)")
+        raise RuntimeError("no whole minute was received: let the session last longer (--ticks)")
     live = _live(world, day, frames)
     plan = _plan(world, day, heard)
     for key in sorted({*plan, *(key for key in live if key[1] in {to_ms(f) for f in heard})}):

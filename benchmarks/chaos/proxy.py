@@ -66,7 +66,7 @@ class Proxy:
         self._do(self._set(answer=reply))
 
     def drop_replies(self, needle: bytes, times: int) -> None:
-        """Of the next *times* requests that contain *needle*, lose the reply: the server has acted, nobody knows."""
+        """Of the next *times* requests that contain *needle*, lose the reply after the server has acted."""
         self._do(self._set(needle=needle, drops=times))
 
     def slow(self, round_trip_seconds: float, megabits: float) -> None:

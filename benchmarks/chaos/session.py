@@ -1,4 +1,4 @@
-"""One session: the market runs, faults strike one after another at seeded moments, and at the end all is counted."""
+"""One session: the market runs, faults are injected one by one at seeded moments, then everything is counted."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class Line:
-    """A line of the table: one fault, what it cost, and how long until rows flowed again (-1: not within patience).
+    """A line of the table: one fault, what it cost, and how long until rows flowed again (-1: not within _PATIENCE).
 
     *services*: seconds until each service worked again, without an error.
     """
@@ -110,14 +110,14 @@ def run(
         say(f"{ledger.ticks:,} ticks produced; the feed stops, the writer finishes, then everything is counted")
         problems = settle(there, ledger)
         if left:
-            problems.append(f"{left} faults did not strike: the market came to its lunch break; lower --speed")
+            problems.append(f"{left} faults were not injected: the market came to its lunch break; lower --speed")
         verdict = judge(there, ledger)
     outcome = Outcome(lines, verdict, time.monotonic() - began, problems)
     _attribute(outcome)
     if ledger.ticks < ticks:
         outcome.problems.append(f"expected {ticks:,} ticks, only {ledger.ticks:,} were produced in time")
     if verdict.believed:
-        outcome.problems.append(f"{verdict.believed} wrong snapshots are believed")
+        outcome.problems.append(f"{verdict.believed} wrong snapshots were stored as ticks")
     poison = POISON * sum(fault.name == "poison batches" for fault in faults)
     if verdict.dead_letters != poison:
         outcome.problems.append(f"expected {poison} dead letters, found {verdict.dead_letters}")
@@ -224,7 +224,7 @@ def table(outcome: Outcome) -> str:
     rows = [f"{'fault':36} {'lost':>8} {'doubled':>8} {'seconds':>8} {'bars wrong':>11} {names}"]
     for line in outcome.lines:
         seconds = f"{line.seconds:.1f}" if line.seconds >= 0 else f"> {_PATIENCE:g}"
-        note = "" if line.struck else "  did not strike"
+        note = "" if line.struck else "  had no effect"
         bad = "" if line.good or note else "  <-"
         each = " ".join(f"{line.services[name]:10.1f}" for name in HOST_OF if name in line.services)
         rows.append(

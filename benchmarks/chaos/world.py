@@ -1,7 +1,7 @@
 """Two hosts on one machine, as on Windows and Mac: the feed's side and the warehouse's, sharing nothing but Redis.
 
 Each has settings and a data folder of its own and an agent that starts its services; each reaches the engines through
-a proxy of its own. Whoever starts agents on a real host (systemd, the Windows task) is a thread here. The engines are
+a proxy of its own. What starts agents on a real host (systemd, the Windows task) is a thread here. The engines are
 kept by `engine_processes.supervised`, as `qmt up` does.
 """
 
@@ -107,7 +107,7 @@ class World:
         self.redis: Any = self.connect_redis()
         self.agents: dict[str, subprocess.Popen[bytes]] = {}
         self.extra: list[subprocess.Popen[bytes]] = []
-        self.noted: dict[str, int] = {}  #: what a fault remembers of the moment before it struck
+        self.noted: dict[str, int] = {}  #: what a fault recorded before it was injected
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep_agents, name="keep-agents", daemon=True)
 
@@ -185,7 +185,7 @@ class World:
         return {}
 
     def ask(self, sql: str, seconds: float = 60.0, **parameters: str) -> list[list[Any]]:
-        """Rows of a query, straight from ClickHouse. OSError when it does not answer in time or refuses."""
+        """Rows of a query, straight from ClickHouse. OSError when it does not answer in time or returns an error."""
         said = self.command(sql + "\nFORMAT JSONCompactEachRow", seconds, **parameters)
         return [json.loads(line) for line in said.splitlines() if line]
 
@@ -200,7 +200,7 @@ class World:
             with opener.open(urllib.request.Request(url, sql.encode(), key), timeout=seconds) as reply:
                 return str(reply.read().decode())
         except urllib.error.HTTPError as error:
-            raise OSError(f"ClickHouse refuses: {error.read().decode()[:500]}") from error
+            raise OSError(f"ClickHouse returned: {error.read().decode()[:500]}") from error
 
     def newest_received_ms(self) -> int:
         """Wall time (epoch ms) of the callback of the newest stored tick; 0 without one or without an answer."""

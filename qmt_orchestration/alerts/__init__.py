@@ -2,5 +2,5 @@
 
 A *finding* is one observation of one thing (a check, a run, a service): it fails or it does not. *State* turns findings
 into notices: a failure is announced once per window, its recovery once. *Delivery* sends notices through channels and
-forgets one only after its channel has taken it.
+removes one only after its channel has accepted it.
 """

@@ -1,8 +1,8 @@
-"""Sending what waits: oldest first, per channel, forgetting a notice only when its channel has taken it.
+"""Sending what waits: oldest first, per channel, removing a notice only when its channel has accepted it.
 
-A channel that fails is tried again with growing pauses: nothing is lost while it is dead. A message that is
-refused again and again while the same channel takes others is itself the trouble (too long, refused words): it is given
-up after `MOST_REFUSALS`, kept in ``given_up`` and counted, so that it cannot stall the rest.
+A channel that fails is tried again with growing pauses: nothing is lost while it fails. A message that is
+refused again and again while the same channel takes others is itself at fault (too long, refused words): it is given
+up after `MOST_REFUSALS`, kept in ``given_up`` and counted, so that it cannot block the rest.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _deliver_to(
     taken = 0
     refused: list[Notice] = []
     while waiting and time.monotonic() < deadline:
-        # Oldest first. If that fails, the newest shows whether the channel is dead or the message is the trouble.
+        # Oldest first. If that fails, the newest one shows whether the channel or the message is at fault.
         group = waiting.pop() if refused and not taken else waiting.popleft()
         title, body = render(group, language)
         if channel.send(title, body, failed=group[0].finding.failed):

@@ -1,4 +1,4 @@
-"""Findings about the always-on services, from heartbeats: silent ones, and those that keep dying."""
+"""Findings about the always-on services, from heartbeats: silent ones, and those that keep being restarted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qmt_orchestration.stream.fields import integer
 from qmt_orchestration.stream.heartbeat import reported
 from qmt_orchestration.texts import Language, say
 
-SILENT_MS: Final = 30_000  # an agent restarts a dead service within seconds: what is silent longer needs a person
+SILENT_MS: Final = 30_000  # an agent restarts a service that ended within seconds: what is silent longer needs a person
 FLAPPING_RESTARTS: Final = 3
 FLAPPING_MS: Final = 600_000
 FORGET_MS: Final = 86_400_000  # an instance on a host that no longer reports
@@ -55,8 +55,8 @@ def _silent(
 ) -> Finding:
     key, title = f"service:{name}", say(language, "service.silent", name=name)
     if silent_ms == 0:
-        well = say(language, "service.alive", host=beat.get("host", "?")) if beat else ""
-        text = well if beat or wanted else say(language, "service.not.wanted")
+        running = say(language, "service.alive", host=beat.get("host", "?")) if beat else ""
+        text = running if beat or wanted else say(language, "service.not.wanted")
         return Finding(key, False, title, text, owner=OWNER, link=link)
     text = say(language, "service.silent.text", seconds=f"{silent_ms / 1000:.0f}")
     return Finding(key, True, title, text, owner=OWNER, link=link, todo=say(language, "service.silent.todo"))

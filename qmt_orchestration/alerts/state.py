@@ -19,7 +19,7 @@ from qmt_orchestration.texts import Language, say
 
 log = logging.getLogger(__name__)
 
-FORGET_MS: Final = 7 * 86_400_000  # an open incident nobody has observed for this long is closed without a notice
+FORGET_MS: Final = 7 * 86_400_000  # an open incident that was not observed for this long is closed without a notice
 MOST_ANNOUNCED: Final = 3
 SAME_SUBJECT_MS: Final = 600_000  # findings of one check on further days wait this long, and go out as one message
 _RANK: Final = {"WARN": 0, "ERROR": 1}
@@ -111,13 +111,13 @@ class AlertState:
             return
         lasted = say(language, "failed.for", minutes=f"{(now_ms - incident.since_ms) / 60_000:.0f}")
         # the recovery has the title, owner and severity of its failure: it goes the same way at the same hours
-        well = replace(
+        recovery = replace(
             incident.finding,
             failed=False,
             text=f"{lasted}\n{finding.text}".rstrip(),
             link=finding.link or incident.finding.link,
         )
-        self.outbox.append(Notice(well, now_ms, incident.repeats, channels_for(well)))
+        self.outbox.append(Notice(recovery, now_ms, incident.repeats, channels_for(recovery)))
 
     def _queued(self, key: str) -> Notice | None:
         """The last notice of *key*, if it is of a failure and has not been delivered everywhere."""

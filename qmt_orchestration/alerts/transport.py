@@ -37,7 +37,7 @@ class Channel:
     limit: int = _ELSEWHERE  # bytes
 
     def send(self, title: str, body: str, *, failed: bool) -> bool:
-        """Whether the destination took the message. Never raises: what apprise raises is a failed attempt."""
+        """Whether the destination accepted the message. Never raises: what apprise raises is a failed attempt."""
         import apprise
 
         kind = apprise.NotifyType.FAILURE if failed else apprise.NotifyType.SUCCESS
@@ -53,7 +53,7 @@ class Channel:
 
 
 def channels(settings: Settings) -> list[Channel]:
-    """The configured channels, none when ``alert_urls`` is empty. `BadAlertUrl` for an entry apprise does not know."""
+    """The configured channels, none when ``alert_urls`` is empty. `BadAlertUrl` for an entry apprise rejects."""
     if settings.alert_urls is None or not settings.alert_urls.get_secret_value().strip():
         return []
     import apprise
@@ -66,7 +66,7 @@ def channels(settings: Settings) -> list[Channel]:
         target = apprise.Apprise()
         if found is None or not target.add(found["url"]):
             raise BadAlertUrl(
-                f"entry {place} of QMT_ALERT_URLS: expected [owner=]url with a URL that apprise knows "
+                f"entry {place} of QMT_ALERT_URLS: expected [owner=]url with a URL of a kind that apprise has "
                 "(wecombot://, dingtalk://, feishu://, slack://, mailto://, json:// …; see docs/operations.md)"
             )
         owner, kind = found["owner"] or "", found["url"].partition("://")[0]

@@ -10,8 +10,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.backup.manifest import BackupError, File, Partition, Table, sealed
+from qmt_orchestration.warehouse.client import load_sql
 
 #: Final rows only. lz4: a backup of each night has to be quick; the archive it goes to may compress it further.
 _SETTINGS: Final[dict[str, Any]] = {
@@ -34,13 +33,6 @@ _TRIES: Final = 3
 _LAST: Final = "2106-01-01 00:00:00"  # after every minute: what DateTime holds ends in February of that year
 SLICE_ROWS: Final = 2_000_000  # of a tick with its book about 200 MB of Parquet
 FOLDER: Final = "clickhouse"
-
-
-@cache
-def sql(name: str) -> str:
-    """The statement in ``queries/<name>.sql``."""
-    text = (resources.files("qmt_orchestration.backup") / "queries" / f"{name}.sql").read_text(encoding="utf-8")
-    return "\n".join(line for line in text.splitlines() if not line.startswith("--"))
 
 
 @dataclass(frozen=True)
@@ -61,25 +53,26 @@ class Mover:
     def __init__(self, client: Any, database: str, folder: Path) -> None:
         self.client, self.database, self.folder = client, database, folder.resolve()
 
+    def _query(self, name: str, **parameters: str) -> Any:
+        return self.client.query(load_sql(name, "backup"), parameters=parameters, settings=_SETTINGS)
+
     def tables(self) -> dict[str, Table]:
         """Every table, without partitions."""
-        rows = self.client.query(sql("tables"), parameters={"db": self.database}).result_rows
+        rows = self._query("tables", db=self.database).result_rows
         return {str(name): Table(create=str(create), partitions={}) for name, create in rows}
 
     def partitions(self) -> list[Found]:
         """Every partition that has rows."""
-        rows = self.client.query(sql("partitions"), parameters={"db": self.database}).result_rows
-        return [Found(*row) for row in rows]
+        return [Found(*row) for row in self._query("partitions", db=self.database).result_rows]
 
     def digest(self, table: str, partition: str) -> tuple[int, str]:
         """(rows, sum over all columns) of a partition."""
-        parameters = {"table": table, "partition": partition}
-        rows, digest = self.client.query(sql("digest"), parameters=parameters, settings=_SETTINGS).first_row
+        rows, digest = self._query("digest", table=table, partition=partition).first_row
         return int(rows), str(digest)
 
     def digests(self, table: str) -> dict[str, tuple[int, str]]:
         """`digest` of every partition of *table*."""
-        found = self.client.query(sql("digests"), parameters={"table": table}, settings=_SETTINGS).result_rows
+        found = self._query("digests", table=table).result_rows
         return {str(partition): (int(rows), str(digest)) for partition, rows, digest in found}
 
     def export(self, found: Found) -> Partition:
@@ -99,14 +92,15 @@ class Mover:
     def _slices(self, found: Found) -> Iterator[tuple[str, dict[str, str]]]:
         """Statement and parameters of each slice."""
         where = {"table": found.table, "partition": found.id}
-        parameters = {"db": self.database, "table": found.table}
-        columns = self.client.query(sql("time_column"), parameters=parameters).result_rows
+        columns = self._query("time_column", db=self.database, table=found.table).result_rows
         if found.rows <= SLICE_ROWS or not columns:
             yield "partition", where
             return
         where["column"] = columns[0][0]
         first, held = "", 0
-        for minute, rows in self.client.query(sql("minutes"), parameters=where, settings=_SETTINGS).result_rows:
+        for minute, rows in self.client.query(
+            load_sql("minutes", "backup"), parameters=where, settings=_SETTINGS
+        ).result_rows:
             if first and held + rows > SLICE_ROWS:
                 yield "slice", {**where, "first": first, "end": minute}
                 first, held = minute, 0
@@ -118,7 +112,9 @@ class Mover:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = folder / f"{found.id}-{time.time_ns():x}-{number}.parquet"  # a name that no file had before
         try:
-            blocks = self.client.raw_stream(sql(statement), parameters=parameters, settings=_SETTINGS, fmt="Parquet")
+            blocks = self.client.raw_stream(
+                load_sql(statement, "backup"), parameters=parameters, settings=_SETTINGS, fmt="Parquet"
+            )
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as out, blocks:
                 while block := blocks.read(1 << 20):

@@ -1,4 +1,4 @@
-"""A whole backup, with what may go wrong said before anything is written."""
+"""A whole backup; what would make it fail is checked before anything is written."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from pydantic import SecretStr
 from qmt_orchestration.backup import dagster_home, manifest
 from qmt_orchestration.backup.common import NAME, Say, Summary, on_disk, rows_of, warehouse
 from qmt_orchestration.backup.manifest import BackupError, Manifest, Partition, Table
-from qmt_orchestration.backup.partitions import Found, Mover, sql
+from qmt_orchestration.backup.partitions import Found, Mover
 from qmt_orchestration.files import replace_file
 from qmt_orchestration.services.dagster_processes import home_in_use
 from qmt_orchestration.services.lock import only_one
 from qmt_orchestration.settings import Settings
+from qmt_orchestration.warehouse.client import load_sql
 
 _PARQUET_SHARE: Final = 1.6  # of the compressed size in ClickHouse: what is asked of the target's disk at the most
 
@@ -181,7 +182,7 @@ def _create_of(client: Any, database: str, table: str) -> str:
 
 
 def _derived(client: Any, database: str) -> dict[str, dict[str, str]]:
-    rows = client.query(sql("derived"), parameters={"db": database}).result_rows
+    rows = client.query(load_sql("derived", "backup"), parameters={"db": database}).result_rows
     return {
         "views": {name: text for kind, name, text in rows if kind == "view"},
         "functions": {name: text for kind, name, text in rows if kind == "function"},

@@ -61,14 +61,14 @@ def redis_of(settings: Settings, *known: type[Exception]) -> Iterator[Any]:
     try:
         yield client
     except redis.RedisError as error:
-        fail(redis_trouble(settings, error))
+        fail(redis_problem(settings, error))
     except known as error:
         fail(str(error), MISUSE if isinstance(error, ValueError) else NOTHING)
     finally:
         client.close()
 
 
-def redis_trouble(settings: Settings, error: Exception) -> str:
+def redis_problem(settings: Settings, error: Exception) -> str:
     """What a person can do about an error of Redis."""
     where = settings.redis_url or f"the embedded Redis of {settings.data_dir}"
     return f"{where} does not answer ({error}): is it running (`qmt up`), is QMT_REDIS_URL right?"

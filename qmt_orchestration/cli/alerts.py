@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import typer
-from rich.table import Table
 
 from qmt_orchestration.alerts.state import BrokenState, read
 from qmt_orchestration.alerts.transport import BadAlertUrl, channels
@@ -52,16 +51,10 @@ def list_(data_dir: DataDir = None, as_json: Json = False) -> None:
             f = notice.finding
             verdict = f.severity if f.failed else "recovered"
             rows.append((what, notice.at_ms, verdict, f.title, f.partition, notice.repeats))
-    names = ("state", "since", "severity", "what", "partition", "repeats")
+    names = ("state", "since", "severity", "what", "partition", "repeats")  # since: Shanghai
     shown = [dict(zip(names, (row[0], f"{from_ms(row[1]):%Y-%m-%d %H:%M:%S}", *row[2:]), strict=True)) for row in rows]
 
-    def table(_: int) -> Table:
-        out = Table("", "since (Shanghai)", *names[2:])
-        for row in shown:
-            out.add_row(*map(str, row.values()))
-        return out
-
     if shown or as_json:
-        show(shown, table, as_json=as_json)
+        show(shown, as_json=as_json)
     if not shown:
         fail("nothing open, nothing waits")

@@ -1,4 +1,4 @@
-"""`qmt clients`, `qmt quote`, `qmt top`: who reads the stream, what a symbol costs now, and the live view of both."""
+"""`qmt clients`, `qmt quote`, `qmt top`: who reads the stream, the newest price of a symbol, and a live view."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def list_command(context: typer.Context, as_json: Json = False) -> None:
 
 @clients_app.command()
 def stats(context: typer.Context, client_id: ClientId, as_json: Json = False) -> None:
-    """Everything one client says of itself."""
+    """Everything that is known of one client."""
     info = _on_redis(context.obj, lambda redis: registry.read_client(redis, client_id))
     if as_json:
         say_json(asdict(info))
@@ -101,7 +101,7 @@ def quote(
         ticks = {symbol: newest_tick(clickhouse, symbol) for symbol in wanted}
     found = [_with_time(tick) for tick in ticks.values() if tick is not None]
     if found or as_json:
-        show(found, lambda width: _quotes(found, width), as_json=as_json)
+        show(found, as_json=as_json, table=lambda width: _quotes(found, width))
     if unknown := [symbol for symbol, tick in ticks.items() if tick is None]:
         fail(f"no tick of {', '.join(unknown)} is stored; expected symbols like {DEFAULT_SYMBOL}")
 
@@ -205,7 +205,7 @@ def _print_clients(data_dir: Path | None, as_json: bool) -> None:
     infos = _on_redis(data_dir, registry.list_clients)
     rows = [{**asdict(info), "seen_seconds": round(info.seen_seconds, 1)} for info in infos]
     if infos or as_json:
-        show(rows, lambda width: clients_table(infos, width), as_json=as_json)
+        show(rows, as_json=as_json, table=lambda width: clients_table(infos, width))
     if not infos:
         fail("no clients: nothing has read minute_bar_stream yet")
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
-from rich.table import Table
 
 from qmt_orchestration.cli.access import DataDir, Json, fail, redis_of, settings_of
 from qmt_orchestration.cli.terminal import show as show_rows
@@ -32,11 +30,9 @@ def list_(
         chosen = [stream] if stream else list(found)
         rows = [_row(letter) for name in chosen for letter in dead_letters.read(client, name, limit=limit)]
 
-    def table(_: int) -> Group:
-        return Group(*(_table(f"{name}: {found.get(name, 0)} dead letters", name, rows) for name in chosen))
-
     if rows or as_json:
-        show_rows(rows, table, as_json=as_json)
+        counts = ", ".join(f"{name}: {found.get(name, 0)} dead letters" for name in chosen)
+        show_rows(rows, as_json=as_json, title=counts)
     if not rows:
         fail("no dead letters")
 
@@ -52,16 +48,6 @@ def _row(letter: dead_letters.DeadLetter) -> dict[str, Any]:
         "bytes": sum(len(value) for value in letter.fields.values()),
         "error": letter.error[:200],
     }
-
-
-def _table(title: str, stream: str, rows: list[dict[str, Any]]) -> Table:
-    out = Table(title=title, title_justify="left")
-    for column in ("id", "at", "source id", "group", "tries", "bytes", "error"):
-        out.add_column(column, overflow="fold")
-    for row in rows:
-        if row["stream"] == stream:
-            out.add_row(*(str(row[str(column.header)]) for column in out.columns))
-    return out
 
 
 @dead_letters_app.command()

@@ -13,23 +13,20 @@ import typer
 from qmt_orchestration.cli import clients, services, warehouse
 from qmt_orchestration.cli.access import MISUSE, DataDir, explain, fail, settings_of
 from qmt_orchestration.cli.alerts import alerts_app
-from qmt_orchestration.cli.backfill import backfill
 from qmt_orchestration.cli.backup import backup, restore
 from qmt_orchestration.cli.dead_letters import dead_letters_app
-from qmt_orchestration.cli.doctor import doctor
+from qmt_orchestration.cli.doctor import doctor, probe_terminal
 from qmt_orchestration.cli.export import export_app
-from qmt_orchestration.cli.overrides import override_bar
-from qmt_orchestration.cli.probe import probe_terminal
 from qmt_orchestration.cli.quality import quality
+from qmt_orchestration.cli.repair import backfill, override_bar, verify
 from qmt_orchestration.cli.terminal import say, say_json
 from qmt_orchestration.cli.validate import validate
-from qmt_orchestration.cli.verify import verify
 from qmt_orchestration.local.engines import EngineError
+from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.services.replay import ReplayError
 from qmt_orchestration.services.replay import replay as play
 from qmt_orchestration.services.up import UpError
 from qmt_orchestration.services.up import up as run_up
-from qmt_orchestration.simulator.replay import RecordingError
 
 app = typer.Typer(
     name="qmt",
@@ -137,7 +134,7 @@ def main() -> None:
     except BrokenPipeError:  # `qmt … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:  # nobody who types a command can use a traceback
+    except Exception as error:  # a person at a terminal needs one line, not a traceback
         code, text = explain(error)
         say(f"qmt: {text}")
         sys.exit(code)

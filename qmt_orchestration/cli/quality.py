@@ -21,27 +21,19 @@ def quality(
 ) -> None:
     """Show every check of a day: passed, WARN or ERROR, with what was expected and found. Exit code 1 when one is
     ERROR, or when the day has no verdicts."""
-
     from qmt_orchestration.warehouse.client import connect, load_sql
 
     asked = days.trading_day(date) if date else None
     with warehouse_of(settings_of(data_dir)) as ready, connect(ready) as client:
-        day = asked or _newest(client)
+        day: Date | None = asked or client.query(load_sql("report/last_day")).first_row[0]
         answer = client.query(load_sql("report/verdicts"), parameters={"day": day}) if day else None
         found = [_row(day, one) for one in answer.named_results()] if answer else []
     if not found:
         fail(f"no verdicts{f' of {day}' if day else ''}: make the day with `qmt backfill` or in Dagster")
     shown = [row for row in found if not (failed and row["verdict"] == "passed")]
-    show(shown, lambda _: _table(day, shown), as_json=as_json)
+    show(shown, as_json=as_json, table=lambda _: _table(day, shown))
     if any(row["verdict"] == "ERROR" for row in found):
         raise typer.Exit(NOTHING)
-
-
-def _newest(client: Any) -> Date | None:
-    from qmt_orchestration.warehouse.client import load_sql
-
-    day: Date | None = client.query(load_sql("report/last_day")).first_row[0]
-    return day
 
 
 def _row(day: Any, one: Mapping[str, Any]) -> dict[str, str]:

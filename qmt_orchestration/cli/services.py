@@ -16,7 +16,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from qmt_orchestration.cli.access import DataDir, fail, redis_of, redis_trouble, settings_of
+from qmt_orchestration.cli.access import DataDir, fail, redis_of, redis_problem, settings_of
 from qmt_orchestration.cli.terminal import say_json, screen
 from qmt_orchestration.services.agent import run_agent
 from qmt_orchestration.services.dagster_processes import dagster_services
@@ -104,7 +104,7 @@ def state_of(settings: Settings) -> tuple[int, dict[str, Any]]:
     try:
         state = read_state(redis_client, warehouse, settings)
     except redis.RedisError as error:
-        return 2, {"error": redis_trouble(settings, error)}
+        return 2, {"error": redis_problem(settings, error)}
     finally:
         redis_client.close()
     return state.exit_code, asdict(state)

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import typer
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from qmt_orchestration.stream.fields import finite
 
@@ -21,22 +23,33 @@ def screen() -> Console:
     return plain if plain.is_terminal or "COLUMNS" in os.environ else Console(width=WIDE)
 
 
-def show(rows: Sequence[Mapping[str, Any]], table: Callable[[int], Any], *, as_json: bool) -> None:
-    """Print *rows*: as one JSON array, as *table* (made for a width) in a terminal, else one line each with tabs.
+def show(
+    rows: Sequence[Mapping[str, Any]], *, as_json: bool, title: str = "", table: Callable[[int], Any] | None = None
+) -> None:
+    """Print *rows*: as one JSON array, as a table in a terminal, else one line each with tabs, the first of names.
 
-    The first line of a pipe names the columns.
+    *table*: makes a table of its own for a width.
     """
     if as_json:
         say_json(rows)
         return
     out = screen()
     if out.is_terminal or "COLUMNS" in os.environ:
-        out.print(table(out.width))
+        out.print(table(out.width) if table else _table(rows, title))
         return
     if rows:
         typer.echo("\t".join(rows[0]))
     for row in rows:
         typer.echo("\t".join(_plain(value) for value in row.values()))
+
+
+def _table(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    out = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        out.add_column(column, overflow="fold")
+    for row in rows:
+        out.add_row(*(Text(_plain(value)) for value in row.values()))
+    return out
 
 
 def say(text: str) -> None:

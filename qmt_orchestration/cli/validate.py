@@ -1,4 +1,4 @@
-"""`qmt validate`: recorded data held against our bars, as a table of match rates."""
+"""`qmt validate`: recorded data compared with our bars, as a table of match rates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.table import Table
 
 from qmt_orchestration.cli.access import FOUND, MISUSE, NOTHING, fail, settings_of
 from qmt_orchestration.cli.terminal import screen
-from qmt_orchestration.warehouse.recordings import RecordingError
+from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.warehouse.validate import MatchRates
 from qmt_orchestration.warehouse.validate import validate as validate_folder
 
@@ -18,7 +18,7 @@ from qmt_orchestration.warehouse.validate import validate as validate_folder
 def validate(
     folder: Annotated[Path | None, typer.Argument(help="Folder of recordings [env QMT_RECORDINGS_DIR]")] = None,
 ) -> None:
-    """Hold recorded data against our bars: ticks to bars, and a vendor's minutes to its other periods."""
+    """Compare recorded data with our bars: ticks to bars, and a vendor's minutes to its other periods."""
     settings = settings_of()
     chosen = folder or settings.recordings_dir
     if chosen is None:
@@ -31,7 +31,7 @@ def validate(
     if not any(rate.total for rate in found.rates):
         fail(
             f"nothing to check in {chosen}: expected ticks_*.parquet|csv or bars_1m_*.csv|parquet "
-            "(bars_5m_*, bars_30m_*, bars_1d_* of the same symbols and days are held against them)",
+            "(bars_5m_*, bars_30m_*, bars_1d_* of the same symbols and days are compared with them)",
             MISUSE,
         )
     raise typer.Exit(FOUND if found.ok else NOTHING)

@@ -111,7 +111,7 @@ def _beyond_limits(scope: Scope) -> PlainTextResponse | None:
 
 
 def may_change(request: Request, settings: Settings) -> str:
-    """Empty if the request carries the token; else why not. Without a configured token nobody may."""
+    """Empty if the request carries the token; else why not. Without a configured token no request may."""
     if settings.console_token is None or not settings.console_token.get_secret_value():
         return "read-only: no token is configured (QMT_CONSOLE_TOKEN)"
     given = request.headers.get(TOKEN_HEADER, "")

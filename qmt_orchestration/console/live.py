@@ -1,6 +1,6 @@
 """What the page shows, gathered once for all viewers: clock, feed, minute, services, clients (Redis, every second), the
-strips of minutes and days and the failed checks (ClickHouse, every few seconds). A part that cannot be read says so
-(``error``); the others go on."""
+strips of minutes and days and the failed checks (ClickHouse, every few seconds). A part that cannot be read has an
+``error``; the others go on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import date, timedelta
-from functools import cache
-from importlib.resources import files
 from typing import Any, Final, TypeVar
 
 import redis
@@ -38,12 +36,13 @@ from qmt_orchestration.stream.clock import MarketClock, read_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.fields import finite, number
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
+from qmt_orchestration.warehouse.client import load_sql
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CALENDAR_DAYS: Final = 60
-GONE_SECONDS: Final = 600.0  # a client that is silent for longer has left: its lag says nothing any more
+GONE_SECONDS: Final = 600.0  # a client that is silent for longer has left: its lag means nothing any more
 MOST_WORST: Final = 10
 _HISTORY: Final = 240  # seconds of the sparkline
 _DAYS_AT_ONCE: Final = 3
@@ -55,12 +54,6 @@ _INTERVAL: Final = {
     "failed": 5.0,
     "worst": 20.0,
 }  # seconds between queries
-
-
-@cache
-def sql(name: str) -> str:
-    """The statement in ``queries/<name>.sql``."""
-    return files("qmt_orchestration.console").joinpath(f"queries/{name}.sql").read_text("utf-8")
 
 
 def phase(clock: MarketClock) -> str:
@@ -90,8 +83,8 @@ class Live:
         self.settings = settings
         self.redis: Any = connect(settings, retries=1)
         self._warehouse: Any = None
-        self._seen: dict[str, Any] = {}  # what Redis said last
-        self._parts: dict[str, Any] = {}  # what ClickHouse said last
+        self._seen: dict[str, Any] = {}  # what was last read from Redis
+        self._parts: dict[str, Any] = {}  # what was last read from ClickHouse
         self._due: dict[str, float] = {}
         self._past_days: dict[date, tuple[float, dict[str, Any]]] = {}
         self._rates: deque[float] = deque(maxlen=_HISTORY)
@@ -128,8 +121,8 @@ class Live:
         return self._warehouse
 
     def rows(self, name: str, **parameters: Any) -> list[dict[str, Any]]:
-        """The rows of ``queries/<name>.sql`` as dictionaries."""
-        return list(self.warehouse().query(sql(name), parameters=parameters).named_results())
+        """The rows of ``console/queries/<name>.sql`` as dictionaries."""
+        return list(self.warehouse().query(load_sql(name, "console"), parameters=parameters).named_results())
 
     def _ask_warehouse(self) -> None:
         clock = self._market
@@ -144,7 +137,7 @@ class Live:
         self._query("worst", self._worst, day)
 
     def _gather(self) -> None:
-        """Read Redis and publish a new snapshot, with what ClickHouse said last."""
+        """Read Redis and publish a new snapshot, with what was last read from ClickHouse."""
         now: dict[str, Any] = {}
         try:
             clock = self._market = read_clock(self.redis)
@@ -155,7 +148,7 @@ class Live:
         except (redis.RedisError, OSError) as error:
             self._publish({**self._seen, "error": f"Redis does not answer: {error}"[:300]})
             log.warning("console: Redis does not answer: %s", error)
-        except Exception as error:  # the page says it; the thread logs it and goes on
+        except Exception as error:  # shown on the page; the thread logs it and goes on
             self._publish({**self._seen, "error": f"Redis cannot be read: {type(error).__name__}: {error}"[:300]})
             raise
         else:
@@ -164,7 +157,7 @@ class Live:
             self._publish(now)
 
     def _publish(self, now: Mapping[str, Any]) -> None:
-        """A new snapshot: *now* with what ClickHouse said last, and when each part was read (epoch ms, our clock)."""
+        """A new snapshot: *now* with the newest from ClickHouse, and when each part was read (epoch ms, our clock)."""
         picture = {**now, **self._parts, "at_ms": int(time.time() * 1000), "read_ms": dict(self._read_ms)}
         limits = (self.settings.quality_silence_warn_seconds, self.settings.quality_silence_error_seconds)
         picture["verdict"] = judge(picture, limits)
@@ -182,7 +175,7 @@ class Live:
         except Exception as error:  # whatever a database can say is shown on the page, in the part it belongs to
             self._parts = {**self._parts, f"{name}_error": f"ClickHouse: {str(error)[:300]}"}
             log.warning("console: %s cannot be read: %s", name, str(error)[:300])
-        # a slow query makes itself rarer: the console must not become the load
+        # a slow query is made less often: the console must not become the load
         self._due[name] = time.monotonic() + max(_INTERVAL[name], 5 * (time.monotonic() - began))
 
     # -- the parts --------------------------------------------------------------------------------------------
@@ -195,7 +188,7 @@ class Live:
             "speed": clock.speed,
             "reason": both(clock.reason),
             "simulated": clock.simulated,
-            "loud": span_start(now) is not None and is_trading_day(now.date()),
+            "expects_ticks": span_start(now) is not None and is_trading_day(now.date()),
             "phase": phase(clock),
             "in_session": is_trading_day(now.date()) and in_session(now),
             "day": now.date().isoformat(),
@@ -316,9 +309,9 @@ class Live:
             )
         out = []
         for day in days:
-            told = verdicts.get(day.isoformat(), {})
+            verdict = verdicts.get(day.isoformat(), {})
             known = self._past_days.get(day, (0.0, {}))[1]
-            out.append({"day": day.isoformat(), **known, **{k: told.get(k, 0) for k in _VERDICT}})
+            out.append({"day": day.isoformat(), **known, **{k: verdict.get(k, 0) for k in _VERDICT}})
         return out
 
 

@@ -1,4 +1,4 @@
-"""The console as a service: uvicorn on the configured port until told to stop."""
+"""The console as a service: uvicorn on the configured port until it is stopped."""
 
 from __future__ import annotations
 

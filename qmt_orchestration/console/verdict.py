@@ -1,7 +1,7 @@
 """One look: what is wrong with the market now, in words of both languages, worst first; or what was checked, and when.
 
 The verdict is never "clear" while a check of the day fails, while news of a market and kind is missing, or while what
-it rests on is old. What the browser alone can know, that no picture comes any more, it adds itself.
+it rests on is old. That no picture arrives any more is added by the browser.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from datetime import datetime, time
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from qmt_orchestration.services.news import silences
 from qmt_orchestration.texts import LANGUAGES, Language, check_title, in_words, say
 
 OLD_MS: Final = {"redis": 6_000}
 OLD_OTHERWISE_MS: Final = 30_000
 QUIET_SHARE: Final = 0.02
-LARGE_GROUP: Final = 20  # a market and kind of fewer symbols may be silent by nature
-PAUSE_SECONDS: Final = 3.0  # of wall time: in a fast simulated market a pause of this machine is no silence
 CHECKED_FROM: Final = time(9, 40)  # until then the first minutes are made and checked
 CHECKS_OLD_SECONDS: Final = 300.0
 
@@ -82,17 +81,15 @@ def _state(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
 
 
 def _news(picture: Mapping[str, Any], limits: tuple[float, float]) -> Iterable[dict[str, Any]]:
-    """Markets and kinds without news in the session, and a feed that does not say what has news."""
+    """Markets and kinds without news in the session, and a feed whose heartbeat has no news."""
     clock, news = picture.get("clock", {}), picture.get("news", {})
-    if not clock.get("loud"):
+    if not clock.get("expects_ticks"):
         return
     if not news:
         yield _say("bad", "verdict.news.missing")
-    for group, said in news.items():
-        silent = said["silent_s"]
-        if said["symbols"] >= LARGE_GROUP and said["wall_s"] >= PAUSE_SECONDS and silent > limits[0]:
-            tone = "bad" if silent > limits[1] else "warn"
-            yield _say(tone, "verdict.silent", group=group, seconds=round(silent), n=f"{said['symbols']:,.0f}")
+    for group, silent in silences(news, limits[0]).items():
+        tone, symbols = "bad" if silent > limits[1] else "warn", f"{news[group]['symbols']:,.0f}"
+        yield _say(tone, "verdict.silent", group=group, seconds=round(silent), n=symbols)
 
 
 def _flow(picture: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
@@ -171,10 +168,10 @@ def _age(language: Language, seconds: float) -> str:
     return say(language, "age.seconds", n=round(seconds))
 
 
-def _head(picture: Mapping[str, Any], troubles: int) -> dict[str, str]:
+def _head(picture: Mapping[str, Any], count: int) -> dict[str, str]:
     minute = picture.get("minute", {})
-    if troubles:
-        return _say("", "head.one" if troubles == 1 else "head.several", n=troubles)["text"]  # type: ignore[no-any-return]
+    if count:
+        return _say("", "head.one" if count == 1 else "head.several", n=count)["text"]  # type: ignore[no-any-return]
     if not picture.get("clock"):
         return _named("head.waiting")
     if not picture["clock"]["in_session"]:

@@ -39,7 +39,7 @@ def ok(check: str, found: str) -> Diagnosis:
 
 
 def warning(check: str, found: str, mend: str) -> Diagnosis:
-    """It works, with a limit that somebody should know."""
+    """It works, with a limitation."""
     return Diagnosis(check, Level.WARNING, found, mend)
 
 

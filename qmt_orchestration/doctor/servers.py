@@ -1,4 +1,4 @@
-"""Redis, ClickHouse and Dagster's storage: reachable, of a version that works, set up so that nothing is lost."""
+"""Redis, ClickHouse and Dagster's storage: reachable, of a version that works, configured so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def redis_findings(settings: Settings, client: Any) -> list[Diagnosis]:
         beats = read_all(client)
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as problem:
         mend = "QMT_REDIS_USERNAME, QMT_REDIS_PASSWORD; users and their rights: deploy/redis/users.acl"
-        return [error("redis", f"{address} refuses us: {problem}", mend)]
+        return [error("redis", f"{address} rejects the login: {problem}", mend)]
     except (redis.RedisError, OSError) as problem:
         mend = "start it, open its port in the firewall, or correct QMT_REDIS_URL"
         return [error("redis", f"{address} does not answer: {problem}", mend)]
@@ -86,7 +86,7 @@ def redis_version(version: str) -> Diagnosis:
 def redis_persistence(info: Mapping[str, Any]) -> Diagnosis:
     """Without its append-only file a crash of Redis loses what the writer has not stored."""
     if int(info.get("loading", 0)):
-        return warning("redis persistence", "it still loads its file", "wait, then ask again")
+        return warning("redis persistence", "it is still loading its file", "wait, then ask again")
     if not int(info.get("aof_enabled", 0)):
         found = "no append-only file: a crash of Redis loses ticks that are not in ClickHouse yet"
         return error("redis persistence", found, "redis.conf: appendonly yes, appendfsync everysec")
@@ -161,7 +161,7 @@ def clickhouse_findings(settings: Settings, connect: Callable[[], Any]) -> list[
 def _refused(check: str, problem: Exception) -> Diagnosis:
     if error_code(problem) == _ACCESS_DENIED:
         return warning(check, "this user may not look at it", "ask again as the owner (qmt_dagster), to see it")
-    return error(check, str(problem)[:300], "the server's log says more")
+    return error(check, str(problem)[:300], "see the log of the server")
 
 
 def _clickhouse_clock(client: Any) -> Diagnosis:

@@ -42,7 +42,7 @@ Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Written:
+class Exported:
     """What an export wrote: symbols, labels in the calendar, bars read, first and last day."""
 
     symbols: int
@@ -60,7 +60,7 @@ def export(
     *,
     settings: Settings | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Written:
+) -> Exported:
     """Write the bars of [start, end] into the folder *target*. What it holds stays; days asked for again are renewed.
 
     A folder grows forward only, without a gap: days between its last one and *start* are written too. A symbol whose
@@ -89,7 +89,7 @@ def export(
             count += len(ordered[position : position + size])
             progress(f"{count:,} symbols")
     folder.finish()
-    return Written(count, len(folder.days) * len(LABELS[freq]), bars, first, last)
+    return Exported(count, len(folder.days) * len(LABELS[freq]), bars, first, last)
 
 
 class _Folder:

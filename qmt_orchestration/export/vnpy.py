@@ -1,7 +1,7 @@
 """The warehouse as vn.py's database and datafeed (vn.py 4.5): reading is whole, writing is refused.
 
 Settings in vn.py's ``vt_setting.json``: ``database.name`` and ``datafeed.name`` are ``qmt_orchestration``; with
-``qmt_orchestration.volume`` as ``lots`` volumes are in 手 instead of shares. Which system is asked is said by this
+``qmt_orchestration.volume`` as ``lots`` volumes are in 手 instead of shares. Which system is read is set by this
 project's own settings (``QMT_CLICKHOUSE_URL``, ``QMT_DATA_DIR``).
 
 Bars carry the start of their window, in vn.py's time zone (``database.timezone``). Needs the package vnpy.

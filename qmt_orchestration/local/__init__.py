@@ -1,5 +1,5 @@
 """The default engines: a Redis process and a ClickHouse process (chDB behind HTTP) of our own, on loopback.
 
 `engines` finds, starts and stops them; `redis_server` and `clickhouse_server` are the processes; `clickhouse_protocol`
-is ClickHouse's HTTP protocol without a socket. Nothing here knows a table or a key.
+is ClickHouse's HTTP protocol without a socket. Tables and keys are no part of it.
 """

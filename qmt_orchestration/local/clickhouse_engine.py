@@ -16,13 +16,13 @@ from typing import Any, Final
 
 from qmt_orchestration.local import clickhouse_config as config
 from qmt_orchestration.local import clickhouse_protocol as protocol
-from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, Request
+from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, QueryRequest
 
 TIME_ZONE: Final = "Asia/Shanghai"
 MAX_CONCURRENT: Final = 8
 #: The engine encodes each block by itself; only formats without a frame of their own may be sent block by block.
 STREAMED_FORMATS: Final = frozenset(("Native", "TabSeparated", "TSV", "CSV", "RowBinary", "JSONEachRow"))
-#: What the engine says of SHOW, DESCRIBE, EXPLAIN, EXISTS, CHECK: they read, but their short answers come whole.
+#: The engine's error for SHOW, DESCRIBE, EXPLAIN, EXISTS, CHECK: they read, but their short answers come whole.
 NOT_STREAMED: Final = "Streaming query is not supported"
 
 
@@ -64,7 +64,7 @@ class ChdbEngine:
         self._keeper.close()
 
     @contextmanager
-    def _handle(self, request: Request, read_only: bool) -> Iterator[Any]:
+    def _handle(self, request: QueryRequest, read_only: bool) -> Iterator[Any]:
         with self._slots:
             handle = self._connect(self._target)
             try:
@@ -80,7 +80,7 @@ class ChdbEngine:
                 handle.close()
 
     @contextmanager
-    def run(self, request: Request, *, read_only: bool) -> Iterator[Reply]:
+    def run(self, request: QueryRequest, *, read_only: bool) -> Iterator[Reply]:
         """Run one request. The reply's blocks are valid inside the context. Raises :class:`ClickHouseError`."""
         try:
             insert = protocol.split_insert(request.statement)
@@ -96,7 +96,7 @@ class ChdbEngine:
             raise ClickHouseError(str(error)) from error
 
 
-def _insert(handle: Any, insert: protocol.Insert, request: Request) -> Reply:
+def _insert(handle: Any, insert: protocol.Insert, request: QueryRequest) -> Reply:
     """Insert from a file: the engine's own streaming insert reports no error that happens when parts are written."""
     data = memoryview(request.statement)[insert.data_offset :]
     if insert.input_format == "Values":  # whose values are expressions
@@ -127,7 +127,7 @@ def _write(descriptor: int, data: memoryview) -> None:
         data = data[os.write(descriptor, data) :]
 
 
-def _query(handle: Any, request: Request, statement: str) -> Reply:
+def _query(handle: Any, request: QueryRequest, statement: str) -> Reply:
     kind = handle._conn.classify_query(statement)
     selects = kind["query_class"].name == "READ_ONLY"
     if kind["statement_count"] > 1:
@@ -150,7 +150,7 @@ def _query(handle: Any, request: Request, statement: str) -> Reply:
     return reply if selects else Reply(None, reply.summary, reply.body)
 
 
-def _whole(handle: Any, statement: str, format_name: str, request: Request, described: str | None) -> Reply:
+def _whole(handle: Any, statement: str, format_name: str, request: QueryRequest, described: str | None) -> Reply:
     """Run *statement* to its end. *described*: the SELECT whose columns' zones a Native result must name."""
     result = handle.query(statement, format_name, params=request.parameters)
     body = result.bytes() or b""

@@ -1,6 +1,6 @@
 """ClickHouse's HTTP protocol, the part without a socket and without an engine.
 
-What belongs here: reading a request (URL, headers, body) into a :class:`Request`, splitting an INSERT from its data,
+What belongs here: reading URL, headers and body into a :class:`QueryRequest`, splitting an INSERT from its data,
 the HTTP status of a ClickHouse error code, the shape of an error in a body. Source of the rules: ClickHouse's
 `HTTPHandler` and `exceptionCodeToHTTPStatus`, and what the client `clickhouse-connect` sends.
 """
@@ -14,42 +14,20 @@ import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 
 #: URL parameters that the HTTP handler keeps for itself: they are not settings of the engine.
-RESERVED: Final = frozenset(
-    (
-        "query",
-        "database",
-        "default_format",
-        "user",
-        "password",
-        "quota_key",
-        "query_id",
-        "session_id",
-        "session_timeout",
-        "session_check",
-        "stacktrace",
-        "buffer_size",
-        "wait_end_of_query",
-        "compress",
-        "decompress",
-        "client_protocol_version",
-        "role",
-        "roles",
-        "close_session",
-        "send_progress_in_http_headers",
-        "http_headers_progress_interval_ms",
-        "enable_http_compression",
-        "http_response_headers",
-        "add_http_cors_header",
-        "http_zlib_compression_level",
-        "cancel_http_readonly_queries_on_client_close",
-    )
-)
+RESERVED: Final = frozenset((
+    "query", "database", "default_format", "user", "password", "quota_key", "query_id", "session_id", "session_timeout",
+    "session_check", "stacktrace", "buffer_size", "wait_end_of_query", "compress", "decompress",
+    "client_protocol_version", "role", "roles", "close_session", "send_progress_in_http_headers",
+    "http_headers_progress_interval_ms", "enable_http_compression", "http_response_headers", "add_http_cors_header",
+    "http_zlib_compression_level", "cancel_http_readonly_queries_on_client_close",
+))  # fmt: skip
 
 #: ClickHouse error code -> HTTP status; others are 500 (`exceptionCodeToHTTPStatus`).
 _STATUS: Final = {
@@ -57,11 +35,9 @@ _STATUS: Final = {
         (4, 6, 26, 27, 33, 36, 38, 41, 42, 43, 44, 50, 53, 62, 69, 70, 72, 117, 131, 153, 158, 386, 456, 457), 400
     ),
     **dict.fromkeys((16, 46, 47, 60, 81, 115), 404),
-    **dict.fromkeys((164, 497), 403),
-    **dict.fromkeys((192, 193, 194, 516), 403),
+    **dict.fromkeys((164, 192, 193, 194, 497, 516), 403),
+    **dict.fromkeys((202, 252), 503),
     159: 408,
-    202: 503,
-    252: 503,
     48: 501,
 }
 
@@ -95,7 +71,7 @@ class ClickHouseError(Exception):
 
 
 @dataclass(frozen=True)
-class Request:
+class QueryRequest:
     """One request: *statement* is the URL's ``query``, a line feed, and the body, as ClickHouse joins them."""
 
     statement: bytes
@@ -121,7 +97,7 @@ class Insert:
         return f"{self.head} FROM INFILE {quote(path)} {self.settings} FORMAT {self.input_format}"
 
 
-def parse_request(target: str, headers: Mapping[str, str], body: bytes) -> Request:
+def parse_request(target: str, headers: Mapping[str, str] | Message, body: bytes) -> QueryRequest:
     """Read URL, headers and (already decompressed) body. Raises :class:`ClickHouseError` for what is not served."""
     fields = dict(parse_qsl(urlsplit(target).query, keep_blank_values=True))
     if (headers.get("Content-Type") or "").startswith("multipart/form-data"):
@@ -139,7 +115,7 @@ def parse_request(target: str, headers: Mapping[str, str], body: bytes) -> Reque
     for name in settings:
         if not _NAME.match(name):
             raise ClickHouseError(f"{name!r} in the URL is not the name of a setting", code=115)
-    return Request(
+    return QueryRequest(
         statement=query + b"\n" + body if query and body else query or body,
         database=fields.get("database") or headers.get("X-ClickHouse-Database") or "",
         default_format=fields.get("default_format") or headers.get("X-ClickHouse-Format") or "TabSeparated",
@@ -226,7 +202,7 @@ def split_insert(statement: bytes) -> Insert | None:
 def refuse_host_access(text: bytes) -> None:
     """Raise :class:`ClickHouseError` when *text* would read or write files of the host or run its programs.
 
-    Table functions, engines and dictionaries are the engine's own affair (grants); this is about what it grants to
+    Table functions, engines and dictionaries are refused by grants; this is about what the engine grants to
     everybody, or refuses too late: the function ``file``, the table functions over programs and Python, ``sqlite``
     (which makes its file first), INTO OUTFILE, FROM INFILE.
     """

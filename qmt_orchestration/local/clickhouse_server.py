@@ -2,7 +2,7 @@
 
     python -m qmt_orchestration.local.clickhouse_server --path DIR --port N --password-file FILE
 
-`clickhouse-connect`, `curl` and every other HTTP client of ClickHouse talk to it as to a server, so that the same SQL
+`clickhouse-connect`, `curl` and every other HTTP client of ClickHouse use it like a server, so that the same SQL
 and the same client code serve both. What differs from a server: one host, no users besides the one of the settings, no
 sessions (each request gets an engine handle of its own: a setting, a USE or a failure of one never reaches another), no
 compression of replies, no external tables.
@@ -34,7 +34,7 @@ from urllib.parse import parse_qs, urlsplit
 from qmt_orchestration.local import clickhouse_protocol as protocol
 from qmt_orchestration.local.clickhouse_config import EngineStartError
 from qmt_orchestration.local.clickhouse_engine import TIME_ZONE, ChdbEngine
-from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, Request
+from qmt_orchestration.local.clickhouse_protocol import ClickHouseError, QueryRequest
 from qmt_orchestration.local.process import exit_with_parent
 
 MAX_BODY_BYTES: Final = 1 << 30
@@ -92,7 +92,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(404, f"There is no handle {path}; use /, /query or /ping\n".encode(), {})
             else:
                 self._check_user()
-                request = protocol.parse_request(self.path, _Headers(self.headers), body)
+                request = protocol.parse_request(self.path, self.headers, body)
                 del body
                 with self.server.working():
                     self._answer(request, read_only)
@@ -100,11 +100,11 @@ class Handler(BaseHTTPRequestHandler):
             self._send_error(error, path)
         except (BrokenPipeError, ConnectionResetError):
             self.close_connection = True
-        except Exception as error:  # a bug of ours: the client hears of it, the server goes on
+        except Exception as error:  # a bug of ours: the client gets the error, the server goes on
             log.exception("request failed")
             self._send_error(ClickHouseError(f"{type(error).__name__}: {error}"), path)
 
-    def _answer(self, request: Request, read_only: bool) -> None:
+    def _answer(self, request: QueryRequest, read_only: bool) -> None:
         query_id = request.query_id or str(uuid.uuid4())
         with self.server.engine.run(request, read_only=read_only) as reply:
             head = {"X-ClickHouse-Query-Id": query_id, "X-ClickHouse-Summary": json.dumps(reply.summary)}
@@ -208,19 +208,6 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
-class _Headers(dict[str, str]):
-    """Headers by their usual spelling, whatever the client's."""
-
-    def __init__(self, headers: Any) -> None:
-        super().__init__({name.lower(): value for name, value in headers.items()})
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return super().get(name.lower(), default)
-
-
 def _too_large(limit: int) -> ClickHouseError:
     return ClickHouseError(f"the body is larger than {limit} bytes; insert in smaller blocks", code=241, status=413)
 
@@ -262,7 +249,7 @@ class HttpServer(ThreadingHTTPServer):
             return self._idle.wait_for(lambda: self._running == 0, seconds)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that broke is the client's affair; anything else is logged."""
+        """A connection that broke is not logged; anything else is."""
         error = sys.exc_info()[1]
         if not isinstance(error, (ConnectionError, TimeoutError, socket.timeout)):
             log.exception("connection failed")

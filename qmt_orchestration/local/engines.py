@@ -1,7 +1,7 @@
 """Find, start and stop the embedded engines of a data directory.
 
 The lock ``<data_dir>/run/<name>.lock`` is opened here and inherited by the engine, so the kernel holds it exactly as
-long as the engine runs, however it ends (filelock hands no lock to a child, and knows no shared one).
+long as the engine runs, however it ends (filelock hands no lock to a child, and has no shared one).
 ``<data_dir>/run/<name>.json`` (pid, port, started) says where it listens. An engine started here never outlives the
 process that started it (`process.exit_with_parent`).
 """
@@ -283,7 +283,7 @@ def port_problem(port: int) -> str:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on."""
+    """A free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -29,12 +29,12 @@ log = logging.getLogger("qmt.processes")
 def exit_with_parent(parent_pid: int) -> None:
     """SIGTERM to this process when *parent_pid*, its parent, ends for whatever reason, SIGKILL included.
 
-    On Linux the kernel does it and the wish survives an exec. Elsewhere a thread looks once a second (and an exec
+    On Linux the kernel does it and the setting survives an exec. Elsewhere a thread looks once a second (and an exec
     ends it). The kernel watches the *thread* that started us: start children with :func:`spawn`.
     """
     if sys.platform == "linux":
         die_with_parent()
-        if os.getppid() != parent_pid:  # it ended before the kernel knew our wish
+        if os.getppid() != parent_pid:  # it ended before the call above
             sys.exit(0)
         return
 
@@ -80,13 +80,13 @@ def end_group(record: Path, grace_seconds: float = 10.0) -> int:
     """End every process of the group named in *record*, also when its leader is gone; how many there were.
 
     SIGTERM first, SIGKILL to what is left after *grace_seconds*. A record of another boot, or whose leader's pid
-    now belongs to another process, names nobody. The file is removed.
+    now belongs to another process, names no process. The file is removed.
     """
     members = group_members(record)
     if members:
         log.warning("%s: ending %d processes that an earlier start left behind", record.stem, len(members))
     for number in (signal.SIGCONT, signal.SIGTERM) if sys.platform != "win32" else (signal.SIGTERM,):
-        for process in members:  # a stopped process cannot hear SIGTERM
+        for process in members:  # SIGTERM does not reach a stopped process
             with suppress(psutil.Error):
                 process.send_signal(number)
     psutil.wait_procs(members, timeout=grace_seconds)
@@ -125,7 +125,7 @@ def group_members(record: Path) -> list[psutil.Process]:
 
 
 def _family(leader: int) -> list[psutil.Process]:
-    """Windows knows no groups that outlive their leader: the leader and what it started."""
+    """Windows has no groups that outlive their leader: the leader and what it started."""
     try:
         process = psutil.Process(leader)
         return [process, *process.children(recursive=True)]

@@ -20,6 +20,7 @@ from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.orchestration.build import build_defs
 from qmt_orchestration.orchestration.jobs import MAKE_DAY, RECONCILE_DAY
 from qmt_orchestration.orchestration.partitions import require_partition, trading_day_partitions
+from qmt_orchestration.orchestration.sqlite import kept_open
 from qmt_orchestration.services.dagster_processes import dagster_home
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import connection, heartbeat, rpc
@@ -64,7 +65,7 @@ def materialize_days(
     checks: dict[str, Any] = {"passed": 0, "failed": []}
     outcome: dict[str, Any] = {"bars": {}, "sources": {}, "checks": checks, "runs": [], "errors": []}
     warehouse, today = connect(settings), datetime.now(SHANGHAI).date()
-    with instance_of(settings) as instance:
+    with kept_open(), instance_of(settings) as instance:
         for n, key in enumerate(keys, 1):
             left = (time.monotonic() - started) / (n - 1) * (len(keys) - n + 1) if n > 1 else 0.0
             on_progress(f"making {key}, {n} of {len(keys)} days" + (f", about {left:,.0f} s left" if n > 1 else ""))

@@ -170,7 +170,7 @@ class ForkedRunLauncher(DefaultRunLauncher):
                 server.ask(message)
                 return
             except (ConnectionError, TimeoutError) as error:
-                # what it may have forked dies with it: the run cannot run twice
+                # what it may have forked ends with it: the run cannot run twice
                 server.close(wait_seconds=END_SECONDS)
                 log.warning("run server: %s; attempt %d of 2", error, attempt)
         raise ConnectionError(f"two run servers in a row did not start run {run.run_id}: see {self._root / 'log'}")

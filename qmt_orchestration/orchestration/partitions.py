@@ -36,7 +36,7 @@ def trading_day_partitions(settings: Settings) -> dg.DailyPartitionsDefinition:
 
 
 def holidays(settings: Settings) -> list[date]:
-    """Weekdays on which the exchanges are closed, as far as the calendar knows.
+    """Weekdays on which the exchanges are closed, as far as the calendar reaches.
 
     Reading the calendar costs a second and a half (it imports pandas) and every run imports this code, so the list is
     kept in ``data_dir/cache``, named after the calendar's version. The cache is an aid: without write access it is

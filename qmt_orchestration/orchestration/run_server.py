@@ -1,4 +1,4 @@
-"""The process whose forks are Dagster's runs: `launcher.ForkedRunLauncher` starts it and speaks to it.
+"""The process whose forks are Dagster's runs: `launcher.ForkedRunLauncher` starts it and sends it requests.
 
 It imports the definitions once and stays single-threaded. For each run it forks a child, which calls Dagster's own
 command for a run. Messages are lines of JSON on a socket pair, so there is no path, no port and no access right to
@@ -216,7 +216,7 @@ class RunServer:
         code = 1
         try:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            if os.getppid() != self._me[0]:  # it ended before the kernel knew our wish
+            if os.getppid() != self._me[0]:  # it ended before the call above
                 os._exit(1)
             self._channel.close()
             self._messages.close()
@@ -227,10 +227,12 @@ class RunServer:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_END)
             _write_logs_directly()
-            _keep_sqlite_open()
             from dagster._cli.api import execute_run_command
 
-            execute_run_command.main([args], standalone_mode=False)
+            from qmt_orchestration.orchestration.sqlite import kept_open
+
+            with kept_open():
+                execute_run_command.main([args], standalone_mode=False)
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else 1
@@ -285,29 +287,6 @@ def _write_logs_directly() -> None:
             yield
 
     vars(local_compute_log_manager)["mirror_stream_to_file"] = redirect
-
-
-def _keep_sqlite_open() -> None:
-    """Let a run's events cost less on SQLite, where Dagster opens and closes the database for each.
-
-    The last connection that closes writes everything back and waits for the disk: so one stays open. A commit does not
-    wait for the disk either: a power cut may cost the newest events, and the run is found killed all the same.
-    """
-    import sqlite3
-
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    kept: dict[str, sqlite3.Connection] = {}
-
-    @event.listens_for(Engine, "connect")
-    def connected(connection: Any, _: object) -> None:
-        if isinstance(connection, sqlite3.Connection):
-            connection.execute("PRAGMA synchronous = NORMAL")
-            path = connection.execute("PRAGMA database_list").fetchone()[2]
-            if path and path not in kept:
-                kept[path] = sqlite3.connect(path, check_same_thread=False)
-                kept[path].execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Dagster's webserver with two checks that it lacks: which host it is asked under, and which page makes a browser ask.
 
-Dagster's own page can launch runs, and answers whoever reaches its port: a site elsewhere could rebind its name to
-loopback, or send a mutation as the address of an image. ``python -m qmt_orchestration.orchestration.webserver`` takes
-the options of ``dagster-webserver``. Host names: loopback's, `QMT_CONSOLE_HOSTS`, and that of `QMT_DAGSTER_BASE_URL`.
+Dagster's own page can launch runs, and answers every client that reaches its port: another site could rebind its name
+to loopback, or send a mutation as the address of an image. ``python -m qmt_orchestration.orchestration.webserver``
+takes the options of ``dagster-webserver``. Host names: loopback's, `QMT_CONSOLE_HOSTS`, that of `QMT_DAGSTER_BASE_URL`.
 """
 
 from __future__ import annotations

@@ -42,6 +42,16 @@ def ask_restart(client: Any, service: str) -> int:
         return int(pipe.execute()[1])
 
 
+def ask(client: Any, service: str, action: str) -> None:
+    """Ask for *service* to be started, stopped or restarted; the agents act within seconds."""
+    if action == "restart":
+        ask_restart(client, service)
+    elif action in ("start", "stop"):
+        set_desired(client, service, "running" if action == "start" else "stopped")
+    else:
+        raise ValueError(f"expected start, stop or restart, found {action!r}")
+
+
 def read_desired(client: Any) -> dict[str, Desired]:
     """What is wanted, by service; services nobody has spoken about are absent (they should run)."""
     raw = fields.decoded_hash(client.hgetall(keys.DESIRED))

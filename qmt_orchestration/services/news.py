@@ -13,6 +13,9 @@ AUCTION_DONE: Final = time(9, 25)
 #: Spans in which some symbol of the market always ticks; the pauses between are right.
 SPANS: Final = ((PRE_OPEN, AUCTION_DONE), (OPEN, LUNCH), (AFTERNOON, CLOSING_CALL))
 
+LARGE_GROUP: Final = 20  # a market and kind of fewer symbols may be silent by nature
+PAUSE_SECONDS: Final = 3.0  # of wall time: in a fast simulated market a pause of this machine is no silence
+
 
 def span_start(now: datetime) -> datetime | None:
     """Since when ticks are expected without a pause at *now* (of a trading day); None when they are not."""
@@ -35,3 +38,12 @@ def news(beats: Sequence[Mapping[str, str]]) -> dict[str, dict[str, float]]:
         except (ValueError, TypeError, KeyError, AttributeError):
             continue
     return out
+
+
+def silences(found: Mapping[str, Mapping[str, float]], limit_seconds: float) -> dict[str, float]:
+    """Markets and kinds of `news` that are silent for more than *limit_seconds* of market time, and for how long."""
+    return {
+        group: counts["silent_s"]
+        for group, counts in found.items()
+        if counts["symbols"] >= LARGE_GROUP and counts["wall_s"] >= PAUSE_SECONDS and counts["silent_s"] > limit_seconds
+    }

@@ -85,7 +85,7 @@ def replay(
 ) -> Account:
     """Play *files* into the warehouse of ``settings.data_dir`` and account for every tick.
 
-    Raises `ReplayError`, or the simulator's ``RecordingError`` that names the columns at fault.
+    Raises `ReplayError`, or `market.recordings.RecordingError`, which names the columns at fault.
     """
     started = time.monotonic()
     recording = load_recording(files)

@@ -22,8 +22,8 @@ _current: Simulation | None = None
 def install(settings: Settings) -> Simulation:
     """Register the module; call before xtquant is imported. Once per process: a second call returns the first's.
 
-    Raises `replay.RecordingError` (nothing was pushed), `faults.FaultError`, ValueError on settings that make no
-    market, RuntimeError when the real compiled module is already loaded.
+    Raises `market.recordings.RecordingError` (nothing was pushed), `faults.FaultError`, ValueError on settings that
+    make no market, RuntimeError when the real compiled module is already loaded.
     """
     global _current
     from qmt_orchestration.simulator.datacenter import build_module

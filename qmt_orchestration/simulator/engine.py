@@ -22,7 +22,7 @@ from qmt_orchestration.market.sessions import MINUTE_LABELS, at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.simulator.clock import SimClock
 from qmt_orchestration.simulator.faults import FaultPlan, Push
-from qmt_orchestration.simulator.history import History
+from qmt_orchestration.simulator.history import SimulatedHistory
 from qmt_orchestration.simulator.replay import ReplaySource, load_recording
 from qmt_orchestration.simulator.source import MarketSource
 
@@ -35,7 +35,7 @@ Callback = Callable[[Any], object]
 
 
 @dataclass
-class Subscription:
+class Listener:
     """One subscription; *codes* are symbols or markets, *period* is "whole", "tick" or "1m"."""
 
     number: int
@@ -67,12 +67,12 @@ class Simulation:
             self.source = MarketSource(settings)
             self.speed, self.clock = settings.sim_speed, SimClock(settings)
         self.faults = FaultPlan.parse(settings.sim_faults, self.source.members.listed)
-        self.history = History(settings.sim_seed)
+        self.history = SimulatedHistory(settings.sim_seed)
         self.finished = threading.Event()
         self.pushes = 0
         self.ticks = 0
         self._numbers = itertools.count(1)
-        self._subscriptions: dict[int, Subscription] = {}
+        self._subscriptions: dict[int, Listener] = {}
         self._lock = threading.RLock()
         self._wake = threading.Event()
         self._closed = False
@@ -118,7 +118,7 @@ class Simulation:
 
     def full_tick(self, codes: list[str]) -> Push:
         """The last tick of these symbols or markets, copied."""
-        wanted = Subscription(0, frozenset(codes), "whole", lambda _: None)
+        wanted = Listener(0, frozenset(codes), "whole", lambda _: None)
         if isinstance(self.source, ReplaySource):
             return {s: dict(t) for s, t in wanted.wants(self.source.snapshot()).items()}
         looker = MarketSource(self.settings, self._named(codes))  # its own: any thread may ask at any time
@@ -140,7 +140,7 @@ class Simulation:
             if period not in ("whole", "tick", "1m") or (period != "whole" and single >= MAX_QUOTES):
                 return -1
             number = next(self._numbers)
-            self._subscriptions[number] = Subscription(number, frozenset(codes), period, callback)
+            self._subscriptions[number] = Listener(number, frozenset(codes), period, callback)
             if self._thread is None:
                 self.source.seek(self.clock.start_ms if self.clock and self.speed == 0 else self.now_ms())
                 self._thread = threading.Thread(target=self._run, name="simulated-market", daemon=True)
@@ -238,7 +238,7 @@ class Simulation:
             for listener in listeners:
                 self._give(listener, listener.wants(part))
 
-    def _give(self, listener: Subscription, push: Push) -> None:
+    def _give(self, listener: Listener, push: Push) -> None:
         """Call back with a push; whole quote gives ``{symbol: tick}``, a quote ``{symbol: [tick]}``."""
         if listener.period == "whole":
             wanted: Any = listener.wants(push)
@@ -272,7 +272,7 @@ class Simulation:
                 for i in range(len(labels)):
                     self._call_bar(listener, symbol, {name: array[i].item() for name, array in bars.items()})
 
-    def _call_bar(self, listener: Subscription, symbol: str, bar: dict[str, Any]) -> None:
+    def _call_bar(self, listener: Listener, symbol: str, bar: dict[str, Any]) -> None:
         names = ("time", "open", "high", "low", "close", "volume", "amount")
         row = {name: bar[name] for name in names}
         # The real callback leaves these two uninitialised; nobody may rely on them.

@@ -47,7 +47,7 @@ Columns = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Range:
+class TimeRange:
     """A closed range of time, epoch ms."""
 
     begin_ms: int
@@ -136,18 +136,18 @@ def _windows(minutes: int, prices: Columns, lots: Any, yuan: Any) -> tuple[Colum
     return out, np.add.reduceat(lots, starts, axis=1), np.add.reduceat(yuan, starts, axis=1)
 
 
-class History:
+class SimulatedHistory:
     """The local store of a terminal: what was downloaded is there, the rest is padding. Kept in memory."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._ranges: dict[tuple[str, str], list[Range]] = {}
+        self._ranges: dict[tuple[str, str], list[TimeRange]] = {}
         self._lock = threading.Lock()
 
     def download(self, symbol: str, period: str, start: str | int, end: str | int, now_ms: int) -> None:
         """Make a range of one symbol and period available, as far as it has happened by *now_ms*."""
         begin_ms, end_ms = parse_moment(start, end=False), parse_moment(end, end=True)
-        have = Range(_or(begin_ms, 0), min(_or(end_ms, now_ms), now_ms))
+        have = TimeRange(_or(begin_ms, 0), min(_or(end_ms, now_ms), now_ms))
         with self._lock:
             self._ranges.setdefault((symbol, period), []).append(have)
 

@@ -11,7 +11,7 @@ import numpy as np
 from qmt_orchestration.market.calendar import trading_days
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.simulator.history import Columns, History, parse_moment
+from qmt_orchestration.simulator.history import Columns, SimulatedHistory, parse_moment
 from qmt_orchestration.simulator.reference import dividends
 from qmt_orchestration.simulator.source import MarketSource
 
@@ -85,7 +85,7 @@ def aligned(bars: Sequence[Bars], fields: Sequence[str], fill: bool) -> tuple[An
 
 def ticks(
     settings: Settings,
-    history: History,
+    history: SimulatedHistory,
     symbols: Sequence[str],
     start: str | int,
     end: str | int,

@@ -1,6 +1,6 @@
 """Recorded ticks as a source of pushes: every row of the recordings exactly once, in time order.
 
-A recording is a Parquet or CSV file with the columns of `recording_columns`. All files are read and checked completely
+A recording is a Parquet or CSV file with the columns of `market.recordings`. All files are read and checked completely
 before the first tick is pushed, so a bad file leaves nothing half-written.
 """
 
@@ -14,25 +14,14 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
-from qmt_orchestration.market.schema import RECORDED_COLUMNS
-from qmt_orchestration.simulator import recording_columns
+from qmt_orchestration.market import recordings
+from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.simulator.faults import Push
-from qmt_orchestration.simulator.universe import Universe
+from qmt_orchestration.simulator.universe import SimulatedUniverse
 
 _CHUNK_ROWS: Final = 100_000
 _NO_BOOK: Final = {"askPrice": [0.0] * 5, "bidPrice": [0.0] * 5, "askVol": [0] * 5, "bidVol": [0] * 5}
-
-
-class RecordingError(ValueError):
-    """Recordings cannot be played; *problems* names for each file what was expected and what was found."""
-
-    def __init__(self, problems: dict[str, list[str]]) -> None:
-        self.problems = problems
-        lines = [f"{name}: {problem}" for name, found in problems.items() for problem in found]
-        super().__init__("the recording cannot be played, nothing was:\n" + "\n".join(f"  {line}" for line in lines))
 
 
 def load_recording(paths: Iterable[Path]) -> pa.Table:
@@ -44,37 +33,18 @@ def load_recording(paths: Iterable[Path]) -> pa.Table:
     tables: list[pa.Table] = []
     problems: dict[str, list[str]] = {}
     for path in map(Path, paths):
-        try:
-            normal, found = recording_columns.normal(_read(path))
-        except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a header that is not UTF-8
-            problems[str(path)] = [f"cannot be read as {'CSV' if _is_csv(path) else 'Parquet'}: {error}"]
-            continue
+        table, found = recordings.read(path)
         if found:
             problems[str(path)] = found
-        else:
-            tables.append(normal)
-    if problems:
-        raise RecordingError(problems)
+        tables.append(table)
     if not tables:
-        raise RecordingError({"QMT_REPLAY_FILES": ["expected at least one Parquet or CSV file, found none"]})
+        problems = {"QMT_REPLAY_FILES": ["expected at least one Parquet or CSV file, found none"]}
+    if problems:
+        lines = [f"  {name}: {problem}" for name, found in problems.items() for problem in found]
+        raise RecordingError("\n".join(["the recording cannot be played, nothing was:", *lines]))
     table = pa.concat_tables(tables, promote_options="default")
     by = [table.column(name).fill_null(0).to_numpy() for name in ("amount", "pvolume", "volume", "time")]
     return table.take(pa.array(np.lexsort(by)))
-
-
-def _is_csv(path: Path) -> bool:
-    return path.name.lower().endswith((".csv", ".csv.gz"))
-
-
-def _read(path: Path) -> pa.Table:
-    """The file's table, without the columns that nobody plays."""
-    if _is_csv(path):
-        return pyarrow.csv.read_csv(path)
-    with pq.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        complete = {name for name, _ in RECORDED_COLUMNS} <= set(names) and len(names) == len(set(names))
-        # what is not complete is refused, and the message names all that was found
-        return file.read([name for name in names if name in recording_columns.KINDS] if complete else None)
 
 
 class ReplaySource:
@@ -91,7 +61,7 @@ class ReplaySource:
         self.first_ms, self.last_ms = int(times[0]), int(times[-1])
         steps = np.minimum(np.diff(times, prepend=times[:1]), gap_ms)
         self._play_ms = np.cumsum(steps) + self.first_ms  # when a row is played, with the gaps cut
-        self.members = Universe(tuple(sorted(pc.unique(table.column("symbol")).to_pylist())), ())
+        self.members = SimulatedUniverse(tuple(sorted(pc.unique(table.column("symbol")).to_pylist())), ())
         self.position_ms = self.first_ms - 1
         self._next = 0  # first row not given yet
         self._last: Push = {}

@@ -18,14 +18,14 @@ from qmt_orchestration.simulator.faults import Push
 from qmt_orchestration.simulator.market import MarketDay
 from qmt_orchestration.simulator.payload import DictMaker
 from qmt_orchestration.simulator.ticks import MINUTES, SLOT_MS, Block, TickMaker, snapshot
-from qmt_orchestration.simulator.universe import Universe, universe
+from qmt_orchestration.simulator.universe import SimulatedUniverse, universe
 
 
 class MarketSource:
     """The snapshots of the simulated market from a position on; days are planned when they are reached."""
 
     def __init__(self, settings: Settings, only: tuple[str, ...] | None = None) -> None:
-        self.members: Universe = universe(settings.sim_symbols, settings.sim_kinds)
+        self.members: SimulatedUniverse = universe(settings.sim_symbols, settings.sim_kinds)
         self._symbols = self.members.all if only is None else only
         self._seed = settings.sim_seed
         self._planned: tuple[date, MarketDay, TickMaker, DictMaker] | None = None

@@ -69,7 +69,7 @@ _KINDS: Final[dict[Kind, tuple[tuple[str, ...], tuple[tuple[str, str], ...]]]] =
 
 
 @dataclass(frozen=True)
-class Universe:
+class SimulatedUniverse:
     """The codes of a market, each tuple sorted. *kinds*: listed, but no A-shares; *others*: in no sector."""
 
     shares: tuple[str, ...]
@@ -104,7 +104,7 @@ def _codes(board: Board) -> list[str]:
 
 
 @lru_cache(maxsize=8)
-def universe(count: int, kinds: tuple[str, ...] = (Kind.STOCK.value,)) -> Universe:
+def universe(count: int, kinds: tuple[str, ...] = (Kind.STOCK.value,)) -> SimulatedUniverse:
     """A market of *count* instruments of these *kinds*, split over kinds and boards as the real one; and about 4 % of
     codes that are in no sector."""
     asked = [kind for kind in COUNTS if kind.value in kinds]
@@ -120,7 +120,7 @@ def universe(count: int, kinds: tuple[str, ...] = (Kind.STOCK.value,)) -> Univer
     generated = (f"{p}{n:03d}.{m}" for n in range(1, 1000) for m, p in _OTHER_PREFIXES)
     others = [s for s in dict.fromkeys((*_KNOWN_OTHERS, *generated)) if s not in set(listed)]
     others = others[: max(len(_KNOWN_OTHERS), count // 25)]
-    return Universe(tuple(sorted(shares)), tuple(sorted(others)), tuple(sorted(listed)))
+    return SimulatedUniverse(tuple(sorted(shares)), tuple(sorted(others)), tuple(sorted(listed)))
 
 
 def is_st(symbol: str) -> bool:
@@ -163,7 +163,7 @@ def _index_members(shares: tuple[str, ...], size: int, day: date) -> tuple[str, 
     return tuple(sorted(sorted(shares, key=place)[:count]))
 
 
-def sectors(members: Universe, day: date) -> dict[str, tuple[str, ...]]:
+def sectors(members: SimulatedUniverse, day: date) -> dict[str, tuple[str, ...]]:
     """QMT's sector names of the market with their members on *day*."""
     boards = {s: board_of(s) for s in members.shares}
 

@@ -5,7 +5,7 @@ market: one entry instead of 5,150. ``payload`` (`market.schema.PUBLISHED_SCHEMA
 bar), ``complete`` (1: every bar of the frame that closed; 0: late bars and corrections).
 
 What has been published (`keys.PUBLISHED`: trading day -> last frame, epoch ms) changes in the same script as the
-entries, and only if it still is what the publisher believed: two publishers, or a reply that was lost, can neither
+entries, and only if it still is what the publisher read: two publishers, or a reply that was lost, can neither
 repeat a frame nor skip one. One script call carries a frame of the whole market: packing and answering 5,150 single
 XADDs took four times as long.
 
@@ -47,10 +47,10 @@ _SEND: Final = """
 if (redis.call('hget', KEYS[2], ARGV[1]) or '0') ~= ARGV[2] then return 0 end
 local function following(key)
   if redis.call('exists', key) == 1 then
-    local told = redis.call('xinfo', 'stream', key)
-    for i = 1, #told, 2 do
-      if told[i] == 'last-generated-id' then
-        local top_ms, top_n = string.match(told[i + 1], '(%d+)-(%d+)')
+    local info = redis.call('xinfo', 'stream', key)
+    for i = 1, #info, 2 do
+      if info[i] == 'last-generated-id' then
+        local top_ms, top_n = string.match(info[i + 1], '(%d+)-(%d+)')
         if tonumber(top_ms) >= tonumber(ARGV[3]) then return top_ms, tonumber(top_n) + 1 end
       end
     end
@@ -128,7 +128,7 @@ def send_forming(client: Any, now_ms: int, bars: Sequence[Fresh]) -> None:
 def recall(client: Any, oldest: int) -> Known:
     """What the stream holds of the frames from *oldest* (epoch ms) on: the newest revision of each bar.
 
-    An entry that is no bar, whoever put it there, is skipped and counted.
+    An entry that is no bar is skipped and counted.
     """
     known: Known = {}
     names = [name.encode() for name in VALUE_NAMES]

@@ -1,6 +1,6 @@
 """The ClickHouse client of every process: pinned settings, TLS, password, SQL from files, retries by error code.
 
-`connect` speaks to the configured server, or to the embedded one of ``data_dir``. Readers see each key once
+`connect` connects to the configured server, or to the embedded one of ``data_dir``. Readers see each key once
 (``final=1``). Inserts carry every setting that exactly-once depends on, because a server's defaults may differ.
 """
 
@@ -65,9 +65,9 @@ def connect(settings: Settings, *, database: str | None = None, **options: Any) 
 
 
 @cache
-def load_sql(name: str) -> str:
-    """The statement in ``queries/<name>.sql``; values are given as server-side parameters, ``{day:Date}``."""
-    path = resources.files("qmt_orchestration.warehouse") / "queries" / f"{name}.sql"
+def load_sql(name: str, package: str = "warehouse") -> str:
+    """The statement in ``<package>/queries/<name>.sql``; values are given as server-side parameters, ``{day:Date}``."""
+    path = resources.files(f"qmt_orchestration.{package}") / "queries" / f"{name}.sql"
     return path.read_text(encoding="utf-8")
 
 
@@ -84,7 +84,7 @@ def error_code(error: BaseException) -> int | None:
 
 
 def is_passing(error: BaseException) -> bool:
-    """Whether the same statement may succeed later: the server is away or short of something, not at odds with us."""
+    """Whether the same statement may succeed later: the server is away or short of resources."""
     from clickhouse_connect.driver.exceptions import DatabaseError, OperationalError
 
     if isinstance(error, (ConnectionError, TimeoutError)):

@@ -4,8 +4,8 @@ How a crash at any moment neither loses nor doubles:
 
 * Entries read together become one insert with one token. Which entries those are is written to `keys.WRITER_PLAN`
   before the insert, so a retry, by this process or the next, forms the same insert with the same token.
-* ClickHouse refuses a token it knows. A redelivered entry, or a sequence number seen before, is first looked up
-  (`entries_stored.sql`): its token may have left ClickHouse's window.
+* ClickHouse skips an insert whose token it has seen. A redelivered entry, or a sequence number seen before, is first
+  looked up (`entries_stored.sql`): its token may have left ClickHouse's window.
 * The acknowledgement, the sequence numbers, the counters and the dead letters of refused rows change in one Redis
   transaction, after the insert.
 
@@ -31,9 +31,9 @@ from qmt_orchestration.stream import keys
 from qmt_orchestration.stream.batch import PayloadError
 from qmt_orchestration.stream.clock import read_clock
 from qmt_orchestration.stream.groups import Entry, GroupReader
-from qmt_orchestration.warehouse.ingest.commit import Committer, Counters
+from qmt_orchestration.warehouse.ingest.commit import Committer, LaneCounters
 from qmt_orchestration.warehouse.ingest.entries import Part, decode_entries, newest_ms, row_count, without_refused
-from qmt_orchestration.warehouse.ingest.insert import Inserter, Refused, Stopping
+from qmt_orchestration.warehouse.ingest.insert import Inserter, InsertRejected, Stopping
 from qmt_orchestration.warehouse.ingest.plan import Plan
 
 log = logging.getLogger("writer")
@@ -64,7 +64,7 @@ class WriterLane:
         connect_clickhouse: Callable[[], Any],
         stored_sql: str,
     ) -> None:
-        self.stream, self.counters = stream, Counters()
+        self.stream, self.counters = stream, LaneCounters()
         self.failure: BaseException | None = None
         self._settings, self._stop, self._schema, self._shard = settings, stop, schema, shard
         self._redis: Any = connect_redis()
@@ -95,7 +95,7 @@ class WriterLane:
         self._thread.join(timeout)
 
     def run(self) -> None:
-        """Store until *stop*. A defect ends the whole service, which must not live on without this lane."""
+        """Store until *stop*. A defect ends the whole service: it must not go on without this lane."""
         try:
             while not self._stop.is_set():
                 try:
@@ -223,7 +223,7 @@ class WriterLane:
                 if insert.done():  # its own time-out, not ours
                     raise
                 self.reader.touch()
-            except Refused as error:
+            except InsertRejected as error:
                 self._running = None
                 self._refused(group, error)
                 return
@@ -231,8 +231,8 @@ class WriterLane:
         self.counters.inserts += 1
         self.reader.acked(*self.committer.commit(group, stored=True))
 
-    def _refused(self, group: list[Part], error: Refused) -> None:
-        """ClickHouse refuses the data: find the guilty entry by inserting each on its own."""
+    def _refused(self, group: list[Part], error: InsertRejected) -> None:
+        """ClickHouse rejects the data: find the entry at fault by inserting each on its own."""
         if len(group) == 1:
             self.reader.failed(group[0].entry, str(error))
             return
@@ -245,6 +245,6 @@ class WriterLane:
     def _forget_running(self) -> None:
         """Redis failed: let the running insert end; its entries are read again and found stored."""
         if self._running is not None:
-            with suppress(Refused, Stopping):
+            with suppress(InsertRejected, Stopping):
                 self._running[1].result()
             self._running = None

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable
-from importlib import resources
 from string import Template
 from typing import Any, Final
 
@@ -25,7 +24,7 @@ from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.client import connect, load_sql, statements
 from qmt_orchestration.warehouse.tables import OldSchema as OldSchema
-from qmt_orchestration.warehouse.tables import missing_tables, require_known
+from qmt_orchestration.warehouse.tables import missing_tables, require_known, schema_files
 from qmt_orchestration.warehouse.upgrade import UpgradeError as UpgradeError
 
 log = logging.getLogger("warehouse.migrate")
@@ -58,17 +57,17 @@ def migrate(settings: Settings, progress: Callable[[str], None] = log.info) -> l
         ).substitute(words)
     )
     done = dict(client.query("SELECT name, argMax(digest, at) FROM schema_versions GROUP BY name").result_rows)
-    require_known(client, database, _files(), done)
+    require_known(client, database, schema_files(), done)
     first_edition = bool(set(done) & set(upgrade.FILES))
     if first_edition:
         progress("found tables of the first edition: they are brought to this version")
         upgrade.begin(client, words)
-    elif gone := missing_tables(client, _files(), done):
-        what = "%s: dropped by somebody, made again and empty; `qmt restore` or `qmt backfill` bring their days back"
+    elif gone := missing_tables(client, schema_files(), done):
+        what = "%s: dropped, and made again empty; `qmt restore` or `qmt backfill` bring their days back"
         log.error(what, ", ".join(gone))
         done = {}  # every statement of the schema can be repeated
     applied = []
-    for name, text in _files():
+    for name, text in schema_files():
         digest = hashlib.sha256(text.encode()).hexdigest()
         if done.get(name) == digest or (name in done and not name.endswith(".view.sql")):
             continue
@@ -93,14 +92,7 @@ def _record(client: Any, name: str, digest: str) -> None:
 
 def schema_digests() -> dict[str, str]:
     """Files of this version's schema and the digests that `schema_versions` records."""
-    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in _files()}
-
-
-def _files() -> list[tuple[str, str]]:
-    folder = resources.files("qmt_orchestration.warehouse") / "schema"
-    return sorted(
-        (item.name, item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name.endswith(".sql")
-    )
+    return {name: hashlib.sha256(text.encode()).hexdigest() for name, text in schema_files()}
 
 
 def template_words(settings: Settings) -> dict[str, str | int]:

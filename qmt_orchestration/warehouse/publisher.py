@@ -1,6 +1,6 @@
 """The publisher: as each minute of the market's day closes, its bars go to `minute_bar_stream`, each once.
 
-It asks ClickHouse for the market's time (the newest tick) and, when a frame has closed, for that frame's bars from the
+It reads the market's time from ClickHouse (the newest tick) and, when a frame has closed, that frame's bars from the
 rule's view; nothing of the rule is repeated here. Progress and entries change together (`bar_stream.send`), so a
 restart neither repeats nor skips a frame.
 
@@ -11,7 +11,7 @@ frames any more.
 
 **11:30 and 15:00** are closed by the first ticks stamped a second past them, while most symbols' own last snapshot,
 at 15:00 the one with the closing auction, still comes: stamped up to 11:30:03 and 15:00:06. The bar of a symbol waits
-for it, at most ``close_settle_ms`` of market time, so that what goes out is the bar and not its draft.
+for it, at most ``close_settle_ms`` of market time, so that the whole bar goes out and not a preliminary one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ log = logging.getLogger("publisher")
 # Wall seconds between looks at the market's time: when no frame can close soon, near that moment, and while one is due.
 _CALM_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.15
-_ANSWER_SECONDS: Final = 60  # a server that is gone without a word must not hold up the bars for ten minutes
+_ANSWER_SECONDS: Final = 60  # a server that no longer answers must not delay the bars for ten minutes
 _SHARP_SECONDS: Final = 0.01
 _NEAR_SECONDS: Final = 5.0  # clocks of exchange and machine agree at least this well
 _DUE_SECONDS: Final = 3.0  # a frame that has not closed by then is no longer looked for sharply
@@ -79,7 +79,7 @@ def run(settings: Settings, stop: threading.Event) -> int:
 
 
 def _beat(settings: Settings, publisher: Publisher, done: threading.Event) -> None:
-    """Beat once a second, in a thread of its own: a ClickHouse that is slow to answer is no dead publisher.
+    """Beat once a second, in a thread of its own: a slow answer of ClickHouse does not delay it.
 
     Its client's time-outs end every query, so the loop cannot hang while heartbeats continue; ``step_seconds`` shows
     how long it has waited.

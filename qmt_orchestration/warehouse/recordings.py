@@ -1,6 +1,6 @@
 """Files of recorded market data, read into the warehouse's own columns.
 
-Ticks: ``ticks_*.parquet|csv`` with `market.schema.RECORDED_COLUMNS`. Bars of others: ``bars_{Nm,1d}_*.csv`` (or
+Ticks: ``ticks_*.parquet|csv`` as `market.recordings` reads them. Bars of others: ``bars_{Nm,1d}_*.csv`` (or
 parquet) with symbol, frame (end label), open, high, low, close, vol (shares), amount (yuan). Rows without a value
 where one is needed are left out and counted.
 """
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from qmt_orchestration.market.recordings import RecordingError, is_csv, read
 from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TICK_SCHEMA_V1, TZ, TickFlag
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms
 from qmt_orchestration.stream.batch import with_total_volume
@@ -29,12 +30,7 @@ VENDOR: Final = re.compile(r"^bars_(\d+m|1d)_.*\.(parquet|csv)$")
 VENDOR_COLUMNS: Final = ("symbol", "frame", "open", "high", "low", "close", "vol", "amount")
 #: A symbol whose first tick of the day comes later, with volume, was recorded from the middle of the day on.
 LATEST_START_MINUTE: Final = 571
-_EARLIEST_MS: Final = 631_123_200_000  # 1990-01-01
 _MARKETS: Final = {".XSHE": ".SZ", ".XSHG": ".SH"}
-
-
-class RecordingError(ValueError):
-    """The folder or a file in it cannot be used; the message names file, column and what was expected."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +42,21 @@ class Recording:
 
 
 def read_ticks(path: Path) -> Recording:
-    """A recording as TICK_SCHEMA: other columns zero, received now (its TTL counts from there). Raises
+    """A recording as TICK_SCHEMA_V1: other columns zero, received now (its TTL counts from there). Raises
     `RecordingError`."""
-    source, left_out = _complete(_read(path, [name for name, _ in RECORDED_COLUMNS]), [n for n, _ in RECORDED_COLUMNS])
-    stamps = _epoch_ms(path, source.column("time"))
-    now, size = int(time.time() * 1000), source.num_rows
+    found, problems = read(path)
+    if problems:
+        raise RecordingError(f"{path.name}: {'; '.join(problems)}")
+    source, left_out = _complete(found, [name for name, _ in RECORDED_COLUMNS])
+    fixed = {"received_at": int(time.time() * 1000), "session": "validate", "quality_score": 1.0}
     arrays = []
     for column in TICK_SCHEMA:
-        if column.name == "time":
-            arrays.append(stamps.cast(column.type))
-        elif pa.types.is_list(column.type):
-            arrays.append(pa.array([[]] * size, column.type))
-        elif column.name in source.column_names and column.name not in ("received_at", "session", "seq", "flags"):
-            arrays.append(_cast(path, source, column.name, column.type))
+        if pa.types.is_list(column.type):
+            arrays.append(pa.array([[]] * source.num_rows, column.type))
+        elif column.name in source.column_names:
+            arrays.append(source.column(column.name).cast(column.type))
         else:
-            fixed = {"received_at": now, "session": "validate", "quality_score": 1.0}.get(column.name, 0)
-            arrays.append(pa.array([fixed] * size, column.type))
+            arrays.append(pa.array([fixed.get(column.name, 0)] * source.num_rows, column.type))
     table = pa.table(arrays, schema=TICK_SCHEMA).select(TICK_SCHEMA_V1.names)
     return Recording(_with_baselines(with_total_volume(table)), left_out)
 
@@ -81,7 +76,7 @@ def _with_baselines(ticks: pa.Table) -> pa.Table:
 def read_bars(path: Path) -> Recording:
     """A vendor's bars as VENDOR_COLUMNS with frames as time stamps; a daily row stands at 15:00. Raises
     `RecordingError`."""
-    source, left_out = _complete(_read(path, VENDOR_COLUMNS), VENDOR_COLUMNS)
+    source, left_out = _complete(_read(path), VENDOR_COLUMNS)
     try:
         frames = [_frame(value) for value in source.column("frame").to_pylist()]
     except ValueError as error:
@@ -96,18 +91,17 @@ def read_bars(path: Path) -> Recording:
     return Recording(pa.table(columns, names=list(VENDOR_COLUMNS)), left_out)
 
 
-def _read(path: Path, wanted: Iterable[str]) -> pa.Table:
+def _read(path: Path) -> pa.Table:
     try:
-        if path.suffix == ".parquet":
-            table = pyarrow.parquet.read_table(path)
-        else:
+        if is_csv(path):
             as_text = pyarrow.csv.ConvertOptions(column_types={"symbol": pa.string()}, strings_can_be_null=True)
             table = pyarrow.csv.read_csv(path, convert_options=as_text)
+        else:
+            table = pyarrow.parquet.read_table(path)
         names = table.column_names
     except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a header that is not UTF-8
-        raise RecordingError(f"{path.name}: cannot be read as {path.suffix[1:]}: {error}") from error
-    missing = [name for name in wanted if name not in names]
-    if missing:
+        raise RecordingError(f"{path.name}: cannot be read: {error}") from error
+    if missing := [name for name in VENDOR_COLUMNS if name not in names]:
         raise RecordingError(f"{path.name}: columns {missing} are missing, found {names}")
     return table.combine_chunks()
 
@@ -138,20 +132,6 @@ def _cast(path: Path, table: pa.Table, name: str, kind: pa.DataType) -> Any:
         for theirs, ours in _MARKETS.items():
             cast = pc.replace_substring(cast, theirs, ours)
     return cast
-
-
-def _epoch_ms(path: Path, column: Any) -> Any:
-    """Times of ticks as epoch ms, from integers or time stamps (without zone: Shanghai)."""
-    if pa.types.is_timestamp(column.type):
-        zoned = column if column.type.tz else pc.assume_timezone(column, TZ)
-        return zoned.cast(pa.timestamp("ms", "UTC"), safe=False).cast(pa.int64())
-    try:
-        stamps = (pc.round(column) if pa.types.is_floating(column.type) else column).cast(pa.int64())
-    except pa.ArrowException as error:
-        raise RecordingError(f"{path.name}: column time: expected epoch ms, found {column.type}") from error
-    if len(stamps) and pc.min(stamps).as_py() < _EARLIEST_MS:
-        raise RecordingError(f"{path.name}: column time: expected epoch ms, found {pc.min(stamps).as_py()}")
-    return stamps
 
 
 def _frame(value: Any) -> datetime:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from importlib import resources
 from typing import Any, Final
 
 from qmt_orchestration.warehouse import upgrade
 from qmt_orchestration.warehouse.client import load_sql
 
+_TYPE: Final = re.compile(r"\w+(\((?:[^()]|\([^()]*\))*\))?")
 _TABLE: Final = re.compile(r"CREATE TABLE IF NOT EXISTS (\w+) [^(]*\((.*?)\n\)", re.DOTALL)
 _COLUMN: Final = re.compile(r"^    (?!INDEX|--)(\w+)\s+(\S.*?),?$", re.MULTILINE)
 _ADDED: Final = re.compile(r"ALTER TABLE (\w+)(.*?);", re.DOTALL)
@@ -50,6 +52,21 @@ def missing_tables(client: Any, files: Iterable[tuple[str, str]], applied: Colle
     """Tables of *applied* files that are not there."""
     there = {row[0] for row in client.query(load_sql("upgrade/tables")).result_rows}
     return sorted(set(columns_of(text for name, text in files if name in applied)) - there)
+
+
+def schema_files() -> list[tuple[str, str]]:
+    """Name and text of each file of the schema, in the order in which they are applied."""
+    folder = resources.files("qmt_orchestration.warehouse") / "schema"
+    return sorted(
+        (file.name, file.read_text(encoding="utf-8")) for file in folder.iterdir() if file.name.endswith(".sql")
+    )
+
+
+def column_types(table: str) -> dict[str, str]:
+    """Columns of *table* and their types, by the DDL."""
+    rollup = load_sql("rollup_table").replace("bars_$period", table)
+    columns = columns_of([rollup, *(text for _, text in schema_files())])[table]
+    return {name: _TYPE.match(text)[0] for name, text in columns.items()}  # type: ignore[index]
 
 
 def columns_of(texts: Iterable[str]) -> dict[str, dict[str, str]]:

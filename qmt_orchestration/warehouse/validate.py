@@ -1,8 +1,8 @@
 """Recorded market data through the SQL of the warehouse, and how much of it comes out right (`qmt validate FOLDER`).
 
-Files are told apart by name (`warehouse.recordings`). Ticks go through the rule of a bar and are held
-against their own snapshots, full days and parts of days apart; a vendor's finest bars go through the rollups and are
-held against the vendor's coarser ones. All of it happens in databases that are dropped afterwards, on a private
+Files are recognised by name (`warehouse.recordings`). Ticks go through the rule of a bar and are compared
+with their own snapshots, full days and parts of days apart; a vendor's finest bars go through the rollups and are
+compared with the vendor's coarser ones. All of it happens in databases that are dropped afterwards, on a private
 engine unless a server is configured.
 """
 
@@ -23,11 +23,12 @@ import pyarrow.compute as pc
 
 from qmt_orchestration.local import engines
 from qmt_orchestration.market.periods import UnknownPeriod, minutes_of
+from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect, load_sql
 from qmt_orchestration.warehouse.migrate import migrate
-from qmt_orchestration.warehouse.recordings import TICKS, VENDOR, RecordingError, read_bars, read_ticks
+from qmt_orchestration.warehouse.recordings import TICKS, VENDOR, read_bars, read_ticks
 
 #: What a day's volume usually differs from its rounded minutes by: "up to ~300 shares" in the recordings' notes.
 USUAL_SHARES: Final = 350
@@ -144,7 +145,7 @@ def _note_left_out(path: Path, count: int, report: MatchRates) -> None:
 
 @contextmanager
 def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[Any]:
-    """A client of a database that lives as long as the block; a private engine unless a server is configured."""
+    """A client of a database that is dropped at the end; on a private engine unless a server is configured."""
     with tempfile.TemporaryDirectory(prefix="qmt-validate-") as scratch:
         private = settings if settings.clickhouse_url else settings.model_copy(update={"data_dir": Path(scratch)})
         with engines.ensure(private, names=("clickhouse",)) as ready:

@@ -31,7 +31,7 @@ from qmt_orchestration.warehouse.lane import WriterLane
 log = logging.getLogger("writer")
 
 _TRIM_SECONDS = 10.0
-_ANSWER_SECONDS = 60  # a server that is gone without a word must not hold an insert for ten minutes
+_ANSWER_SECONDS = 60  # a server that no longer answers must not hold an insert for ten minutes
 _WINDOW_BEATS = 10  # delay percentiles cover the last 10 beats (about 10 s)
 
 
@@ -84,7 +84,7 @@ def make_lanes(settings: Settings, stop: threading.Event) -> list[WriterLane]:
 
 
 class Heartbeats:
-    """The numbers of a heartbeat: this process's own, and the totals that outlive it."""
+    """The numbers of a heartbeat: this process's own, and the totals kept in Redis."""
 
     def __init__(self, lanes: list[WriterLane]) -> None:
         self._lanes = lanes

@@ -164,7 +164,7 @@ def test_a_backlog_longer_than_one_look_is_announced_in_full(
     assert load(healthy.data_dir).incidents["run:make_plain@"].repeats == 3
 
 
-def test_another_event_log_does_not_make_the_sensor_deaf(
+def test_another_event_log_does_not_stop_the_sensor(
     healthy: Settings, receiver: Receiver, instance: dg.DagsterInstance, redis_client: Any, tmp_path: Path
 ) -> None:
     for _ in range(2):

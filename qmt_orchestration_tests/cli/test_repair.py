@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ GONE = "toHour(frame) = 10 AND symbol IN ('000001.SZ', '600000.SH')"
 
 
 @pytest.fixture
-def warehouse(settings: Settings, clickhouse: Any, redis_client: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def warehouse(
+    settings: Settings, clickhouse: Any, redis_client: Any, empty_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Any:
     """ClickHouse with a day of ticks and bars; the command's environment names its engines."""
+    shutil.copytree(empty_home, settings.data_dir / "dagster")
     for name, value in settings.environment().items():
         monkeypatch.setenv(name, value)
     market.insert_instruments(clickhouse)

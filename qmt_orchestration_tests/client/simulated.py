@@ -19,7 +19,7 @@ from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import at, to_ms
 from qmt_orchestration.market.symbols import board_of
 from qmt_orchestration.settings import Settings
-from qmt_orchestration.simulator.history import History, qmt_bars
+from qmt_orchestration.simulator.history import SimulatedHistory, qmt_bars
 from qmt_orchestration.simulator.market import MarketDay
 from qmt_orchestration.simulator.reference import dividends, instrument
 from qmt_orchestration.simulator.source import MarketSource
@@ -75,7 +75,7 @@ def ticks(settings: Settings, symbols: Sequence[str], day: date, since: str) -> 
 
 def insert_history(client: Any, seed: int, symbols: Sequence[str], day: date) -> None:
     """QMT's minutes of *day*, taken over where there are no ticks."""
-    history, text = History(seed), f"{day:%Y%m%d}"
+    history, text = SimulatedHistory(seed), f"{day:%Y%m%d}"
     rows = []
     for code, _, columns in history.bars(
         list(symbols), "1m", text, text, -1, now_ms=to_ms(at(day, 1439)), fill=False, everything=True

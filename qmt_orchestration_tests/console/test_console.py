@@ -17,7 +17,7 @@ from playwright.sync_api import expect
 from pydantic import SecretStr
 
 from qmt_orchestration.client import BarConsumer, registry
-from qmt_orchestration.console import service
+from qmt_orchestration.console import live, service
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import SHANGHAI, to_ms
 from qmt_orchestration.settings import Settings
@@ -96,7 +96,10 @@ def tell_ticks(clickhouse: Any, moment: datetime, price: float = 10.5) -> None:
 
 
 @pytest.fixture
-def console(settings: Settings, redis_client: Any, clickhouse: Any) -> Iterator[Console]:
+def console(
+    settings: Settings, redis_client: Any, clickhouse: Any, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Console]:
+    monkeypatch.setitem(live._INTERVAL, "worst", 2.0)  # seconds; tests do not wait for 20
     fill_market(redis_client, clickhouse)
     own = settings.model_copy(update={"console_port": free_port(), "console_token": SecretStr(TOKEN)})
     yield from serve(own)
@@ -279,7 +282,7 @@ def test_the_worst_symbols_are_named_with_the_reason(console: Console, clickhous
     assert console.state()["minute"]["groups"][0]["expected"] == len([s for s in SYMBOLS if s.endswith(".SZ")]) + 1
 
 
-def test_a_missing_engine_is_said_not_hidden(console: Console, clickhouse: Any) -> None:
+def test_a_missing_engine_is_shown_not_hidden(console: Console, clickhouse: Any) -> None:
     clickhouse.command("RENAME TABLE quality_results TO quality_results_away")
     state = wait_until(lambda: "failed_error" in (s := console.state()) and s, 60)
     assert "quality_results" in state["failed_error"]
@@ -376,7 +379,7 @@ def test_wrong_values_in_redis_leave_the_page_alive_and_its_json_readable(consol
     assert next(s for s in state["services"] if s["name"] == "writer")["state"] == "running"
 
 
-def test_the_page_speaks_to_many_at_once(console: Console) -> None:
+def test_the_page_serves_many_at_once(console: Console) -> None:
     def listen(out: list[str]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", console.settings.console_port, timeout=60)
         connection.request("GET", "/api/events")

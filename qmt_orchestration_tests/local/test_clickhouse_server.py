@@ -137,7 +137,7 @@ def test_settings_end_with_their_request(raw_clickhouse):
         ("SELECT throwIf(1)", 395, 500),
     ],
 )
-def test_a_failure_tells_its_code_and_harms_nobody_else(raw_clickhouse, http_line, query, code, status):
+def test_a_failure_has_its_code_and_affects_no_other_request(raw_clickhouse, http_line, query, code, status):
     with pytest.raises(DatabaseError) as told:
         raw_clickhouse.query(query)
     assert told.value.code == code

@@ -165,7 +165,9 @@ def test_an_absent_redis_and_a_refused_password_are_distinguished(tmp_path: Path
     client.config_set("requirepass", "secret-enough")
     client.close()
     stranger = connect(bare_redis, retries=0)
-    needs_mending(servers.redis_findings(bare_redis, stranger)[0], Level.ERROR, "refuses us", "QMT_REDIS_PASSWORD")
+    needs_mending(
+        servers.redis_findings(bare_redis, stranger)[0], Level.ERROR, "rejects the login", "QMT_REDIS_PASSWORD"
+    )
 
 
 def test_two_agents_for_one_service_are_a_warning(settings: Settings, redis_client: Any) -> None:

@@ -229,7 +229,7 @@ def test_the_redis_of_the_containers_needs_its_password_and_forgets_nothing(tmp_
         assert digest in (tmp_path / "run/users.acl").read_text()
         stranger = Settings(redis_url=f"redis://127.0.0.1:{port}/0")
         with connect(stranger, retries=0) as client:
-            assert "refuses us" in servers.redis_findings(stranger, client)[0].found
+            assert "rejects the login" in servers.redis_findings(stranger, client)[0].found
     finally:
         server.terminate()
         server.wait(10)

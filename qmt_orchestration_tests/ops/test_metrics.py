@@ -29,7 +29,7 @@ from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.connection import connect
 from qmt_orchestration.stream.heartbeat import DELAY_BUCKETS_MS, Heartbeat
 from qmt_orchestration.warehouse.client import connect as connect_clickhouse
-from qmt_orchestration.warehouse.ingest.commit import Counters
+from qmt_orchestration.warehouse.ingest.commit import LaneCounters
 from qmt_orchestration.warehouse.migrate import migrate
 from qmt_orchestration.warehouse.writer import delay_histogram
 from qmt_orchestration_tests.client.market import DAY, FRAMES, minute, store
@@ -57,7 +57,7 @@ class Lane:
     """A lane with its counters of delays, in ms."""
 
     def __init__(self, *delays: int) -> None:
-        self.counters = Counters()
+        self.counters = LaneCounters()
         self.counters.delays = np.bincount(delays, minlength=60_001)
 
 

@@ -36,7 +36,7 @@ def test_the_calendar_says_when_the_feed_should_run(settings: Settings) -> None:
     assert wanted(at(DAY, 3 * 60), days, simulated=True) == "open"
 
 
-def test_a_stop_by_hand_lasts_until_the_calendar_speaks_again(
+def test_a_stop_by_hand_lasts_until_the_calendar_changes(
     settings: Settings, instance: dg.DagsterInstance, redis_client: Any
 ) -> None:
     bench = Bench(settings.model_copy(update={"feed": "simulator"}), instance, "services_by_calendar")

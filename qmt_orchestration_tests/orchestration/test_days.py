@@ -68,7 +68,7 @@ def test_a_day_is_made_with_all_its_periods_and_checks(made: Made) -> None:
     assert made.told == ["making 2025-06-05, 1 of 1 days"]
 
 
-def test_dagsters_pages_know_the_day_afterwards(made: Made) -> None:
+def test_dagsters_pages_show_the_day_afterwards(made: Made) -> None:
     with instance_of(made.settings) as instance:
         assert instance.get_run_by_id(made.outcome["runs"][0]).status == dg.DagsterRunStatus.SUCCESS
         for asset, count in (("bars_1m", FRAMES), ("bars_5m", 144), ("bars_1d", 3)):

@@ -119,7 +119,7 @@ def gone(pid: int) -> bool:
     return start_time(pid) == 0
 
 
-def test_a_run_is_a_fork_of_one_process_with_one_thread_and_its_output_stands_in_the_compute_logs(world: World) -> None:
+def test_a_run_is_a_fork_of_one_process_with_one_thread_and_its_output_is_in_the_compute_logs(world: World) -> None:
     first, second = world.launch(), world.launch()
     ours, theirs = world.who(first), world.who(second)
     assert ours[0] != theirs[0]

@@ -167,7 +167,7 @@ def test_the_examples_installed_make_their_tables_and_are_compared(
     assert clickhouse.query("SELECT count() FROM files_bars FINAL WHERE period = '1m'").first_row == (693,)
 
 
-def test_lineage_and_the_minutes_run_know_them(settings: Settings, with_examples: Path) -> None:
+def test_lineage_and_the_minutes_run_include_them(settings: Settings, with_examples: Path) -> None:
     defs = build_defs(settings=settings)
     specs = {s.key.to_user_string(): s for s in defs.resolve_all_asset_specs()}
     assert {d.asset_key.to_user_string() for d in specs["files_bars_1d"].deps} == {"bars_1d"}

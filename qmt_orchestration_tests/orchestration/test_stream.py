@@ -92,7 +92,7 @@ def test_a_dead_service_a_lagging_writer_and_dead_letters_are_seen(
     }
 
 
-def test_a_loss_is_told_on_its_day_and_not_for_ever(
+def test_a_loss_is_reported_on_its_day_only(
     settings: Settings, instance: dg.DagsterInstance, clickhouse: Any, redis_client: Any
 ) -> None:
     """The writer's count never falls: yesterday's loss must not be announced every hour until the end of days."""

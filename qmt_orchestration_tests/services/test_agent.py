@@ -176,7 +176,7 @@ def test_an_agent_that_is_stopped_leaves_nothing(shared: Shared) -> None:
     assert list((shared.settings.run_dir / "services").glob("*.json")) == []
 
 
-def test_a_deaf_service_is_killed_after_its_time(calm: Settings, client: Any, agents: Make) -> None:
+def test_a_service_that_does_not_react_is_killed_after_its_time(calm: Settings, client: Any, agents: Make) -> None:
     agent = agents(calm.model_copy(update={"service_stop_seconds": 2.0}), module="tiny_deaf")
     pid = wait_until(lambda: agent.events("start"), WAIT, "the start")[0]
     client.hset(keys.DESIRED, "tiny", "stopped")

@@ -157,7 +157,7 @@ def test_a_script_of_a_client_cannot_do_more_than_the_client(port: int) -> None:
         admin.delete(keys.BARS)
 
 
-def test_a_client_reads_acknowledges_buries_and_beats(port: int) -> None:
+def test_a_client_reads_acknowledges_rejects_and_beats(port: int) -> None:
     with _as(port, "admin") as admin:
         admin.flushall()
         admin.execute_command("ACL", "LOG", "RESET")

@@ -141,7 +141,7 @@ def test_a_recording_of_days_that_cannot_be_made_is_refused_before_anything_is_w
     assert not settings.data_dir.exists()
 
 
-def test_a_replay_beside_a_live_feed_is_refused_by_name_instead_of_waiting_for_ever(
+def test_a_replay_beside_a_live_feed_is_refused_by_name_instead_of_waiting(
     settings: Settings, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
     recording().to_parquet(tmp_path / "ticks.parquet")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from qmt_orchestration.market.sessions import at, from_ms, to_ms
-from qmt_orchestration.simulator.history import History, parse_moment, qmt_bars
+from qmt_orchestration.simulator.history import SimulatedHistory, parse_moment, qmt_bars
 from qmt_orchestration.simulator.market import MarketDay
 from qmt_orchestration.simulator.universe import universe
 from qmt_orchestration_tests.simulator.true_bars import true_bars
@@ -18,14 +18,14 @@ EVENING = to_ms(at(DAY, 1000))
 SYMBOLS = ["000001.SZ", "600000.SH"]
 
 
-def get(history: History, period: str, **kw: object) -> dict[str, tuple[list[str], dict[str, np.ndarray]]]:
+def get(history: SimulatedHistory, period: str, **kw: object) -> dict[str, tuple[list[str], dict[str, np.ndarray]]]:
     options: dict[str, object] = {"now_ms": EVENING, "fill": False, **kw}
     rows = history.bars(SYMBOLS, period, "20250605", "20250605", -1, **options)  # type: ignore[arg-type]
     return {symbol: (labels, bars) for symbol, labels, bars in rows}
 
 
 def test_downloaded_minutes_equal_the_true_bars() -> None:
-    history = History(7)
+    history = SimulatedHistory(7)
     for symbol in SYMBOLS:
         history.download(symbol, "1m", "20250605", "20250605", EVENING)
     for symbol, (labels, bars) in get(history, "1m").items():
@@ -58,7 +58,7 @@ def test_minutes_add_up_to_the_day_without_its_after_hours_trading() -> None:
 
 
 def test_ranges_not_downloaded_are_padding_of_both_kinds() -> None:
-    rows = get(History(7), "1m")
+    rows = get(SimulatedHistory(7), "1m")
     assert {tuple(np.unique(bars["suspendFlag"])) for _, bars in rows.values()} == {(1,)}
     assert all(not bars["volume"].any() and len(labels) == 241 for labels, bars in rows.values())
     prices = sorted(float(bars["close"][0]) for _, bars in rows.values())
@@ -67,7 +67,7 @@ def test_ranges_not_downloaded_are_padding_of_both_kinds() -> None:
 
 
 def test_a_download_reaches_to_its_end_and_not_into_the_future() -> None:
-    history = History(7)
+    history = SimulatedHistory(7)
     history.download("000001.SZ", "1m", "20250605", "20250605100000", EVENING)
     labels, bars = get(history, "1m")["000001.SZ"]
     assert [label for label, flag in zip(labels, bars["suspendFlag"], strict=True) if not flag][-1] == "20250605100000"
@@ -80,7 +80,7 @@ def test_a_download_reaches_to_its_end_and_not_into_the_future() -> None:
 
 
 def test_count_takes_the_last_rows_and_daily_bars_wait_for_the_days_end() -> None:
-    history = History(7)
+    history = SimulatedHistory(7)
     rows = list(history.bars(["000001.SZ"], "1m", "", "", 3, now_ms=EVENING, fill=True, everything=True))
     assert rows[0][1] == ["20250605145800", "20250605145900", "20250605150000"]
     noon = to_ms(at(DAY, 720))
@@ -90,7 +90,7 @@ def test_count_takes_the_last_rows_and_daily_bars_wait_for_the_days_end() -> Non
 
 def test_bad_requests_say_what_was_expected() -> None:
     with pytest.raises(ValueError, match="1m, 5m, 15m, 30m, 60m, 1h, 1d"):
-        list(History(7).bars(SYMBOLS, "3m", "", "", -1, now_ms=EVENING, fill=False))
+        list(SimulatedHistory(7).bars(SYMBOLS, "3m", "", "", -1, now_ms=EVENING, fill=False))
     with pytest.raises(ValueError, match="YYYYMMDD"):
         parse_moment("2025-06-05", end=False)
     assert from_ms(parse_moment("20250605", end=True) or 0).date() == DAY

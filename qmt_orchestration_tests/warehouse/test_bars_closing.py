@@ -77,9 +77,7 @@ def test_nothing_is_pending_before_the_first_minute_has_closed_or_without_ticks(
     assert bars.pending(clickhouse, settings, clock("09:20:01")) == []
 
 
-def test_a_lost_run_is_pending_again_and_so_is_a_run_that_died_before_the_rollups(
-    clickhouse: Any, settings: Any
-) -> None:
+def test_a_lost_run_is_pending_again_and_so_is_a_run_killed_before_the_rollups(clickhouse: Any, settings: Any) -> None:
     store(clickhouse, [*OPENING, tick("09:40:02", 10.0, 2000)])
     now = clock("09:40:03")
     (found,) = bars.pending(clickhouse, settings, now)

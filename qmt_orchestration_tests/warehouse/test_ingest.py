@@ -21,7 +21,7 @@ from qmt_orchestration.stream.clock import publish_clock
 from qmt_orchestration.stream.groups import Entry
 from qmt_orchestration.warehouse import writer
 from qmt_orchestration.warehouse.ingest.checks import refused_rows
-from qmt_orchestration.warehouse.ingest.commit import Counters
+from qmt_orchestration.warehouse.ingest.commit import LaneCounters
 from qmt_orchestration.warehouse.ingest.entries import Part
 from qmt_orchestration.warehouse.ingest.insert import Inserter, Stopping
 from qmt_orchestration_tests.helpers import wait_until
@@ -266,7 +266,7 @@ class Liar:
 
 
 def test_a_success_of_fewer_rows_is_an_outage_and_tried_again_with_the_same_token() -> None:
-    table, stop, counters = tick_table(200), threading.Event(), Counters()
+    table, stop, counters = tick_table(200), threading.Event(), LaneCounters()
     part = Part(Entry("1-1", {}), encode(table), table, "host-test-1", 0)
     server = Liar(2)
     Inserter(lambda: server, "ticks", TICK_SCHEMA, stop, counters).insert([part], "token")

@@ -9,11 +9,12 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.market.schema import RECORDED_COLUMNS
 from qmt_orchestration.market.sessions import SHANGHAI
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
-from qmt_orchestration.warehouse.recordings import VENDOR_COLUMNS, RecordingError, read_ticks
+from qmt_orchestration.warehouse.recordings import VENDOR_COLUMNS, read_ticks
 from qmt_orchestration.warehouse.validate import MatchRates, validate
 from qmt_orchestration_tests.helpers import recordings
 from qmt_orchestration_tests.warehouse.market_day import Tick, table, tick
@@ -227,7 +228,12 @@ def test_files_that_cannot_be_read_are_named_and_the_others_checked(settings: Se
     assert not report.ok
     assert wrong(report) == []
     assert rates(report)["ticks, full days: volume"] == (1, 1)
-    names = ("bars_1m_empty.csv", "bars_5m_odd.csv: column frame", "ticks_bad.csv: columns ['lastPrice'", "ticks_torn")
+    names = (
+        "bars_1m_empty.csv",
+        "bars_5m_odd.csv: column frame",
+        "ticks_bad.csv: columns missing: lastPrice",
+        "ticks_torn",
+    )
     for name, told in zip(names, report.unreadable, strict=True):
         assert told.startswith(name)
 

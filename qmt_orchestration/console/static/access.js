@@ -1,4 +1,4 @@
-// Who may change things: the token lives in sessionStorage of this tab and goes along in a header of each change.
+// Who may change things: the token lives in sessionStorage of this tab and is sent in a header of each change.
 import { $, el } from "./dom.js";
 import { t } from "./texts.js";
 

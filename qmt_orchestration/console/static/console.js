@@ -7,19 +7,19 @@ import { drawVerdict } from "./verdict.js";
 
 let about = { dagster: "", changes: false, symbol: "000001.SZ" };
 let clock = null;
-let heard = 0; // when the last picture came: performance.now(), which no change of the clock moves
+let received = 0; // when the last picture came: performance.now(), which no change of the clock moves
 let shown = null; // the last picture
 let judged = 0;
-let held = 0; // an answer to a click stays readable this long, whatever the next picture says
+let held = 0; // an answer to a click stays readable this long, whatever the next picture holds
 
 function tick() {
-  const quiet = performance.now() - heard;
+  const quiet = performance.now() - received;
   const silent = quiet > 6000;
   if (shown && performance.now() - judged > 1000) {
     judged = performance.now();
     drawVerdict(shown, quiet);
   }
-  $("link").className = `dot ${heard === 0 ? "" : silent ? "bad" : "ok"}`;
+  $("link").className = `dot ${received === 0 ? "" : silent ? "bad" : "ok"}`;
   $("link").setAttribute("aria-label", t(silent ? "page.disconnected" : "page.connected"));
   if (!clock) return;
   const ms = clock.ms + (silent ? 0 : (Date.now() - clock.at) * clock.speed);
@@ -29,7 +29,7 @@ function tick() {
 }
 
 function notice(text, good = false) {
-  if ($("notice").textContent !== text) $("notice").textContent = text; // live region: speak only what is new
+  if ($("notice").textContent !== text) $("notice").textContent = text; // live region: announce only what is new
   $("notice").hidden = !text;
   $("notice").className = good ? "notice good" : "notice";
 }
@@ -40,7 +40,7 @@ function answer(text) {
 }
 
 function draw(state) {
-  heard = judged = performance.now();
+  received = judged = performance.now();
   shown = state;
   if (Date.now() > held) notice("");
   if (state.clock) {
@@ -89,7 +89,7 @@ function drawMinute(minute) {
   $("flowing").textContent = number(flowing);
   $("expected").textContent = t("minute.of", { n: number(expected) });
   $("minute-bar").value = expected ? flowing / expected : 0;
-  // a minute fills as it goes; the one before tells whether something is missing
+  // a minute fills as it goes; the one before shows whether something is missing
   const thin = expected && flowed && flowed / expected < 0.9;
   $("minute-bar").className = thin ? "low" : "";
   $("minute-sub").className = thin ? "sub warn" : "sub";
@@ -112,11 +112,11 @@ function drawWorst(worst) {
 function drawServices(services) {
   fill($("services"), services.map((s) => {
     const tone = s.state === "running" ? "ok" : s.desired === "stopped" ? "" : s.state === "silent" ? "bad" : "warn";
-    const told = s.state === "running" && s.desired === "stopped" ? "stopping" : s.state;
+    const shownState = s.state === "running" && s.desired === "stopped" ? "stopping" : s.state;
     const facts = [s.host, s.started_ms ? t("services.up", { age: since(Date.now() - s.started_ms) }) : "", s.memory_mb ? `${number(s.memory_mb)} MB` : "", s.error];
     const act = (action) => button(action, s.name, `/api/services/${s.name}`, action === "stop" ? t("act.stop.service") : "");
     return el("li", { "data-service": s.name },
-      el("div", { class: "name" }, s.name, el("span", { class: `chip ${tone}` }, known(`state.${told}`, told))),
+      el("div", { class: "name" }, s.name, el("span", { class: `chip ${tone}` }, known(`state.${shownState}`, shownState))),
       el("div", { class: "sub" }, facts.filter(Boolean).join(" · ")),
       el("div", { class: "actions" }, ...(s.managed ? s.desired === "stopped" ? [act("start")] : [act("restart"), act("stop")] : [])));
   }));
@@ -165,9 +165,9 @@ function drawDays(days) {
     const share = Number(d.share || 0);
     const running = clock && d.day === clock.day && clock.ms < Date.parse(`${d.day}T15:05:00+08:00`);
     const tone = Number(d.errors) ? "failed" : Number(d.warnings) ? "low" : running ? "now" : share >= 0.995 ? "h3" : share >= 0.97 ? "h2" : share > 0 ? "low" : "";
-    const told = t("days.cell", Object.fromEntries(["bars", "symbols", "history", "checks", "errors", "warnings"].map((k) => [k, number(d[k])]).concat([["day", d.day]])));
+    const text = t("days.cell", Object.fromEntries(["bars", "symbols", "history", "checks", "errors", "warnings"].map((k) => [k, number(d[k])]).concat([["day", d.day]])));
     const weekday = new Date(`${d.day}T00:00:00Z`).getUTCDay();
-    return el("a", { class: `${tone} w${monday(d.day) - first} d${weekday}`, href: `/report?day=${d.day}`, title: told },
+    return el("a", { class: `${tone} w${monday(d.day) - first} d${weekday}`, href: `/report?day=${d.day}`, title: text },
       d.day.slice(5), el("b", {}, share > 0 ? `${number(Math.min(share, 1) * 100, 0)} %` : d.known ? "–" : "…"));
   }));
   if (fresh) $("days").scrollLeft = $("days").scrollWidth; // a narrow screen begins with the newest days

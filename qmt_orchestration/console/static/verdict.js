@@ -14,7 +14,7 @@ export function drawVerdict(state, silentMs = 0) {
   const tone = found.some((f) => f.tone === "bad") ? "bad" : found.length ? "warn" : state.verdict?.tone ?? "warn";
   const head = found.length === 1 ? t("head.one") : found.length ? t("head.several", { n: found.length }) : pick(state.verdict?.head);
   $("verdict").className = `verdict ${tone}`;
-  if ($("verdict-head").textContent !== head) $("verdict-head").textContent = head; // live region: speak only what is new
+  if ($("verdict-head").textContent !== head) $("verdict-head").textContent = head; // live region: announce only what is new
   $("verdict-checked").textContent = pick(state.verdict?.checked);
   const items = found.slice(0, SHOWN).map((f) => el("li", { class: f.tone }, f.href ? el("a", { href: f.href }, f.words) : f.words));
   if (found.length > SHOWN) items.push(el("li", {}, t("verdict.more", { n: found.length - SHOWN })));

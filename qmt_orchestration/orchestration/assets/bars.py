@@ -165,7 +165,7 @@ def _rollup(days: dg.DailyPartitionsDefinition, settings: Settings, period: str)
         deps=["bars_1d" if period in ("1w", "1mo") else "bars_1m"],
         check_specs=specs(checks_of(table)),
         tags={"period": period},
-        metadata=table_metadata(settings, table, columns_of="bars_1d" if period == "1d" else "bars_5m"),
+        metadata=table_metadata(settings, table),
         description=_meaning(period),
     )
     def rollup(

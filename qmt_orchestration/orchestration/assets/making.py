@@ -26,7 +26,7 @@ from qmt_orchestration.warehouse.client import load_sql
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[None]
 else:
-    Materialized = dg.MaterializeResult  # Dagster reads the annotation and knows the bare class only
+    Materialized = dg.MaterializeResult  # Dagster reads the annotation and accepts the bare class only
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Assets of plug-ins (`qmt_orchestration.plugins`): an asset per period of a source, one per processor.
 
 Sources have a job of their own. A processor is made in the run that makes its bars, after everything of ours: when it
-fails, its check does, not the run. A plug-in that cannot be loaded is an asset whose materialization says why.
+fails, its check does, not the run. A plug-in that cannot be loaded is an asset whose run fails with the reason.
 """
 
 from collections.abc import Iterator, Sequence
@@ -70,7 +70,7 @@ def reconciliation_of(source: Source, period: str, settings: Settings) -> tuple[
         ("volume_matches", "Share of bars whose volume differs.", "source_values", volume),
         ("ohlc_matches", "Share of bars with other prices.", "source_values", price),
     )
-    return tuple(Check(asset, name, text, sql, _WARN, None, parameters=given) for name, text, sql, given in found)
+    return tuple(Check(asset, name, text, _WARN, None, sql, parameters=given) for name, text, sql, given in found)
 
 
 def _source_assets(

@@ -1,4 +1,4 @@
-"""What QMT itself says, fetched through the gateway: instruments, dividend factors, and its own bars of a day.
+"""QMT's own data, fetched through the gateway: instruments, dividend factors, and its own bars of a day.
 
 The gateway runs beside QMT and answers over Redis; without one these assets fail and say so. Whatever is fetched is
 stored as it came; comparing and repairing happen elsewhere.
@@ -50,7 +50,7 @@ def _instruments(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.A
         retry_policy=_RETRIES,
         description=(
             "The instruments of a trading day with names, boards, previous close, price limits and suspensions. QMT "
-            "knows today's only: a past day can be fetched from a simulated market, not from QMT."
+            "has today's only: a past day can be fetched from a simulated market, not from QMT."
         ),
     )
     def instruments(
@@ -145,7 +145,7 @@ def _qmt_bars(days: dg.DailyPartitionsDefinition, settings: Settings) -> dg.Asse
 
 
 def calendar_horizon(settings: Settings, day: date) -> Outcome:
-    """Whether the exchange calendar knows the coming trading days: next year's holidays must be known before the year
+    """Whether the exchange calendar has the coming trading days: next year's holidays must be known before the year
     starts."""
     wanted, last = settings.quality_calendar_days, calendar.horizon()
     known = len(calendar.trading_days(day, last)) - 1
@@ -188,7 +188,7 @@ def _store_members(context: dg.AssetExecutionContext, client: Any, found: Any, d
 def _ask(
     context: dg.AssetExecutionContext, server: Any, settings: Settings, method: str, params: dict[str, Any]
 ) -> Any:
-    """A table from the gateway; its own errors say whether none is alive, it timed out, or QMT refused."""
+    """A table from the gateway; its errors say whether none runs, it timed out, or QMT rejected the request."""
     return rpc.call(
         server,
         method,
@@ -222,7 +222,7 @@ def _history(
 
 
 def _universe(client: Any) -> list[str]:
-    """SymbolsConfig of the newest instrument list."""
+    """Symbols of the newest instrument list."""
     found = _known_symbols(client, date(2149, 6, 6))
     if not found:
         raise dg.Failure("no instrument list to take symbols from: materialize instruments first")
@@ -230,7 +230,7 @@ def _universe(client: Any) -> list[str]:
 
 
 def _known_symbols(client: Any, day: date) -> list[str]:
-    """SymbolsConfig of the day's instruments, else of the list nearest to it, else those that ticked."""
+    """Symbols of the day's instruments, else of the list nearest to it, else those that sent ticks."""
     return [row[0] for row in client.query(load_sql("universe"), parameters={"day": day}).result_rows]
 
 

@@ -1,8 +1,8 @@
 """Running checks: SQL in, verdict out, kept twice: as Dagster check results and as rows of ``quality_results``.
 
-Dagster keeps one status per check; a day's verdict must outlive the next day's, so each (day, asset, check, run) is a
-row in ClickHouse too. An exception is never turned into a failed check: a check that cannot run fails the run, and
-that is announced as what it is.
+Dagster keeps one status per check; the verdicts of earlier days are kept too, so each (day, asset, check, run) is a
+row in ClickHouse. An exception is never turned into a failed check: a check that cannot run fails the run,
+and the alert names the run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ WORST_SHOWN = 20
 if TYPE_CHECKING:
     CheckResults = Iterator[dg.AssetCheckResult]
 else:
-    # Dagster reads the annotation and refuses an iterator for several checks; a returned tuple is accepted and its
-    # results are never recorded. So they are yielded, and Dagster sees no annotation.
+    # Dagster reads the annotation and rejects an iterator for several checks; a returned tuple is accepted and its
+    # results are never recorded. So they are yielded, and there is no annotation.
     CheckResults = inspect.Signature.empty
 
 
@@ -61,6 +61,11 @@ class Outcome:
     worst: Sequence[Mapping[str, str]]
     passed: bool
     severity: dg.AssetCheckSeverity
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Asset and name of the check."""
+        return self.check.asset, self.check.name
 
 
 def specs(checks: Iterable[Check]) -> list[dg.AssetCheckSpec]:
@@ -105,7 +110,7 @@ def run_check(check: Check, client: Any, settings: Settings, window: Window) -> 
         **check.parameters,
     }
     sql = load_sql(f"checks/{check.sql}")
-    # only what the statement asks for: without any, the client must not be given a parameter at all
+    # only the parameters of the statement: without any, the client must not be given one at all
     asked = {name: value for name, value in parameters.items() if f"{{{name}:" in sql}
     rows = client.query(sql, parameters=asked or None).result_rows
     if len(rows) != 1:
@@ -127,19 +132,7 @@ def record(client: Any, outcomes: Sequence[Outcome], run_id: str) -> None:
     at_ = datetime.now(SHANGHAI)
     columns = ["day", "asset", "check", "run_id", "passed", "severity", "expected", "found", "evidence", "at"]
     rows = [
-        [
-            o.day,
-            o.check.asset,
-            o.check.name,
-            run_id,
-            int(o.passed),
-            o.severity.value,
-            o.expected,
-            o.found,
-            _json(o),
-            at_,
-        ]
-        for o in outcomes
+        [o.day, *o.key, run_id, int(o.passed), o.severity.value, o.expected, o.found, _json(o), at_] for o in outcomes
     ]
     client.insert("quality_results", rows, column_names=columns)
 
@@ -152,7 +145,7 @@ def results(outcomes: Sequence[Outcome]) -> list[dg.AssetCheckResult]:
     """One Dagster result per check; over several days, that of the worst day with all failing days listed."""
     by_check: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
-        by_check.setdefault((outcome.check.asset, outcome.check.name), []).append(outcome)
+        by_check.setdefault(outcome.key, []).append(outcome)
     return [_result(group) for group in by_check.values()]
 
 

@@ -1,5 +1,5 @@
-"""Checks of the running system: is the feed fresh, do the services live, does the writer keep up, was anything given
-up.
+"""Checks of the running system: is the feed fresh, do the services run, does the writer keep up, are there dead
+letters.
 
 Computed from heartbeats and Redis, not from SQL: by the sensor ``stream`` about twice a minute, and by hand from the
 asset's page. Times are of the market's clock; a simulated market that runs faster than the wall is measured in wall
@@ -16,7 +16,7 @@ from qmt_orchestration.orchestration.checks.evaluate import CheckResults, Outcom
 from qmt_orchestration.orchestration.resources import ClickHouseResource, RedisResource, ServicesResource
 from qmt_orchestration.quality import names
 from qmt_orchestration.quality.names import checks_of
-from qmt_orchestration.services.news import news, span_start
+from qmt_orchestration.services.news import news, silences, span_start
 from qmt_orchestration.services.state import NEEDED
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream import dead_letters, keys
@@ -25,10 +25,6 @@ from qmt_orchestration.stream.fields import LAST_MS, integer, number, text
 
 ASSET: Final = "tick_stream"
 Rows = Sequence[Mapping[str, str]]
-#: A market and kind of fewer symbols may be silent by nature.
-LARGE_GROUP: Final = 20
-#: In a simulated market that runs fast, a pause of this machine is no silence.
-WALL_SECONDS: Final = 3.0
 
 
 def newest_tick_ms(server: Any, shards: int) -> int:
@@ -50,7 +46,7 @@ def feed_fresh(
 ) -> Outcome:
     """Seconds without news of a market and kind, inside the session; outside it, silence is right.
 
-    The subscriber says what has news (`feed.news`). Without its heartbeat the newest tick on the stream decides.
+    The subscriber's heartbeat has the news (`feed.news`). Without its heartbeat the newest tick on the stream decides.
     """
     now = clock.now()
     check = find(ASSET, names.FEED_FRESH)
@@ -59,31 +55,23 @@ def feed_fresh(
         return judge(check, settings, now.date(), 0.0, "silence outside the session", f"{now:%H:%M:%S}, no ticks due")
     silent_ms = max(to_ms(now) - max(newest_ms, to_ms(start)), 0)
     seconds, silent = silent_ms / 1000 / max(clock.speed, 1.0), "the stream"
-    worst = []
-    for group, counts in news(beats).items():
-        if counts["symbols"] >= LARGE_GROUP and counts["wall_s"] >= WALL_SECONDS:
-            worst.append((min(counts["silent_s"], (to_ms(now) - to_ms(start)) / 1000), group, counts))
-    worst.sort(key=lambda found: -found[0])
+    found, session = news(beats), (to_ms(now) - to_ms(start)) / 1000
+    worst = sorted(((min(s, session), group) for group, s in silences(found, 0.0).items()), reverse=True)
     if worst and worst[0][0] > seconds:
-        seconds, silent = worst[0][0], worst[0][1]
-    return judge(
-        check,
-        settings,
-        now.date(),
-        round(seconds, 1),
-        "news of every market and kind without a pause",
-        f"none of {silent} for {seconds:.1f} s at {now:%H:%M:%S}",
-        [
-            {
-                "group": group,
-                "seconds": str(s),
-                "with_news": f"{counts['advanced']:.0f}",
-                "of": f"{counts['symbols']:.0f}",
-            }
-            for s, group, counts in worst
-            if s > settings.quality_silence_warn_seconds
-        ],
-    )
+        seconds, silent = worst[0]
+    offenders = [
+        {
+            "group": group,
+            "seconds": str(s),
+            "with_news": f"{found[group]['advanced']:.0f}",
+            "of": f"{found[group]['symbols']:.0f}",
+        }
+        for s, group in worst
+        if s > settings.quality_silence_warn_seconds
+    ]
+    expected = "news of every market and kind without a pause"
+    text = f"none of {silent} for {seconds:.1f} s at {now:%H:%M:%S}"
+    return judge(check, settings, now.date(), round(seconds, 1), expected, text, offenders)
 
 
 def _verdict(
@@ -105,7 +93,7 @@ def services_alive(
         names.SERVICES_ALIVE,
         float(len(missing)),
         f"heartbeats of {', '.join(due) or 'none'}",
-        "all alive" if not missing else f"silent: {', '.join(missing)} (is `qmt agent` running on their host?)",
+        "all running" if not missing else f"silent: {', '.join(missing)} (is `qmt agent` running on their host?)",
         [{"service": s, "desired": desired.get(s, "running")} for s in missing],
     )
 
@@ -125,7 +113,7 @@ def nothing_lost(settings: Settings, clock: MarketClock, beats: Sequence[Mapping
 
 
 def lost_today(server: Any, clock: MarketClock, total: float) -> float:
-    """What was lost on the market's day of *total*, which the writer adds up: no loss is a finding for good."""
+    """What was lost on the market's day of *total*, which the writer adds up: a loss is a finding of its day only."""
     today, known = clock.today().isoformat(), server.hgetall(keys.LOST_BEFORE)
     if text(known, "day") == today:
         return max(total - number(known, "before"), 0.0)

@@ -1,4 +1,4 @@
-"""What the assets, checks and sensors talk to: ClickHouse, Redis, and the managed services.
+"""What the assets, checks and sensors use: ClickHouse, Redis, and the managed services.
 
 Each resource reads the settings when it is used, not when the code loads, so that definitions load with nothing
 running. Passwords come from the environment alone: they are no part of a resource's configuration, which Dagster
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import Field, SecretStr
 
-from qmt_orchestration.services.desired import ask_restart, read_desired, set_desired
+from qmt_orchestration.services import desired
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.stream.connection import connect as connect_redis
 from qmt_orchestration.stream.heartbeat import read_all
@@ -54,20 +54,16 @@ class ServicesResource(_WithSettings):
     """
 
     def beats(self) -> list[dict[str, str]]:
-        """The newest heartbeat of each service on each host; a service that is silent for 15 s is not in the list."""
+        """The newest heartbeat of each service on each host; one without a heartbeat for 15 s is left out."""
         return read_all(connect_redis(self.settings))
 
     def desired(self) -> dict[str, str]:
-        """Service → ``running`` or ``stopped``, as last asked for; who is absent should run."""
-        return {name: wanted.state for name, wanted in read_desired(connect_redis(self.settings)).items()}
+        """Service → ``running`` or ``stopped``, as last asked for; one that is absent should run."""
+        return {name: wanted.state for name, wanted in desired.read_desired(connect_redis(self.settings)).items()}
 
     def ask(self, service: str, action: Literal["start", "stop", "restart"]) -> None:
         """Ask for *action* on *service*; the agents act within seconds."""
-        client = connect_redis(self.settings)
-        if action == "restart":
-            ask_restart(client, service)
-        else:
-            set_desired(client, service, "running" if action == "start" else "stopped")
+        desired.ask(connect_redis(self.settings), service, action)
 
 
 def build_resources(settings: Settings | None = None) -> dict[str, Any]:

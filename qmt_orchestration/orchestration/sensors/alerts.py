@@ -1,6 +1,6 @@
-"""The alert sensor: reads what Dagster and the services say since its last look, and queues notifications.
+"""The alert sensor: reads Dagster's events since its last evaluation and the services' state; queues notifications.
 
-Plain `@sensor`, not a run-failure sensor: that one never sees a failed check of a successful run, and loses an alert
+Plain `@sensor`, not a run-failure sensor: that one ignores a failed check of a successful run, and loses an alert
 when sending fails. Works on SQLite and PostgreSQL: ended runs come by storage id, oldest first; a run's check
 evaluations by its run id; evaluations outside runs under the run id "". The first look begins at now.
 """
@@ -20,7 +20,7 @@ from qmt_orchestration.alerts.transport import channels, route
 from qmt_orchestration.orchestration.resources import RedisResource
 from qmt_orchestration.orchestration.sensors import instigators
 from qmt_orchestration.orchestration.sensors.alerts_live import WATCHED_HERE, watch_live
-from qmt_orchestration.orchestration.sensors.evidence import Reporter, Seen
+from qmt_orchestration.orchestration.sensors.evidence import Evaluation, Reporter
 from qmt_orchestration.redaction import Redactor
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.texts import say
@@ -32,7 +32,7 @@ _ENDED: Final = (Event.RUN_SUCCESS, Event.RUN_FAILURE)
 
 
 def build_alert_sensor() -> dg.SensorDefinition:
-    """The sensor ``alerts``. Without QMT_ALERT_URLS it does nothing and says so."""
+    """The sensor ``alerts``. Without QMT_ALERT_URLS it skips, with that reason."""
 
     @dg.sensor(
         name="alerts",
@@ -63,11 +63,11 @@ def look(settings: Settings, instance: dg.DagsterInstance, owner_of: Callable[[s
     known = channels(settings)
     if not known:
         if state.cursors:
-            state.cursors = {}  # whoever sets a channel later wants news, not the past
+            state.cursors = {}  # a channel that is set later gets new findings, not old ones
             save(state, settings.data_dir)
         return "no channels: set QMT_ALERT_URLS (docs/operations.md)"
     redact = Redactor.of(settings)
-    events = Events(instance, settings, owner_of, state.cursors)
+    events = EventReader(instance, settings, owner_of, state.cursors)
     findings = list(events.read())
     live, market_now = watch_live(settings, state, now_ms)
     window_ms = int(settings.alert_window_minutes * 60_000)
@@ -84,7 +84,7 @@ def look(settings: Settings, instance: dg.DagsterInstance, owner_of: Callable[[s
 
 
 @dataclass
-class Events:
+class EventReader:
     """Reads an instance from *cursors* on; they move as `read` goes and are to be stored after it."""
 
     instance: dg.DagsterInstance
@@ -146,7 +146,7 @@ class Events:
             self.cursors = {**self.cursors, "runless": str(page.cursor)}
 
     def _readable(self, record: dg.EventLogRecord) -> list[Finding]:
-        """`_of_run`; what cannot be read is a finding too: it must not stall what comes after it."""
+        """`_of_run`; what cannot be read is a finding too: it must not stop what comes after it."""
         try:
             return list(self._of_run(record))
         except (TypeError, ValueError, AttributeError, KeyError) as error:
@@ -209,7 +209,7 @@ class Events:
             return
         said = {key: str(value.value) for key, value in data.metadata.items() if key != "worst"}
         day = said.get("partition") or data.partition or partition
-        seen = Seen(
+        seen = Evaluation(
             data.asset_key.to_user_string(),
             data.check_name,
             data.passed,
@@ -226,9 +226,9 @@ class Events:
     def _crashed(self, name: str, partition: str) -> Finding:
         asset, _, check = name.rpartition("/")
         said = say(self.settings.language, "no.verdict")
-        return self._check(Seen(asset, check, False, "ERROR", partition, said=said), partition)
+        return self._check(Evaluation(asset, check, False, "ERROR", partition, said=said), partition)
 
-    def _check(self, seen: Seen, partition: str) -> Finding:
+    def _check(self, seen: Evaluation, partition: str) -> Finding:
         return self.reporter.finding(seen, partition, self.owner_of(seen.asset))
 
 

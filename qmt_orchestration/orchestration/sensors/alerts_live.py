@@ -14,7 +14,7 @@ from qmt_orchestration.alerts.state import AlertState
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.orchestration.checks.live import live_outcomes
-from qmt_orchestration.orchestration.sensors.evidence import Reporter, Seen, report_link
+from qmt_orchestration.orchestration.sensors.evidence import Evaluation, Reporter, report_link
 from qmt_orchestration.services.desired import read_desired
 from qmt_orchestration.services.state import NEEDED
 from qmt_orchestration.settings import Settings
@@ -47,7 +47,7 @@ def watch_live(settings: Settings, state: AlertState, now_ms: int) -> tuple[list
     reporter = Reporter(settings)
     for outcome in outcomes:
         if f"{outcome.check.asset}/{outcome.check.name}" not in WATCHED_HERE:
-            seen = Seen(
+            seen = Evaluation(
                 outcome.check.asset,
                 outcome.check.name,
                 outcome.passed,
@@ -57,7 +57,7 @@ def watch_live(settings: Settings, state: AlertState, now_ms: int) -> tuple[list
                 outcome.found,
                 worst=outcome.worst,
             )
-            # the same key as the check's own evaluations: whoever sees it first reports it
+            # the same key as the check's own evaluations: the first of them reports it
             findings.append(reporter.finding(seen, "", watching.OWNER))
     return findings, clock.now() if clock.simulated else from_ms(now_ms)
 

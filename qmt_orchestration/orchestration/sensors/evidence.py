@@ -25,8 +25,8 @@ Rows = Sequence[Mapping[str, str]]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What an evaluation of a check says. *day* is the day it is about, "" when it is about none."""
+class Evaluation:
+    """The result of one evaluation of a check. *day* is the day it is about, "" when it is about none."""
 
     asset: str
     check: str
@@ -47,7 +47,7 @@ class Reporter:
     settings: Settings
     names: dict[str, str] = field(default_factory=dict)
 
-    def finding(self, seen: Seen, partition: str, owner: str) -> Finding:
+    def finding(self, seen: Evaluation, partition: str, owner: str) -> Finding:
         """*partition*: the day whose incident this is; "" for a check of the system as it is now."""
         language = self.settings.language
         name = f"{seen.asset}/{seen.check}"
@@ -67,7 +67,7 @@ class Reporter:
             todo=todo,
         )
 
-    def _lines(self, seen: Seen) -> list[str]:
+    def _lines(self, seen: Evaluation) -> list[str]:
         language = self.settings.language
         lines = []
         if seen.expected or seen.found:

@@ -1,4 +1,4 @@
-"""The minute sensor: asks for one run that finalizes what has closed, at the moment it closes.
+"""The minute sensor: requests one run that finalizes what has closed, at the moment it closes.
 
 What is to do follows from ClickHouse's own state (`warehouse.bars.pending`), not from the sensor's memory: a lost or
 failed run leaves its frames pending, so the next request covers them. There is never more than one such run in
@@ -86,7 +86,7 @@ def build_minutes_sensor(
         job_name=FINALIZE_MINUTES,
         minimum_interval_seconds=1,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Waits for minutes to close and asks for one run that finalizes them, with what closed with them.",
+        description="Waits for minutes to close and requests one run that finalizes them, with what closed with them.",
     )
     def minutes(context: dg.SensorEvaluationContext, clickhouse: ClickHouseResource, redis: RedisResource) -> Any:
         deadline = time.monotonic() + WAIT_SECONDS

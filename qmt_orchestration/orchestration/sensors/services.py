@@ -1,7 +1,7 @@
 """What should run, from the trading calendar: the feed and the publisher from before the open to after the
 after-hours session.
 
-The desired state is written once per change of the calendar's word, so that a stop asked for by a person lasts until
+The desired state is written once per change by the calendar, so that a stop asked for by a person lasts until
 the next open. The gateway and the writer are always wanted; a simulated or replayed market has no closing time.
 """
 

@@ -32,7 +32,7 @@ def build_stream_sensor(days: dg.DailyPartitionsDefinition, interval_seconds: in
         name="stream",
         minimum_interval_seconds=interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Observes the tick stream: rate, delay, success, buffer, lag, memory; and checks that it is alive.",
+        description="Observes the tick stream: rate, delay, success, buffer, lag, memory; and checks that it flows.",
     )
     def stream(
         context: dg.SensorEvaluationContext,
@@ -90,7 +90,7 @@ def statistics(settings: Settings, server: Any, beats: Sequence[Mapping[str, str
 
 
 def _memory(beats: Sequence[Mapping[str, str]], service: str) -> float:
-    """Memory of a service in MB, as its agent measures it, else as it says itself."""
+    """Memory of a service in MB, as its agent measures it, else from its own heartbeat."""
     of_agents = [number(b, f"{service}.memory_mb") for b in beats if b["service"] == "agent"]
     of_itself = [number(b, "memory_mb") for b in beats if b["service"] == service]
     return max([*of_agents, *of_itself], default=0.0)

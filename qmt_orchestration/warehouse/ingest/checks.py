@@ -1,7 +1,7 @@
 """Which rows of a batch the warehouse does not take, and why: vectorised, over all rows of a read at once.
 
-The last line behind the checks at ingestion (`market.quality`): what is stored here is believed by every bar and
-every reader, so a row out of any sensible range goes to the dead letters, whoever published it.
+The last check, after those at ingestion (`market.quality`): every bar and every reader relies on what is stored, so
+a row out of any sensible range goes to the dead letters.
 """
 
 from __future__ import annotations

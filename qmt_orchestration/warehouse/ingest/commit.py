@@ -23,7 +23,7 @@ _LONGEST_MS: Final = 60_000  # delays are counted up to here
 
 
 @dataclass
-class Counters:
+class LaneCounters:
     """What a lane counted since it started; rates and heartbeats come from here."""
 
     rows: int = 0
@@ -40,10 +40,10 @@ class Counters:
     )
 
     def away(self, what: str, error: BaseException) -> None:
-        """*what* does not answer or refuses: noted, and logged when it is news."""
+        """*what* does not answer or rejects the insert: recorded, and logged when the error is a new one."""
         text = f"{what}: {str(error)[:300]}"
         if text != self.error:
-            log.warning("%s is away or refuses for now, trying again: %s", what, text)
+            log.warning("%s does not answer or rejects the request, trying again: %s", what, text)
         self.error = text
 
     def measure(self, group: Many[Part]) -> None:
@@ -60,7 +60,7 @@ class Counters:
 class Committer:
     """Acknowledges entries of one stream. All of it can be repeated without harm."""
 
-    def __init__(self, redis: Any, stream: str, counters: Counters) -> None:
+    def __init__(self, redis: Any, stream: str, counters: LaneCounters) -> None:
         self._redis, self._stream, self._counters = redis, stream, counters
         self._plan_key = keys.WRITER_PLAN.format(stream=stream)
         self._sequences_key = keys.WRITER_SEQUENCES.format(stream=stream)

@@ -140,7 +140,7 @@ def _split(part: Part, latest_ms: Integers, wall_ms: Integers) -> Part:
 
 
 def _latest(part: Part, clock: MarketClock, wall_ms: int) -> int:
-    """The market's time (epoch ms) when the entry was published, as well as it can be told.
+    """The market's time (epoch ms) when the entry was published, as well as it can be determined.
 
     Live it is the wall clock, in the entry's id, so that a retry judges as the first try did. A simulated market's
     clock is read now. A replay's days are over: the wall clock bounds them.

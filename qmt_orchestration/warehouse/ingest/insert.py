@@ -14,7 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from qmt_orchestration.stream.batch import encode, splice
 from qmt_orchestration.warehouse.client import INSERT_SETTINGS
-from qmt_orchestration.warehouse.ingest.commit import Counters
+from qmt_orchestration.warehouse.ingest.commit import LaneCounters
 from qmt_orchestration.warehouse.ingest.entries import Part
 
 log = logging.getLogger("writer")
@@ -31,8 +31,8 @@ class Stopping(Exception):
     """The service stops during an outage: the entries stay pending for the next start."""
 
 
-class Refused(Exception):
-    """ClickHouse refuses the data itself."""
+class InsertRejected(Exception):
+    """ClickHouse rejects the data itself."""
 
 
 class NotAllWritten(Exception):
@@ -43,14 +43,14 @@ class Inserter:
     """Writes to one table. *connect* makes its own client. Used by one thread at a time."""
 
     def __init__(
-        self, connect: Callable[[], Any], table: str, schema: pa.Schema, stop: threading.Event, counters: Counters
+        self, connect: Callable[[], Any], table: str, schema: pa.Schema, stop: threading.Event, counters: LaneCounters
     ) -> None:
         self._connect, self._table, self._columns = connect, table, schema.names
         self._stop, self._counters = stop, counters
         self._client: Any = None
 
     def insert(self, group: Many[Part], token: str) -> None:
-        """Store the rows of *group* once. Raises `Refused` or `Stopping`."""
+        """Store the rows of *group* once. Raises `InsertRejected` or `Stopping`."""
         payload = group[0].payload
         if len(group) > 1:
             payload = splice([part.payload for part in group]) or encode(pa.concat_tables([p.table for p in group]))
@@ -66,14 +66,14 @@ class Inserter:
                 raise NotAllWritten(f"{rows} rows sent, {written} written to {self._table}")
 
         began = time.monotonic()
-        self.patiently(insert)
+        self.retry(insert)
         self._counters.insert_seconds += time.monotonic() - began
 
     def query(self, sql: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        """Rows of a query. Raises `Refused` or `Stopping`."""
-        return list(self.patiently(lambda client: client.query(sql, parameters=parameters).result_rows))
+        """Rows of a query. Raises `InsertRejected` or `Stopping`."""
+        return list(self.retry(lambda client: client.query(sql, parameters=parameters).result_rows))
 
-    def patiently(self, action: Callable[[Any], Any]) -> Any:
+    def retry(self, action: Callable[[Any], Any]) -> Any:
         """Do *action* with a client until it succeeds, the data prove to be at fault, or the service stops."""
         tries = 0
         while True:
@@ -86,7 +86,7 @@ class Inserter:
             except (ClickHouseError, OSError, NotAllWritten) as error:
                 code = getattr(error, "code", None)
                 if code in _MESSAGE_ERRORS:
-                    raise Refused(str(error)[:1000]) from error
+                    raise InsertRejected(str(error)[:1000]) from error
                 self._counters.away("ClickHouse", error)
                 if code is None:  # a broken connection: make a new one
                     self._client = None

@@ -24,7 +24,7 @@ Query = Callable[[str, dict[str, Any]], list[tuple[Any, ...]]]
 
 
 class Plan:
-    """Groups the entries of one stream. *query* asks ClickHouse, waiting out its outages."""
+    """Groups the entries of one stream. *query* reads from ClickHouse and waits while it is away."""
 
     def __init__(
         self, redis: Any, settings: Settings, stream: str, shard: int | None, stored_sql: str, query: Query

@@ -1,22 +1,25 @@
-"""The columns of a recording: which there must be, which types carry the same values, and what cannot be played.
+"""Recorded ticks, Parquet or CSV: which columns there must be, which types carry the same values, what is refused.
 
 Types are welcome in any width as long as no value changes: whole numbers written as floats (pandas does so as soon as
 one is missing), decimals, dictionaries, time stamps with a zone. A *value* that is missing or not finite is no reason
-to refuse a file: its row is played, and the feed rejects it with a reason. Symbol and time must be there in
+to refuse a file: a replay plays its row, and the feed rejects it with a reason. Symbol and time must be there in
 every row: without them a row cannot be identified or ordered.
 """
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
 
 from qmt_orchestration.market.schema import RECORDED_COLUMNS
 
-#: Played where a recording has them.
+#: Read where a recording has them.
 OPTIONAL_COLUMNS: Final[tuple[tuple[str, str], ...]] = (
     ("transactionNum", "integer"),
     ("askPrice", "list of numbers"),
@@ -31,12 +34,40 @@ _SYMBOL: Final = r"^\d{6}\.(SH|SZ|BJ)$"
 _SEPARATORS: Final = re.compile(r"[\s,;|]+")
 
 
+class RecordingError(ValueError):
+    """Recordings cannot be used; the message names the files, what was expected and what was found."""
+
+
 class _Unfit(ValueError):
-    """A column cannot be played; the text says what was expected and found."""
+    """A column cannot be used; the text says what was expected and found."""
+
+
+def read(path: Path) -> tuple[pa.Table, list[str]]:
+    """The known columns of the ticks in *path*, one type each (`normal`), or why they cannot be used."""
+    try:
+        return normal(_known(path))
+    except (OSError, ValueError, pa.ArrowException) as error:  # ValueError: a header that is not UTF-8
+        return pa.table({}), [f"cannot be read as {'CSV' if is_csv(path) else 'Parquet'}: {error}"]
+
+
+def is_csv(path: Path) -> bool:
+    """Whether a file is CSV by its name; every other one is Parquet."""
+    return path.name.lower().endswith((".csv", ".csv.gz"))
+
+
+def _known(path: Path) -> pa.Table:
+    """The file's table, without columns that are not known."""
+    if is_csv(path):
+        return pyarrow.csv.read_csv(path)
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        complete = {name for name, _ in RECORDED_COLUMNS} <= set(names) and len(names) == len(set(names))
+        # what is not complete is refused, and the message names all that was found
+        return file.read([name for name in names if name in KINDS] if complete else None)
 
 
 def normal(table: pa.Table) -> tuple[pa.Table, list[str]]:
-    """The known columns of *table*, one type each, and what keeps it from being played, column by column."""
+    """The known columns of *table*, one type each, and why it cannot be used, column by column."""
     names = table.column_names
     problems = []
     missing = [name for name, _ in RECORDED_COLUMNS if name not in names]
