@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from benchmarks.rebuild import SNAPSHOTS, fill_day
-from qmt_orchestration.console.live import sql as console_sql
 from qmt_orchestration.market.sessions import at
 from qmt_orchestration.quality.names import CHECKS
 from qmt_orchestration.settings import Settings
@@ -44,7 +43,7 @@ def test_a_minutes_checks_and_the_console_do_not_read_the_days_ticks(late: Any, 
         for check in CHECKS
         if check.sql and check.asset == "bars_1m"
     }
-    read["flowing"] = _read(late, console_sql("flowing"), day=DAY, frame=int(LAST.timestamp()))
+    read["flowing"] = _read(late, load_sql("flowing", "console"), day=DAY, frame=int(LAST.timestamp()))
     assert {"rows_present", "no_missing_frames", "symbols_keep_ticking"} <= read.keys()
     assert {name: rows for name, rows in read.items() if rows > 4 * BARS + TICKS / 6} == {}
 
@@ -58,7 +57,7 @@ def test_the_console_sees_a_symbol_that_fell_silent_and_one_that_never_sent(late
     )
     late.command("INSERT INTO instruments (day, symbol, kind, listed) VALUES ('2025-06-05', '000999.SZ', 'stock', 1)")
     ((exchange, kind, expected, flowing, flowed, never, newest, missing),) = late.query(
-        console_sql("flowing"), parameters={"day": DAY, "frame": int(LAST.timestamp())}
+        load_sql("flowing", "console"), parameters={"day": DAY, "frame": int(LAST.timestamp())}
     ).result_rows
     assert (exchange, kind, expected, flowing, flowed, never) == (
         "SZ",
