@@ -123,8 +123,7 @@ def quotes(symbols: str | Iterable[str], *, as_: As = "pandas", settings: Settin
 def snapshot(*, as_: As = "pandas", settings: Settings | None = None) -> Any:
     """The newest price of every symbol of the newest day with ticks, by symbol; columns of `quotes` but the book."""
     _check_form(as_)
-    newest = newest_ticks(settings, [], book=False).sort_by("symbol")
-    return _as(pa.table(_prices(newest)), as_)
+    return _as(pa.table(_prices(newest_ticks(settings, [], book=False))), as_)
 
 
 def instruments(
