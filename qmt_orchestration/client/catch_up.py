@@ -125,28 +125,13 @@ class CatchUp:
                     continue
                 rows = client.query(sql, parameters={"after": low, "until": high}).result_rows
                 part: list[Bar] = []
-                for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
+                for symbol, stamp, *values in rows:
                     if stamp <= done.get(symbol, max(base, floor)) or (symbol, stamp) in there:
                         continue
                     if not self._wanted(symbol):
                         continue
                     frame = datetime.fromtimestamp(stamp, SHANGHAI)
-                    part.append(
-                        Bar(
-                            symbol,
-                            frame,
-                            open_,
-                            high_,
-                            low_,
-                            close,
-                            vol,
-                            amount,
-                            score,
-                            source,
-                            0,
-                            Origin(lane, "", row=next(numbers)),
-                        )
-                    )
+                    part.append(Bar(*[symbol, frame, *values], 0, Origin(lane, "", row=next(numbers))))
                 for start in range(0, len(part), _PART):
                     yield part[start : start + _PART]
 
