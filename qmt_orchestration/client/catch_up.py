@@ -131,7 +131,7 @@ class CatchUp:
                     if not self._wanted(symbol):
                         continue
                     frame = datetime.fromtimestamp(stamp, SHANGHAI)
-                    part.append(Bar(*[symbol, frame, *values], 0, Origin(lane, "", row=next(numbers))))
+                    part.append(Bar(*[symbol, frame, *values, 0, Origin(lane, "", row=next(numbers))]))
                 for start in range(0, len(part), _PART):
                     yield part[start : start + _PART]
 

@@ -166,8 +166,9 @@ def test_ticks_of_a_day_without_withdrawn_ones(
         )
         assert list(few.columns) == ["symbol", "time", "lastPrice", "bidPrice"]
         assert 20 <= len(few) <= 21
-        with pytest.raises(errors.UnknownField, match="lastprice"):
-            api.ticks(symbol, DAY, fields=["lastprice"], settings=settings)
+        for wrong in (["lastprice"], [5], 5):
+            with pytest.raises(errors.UnknownField, match=r"lastprice|5"):
+                api.ticks(symbol, DAY, fields=wrong, settings=settings)  # type: ignore[arg-type]
 
 
 def test_quotes_and_the_snapshot_of_the_market(world: Settings) -> None:
