@@ -26,6 +26,7 @@ BENCHMARKS = {
     "week": "five sessions with nights and a weekend, few symbols: what grows",
     "runs": "a run of Dagster by itself, on SQLite and PostgreSQL; memory over 500 runs",
     "clients": "50 broadcast clients at real speed",
+    "reference": "reference data of all kinds through the gateway",
     "rebuild": "a day of 24 M ticks to bars and rollups",
     "peers": "the same recorded ticks through other aggregators (their packages in .venv/peers)",
     "month": "20 days of the whole market through Dagster's backfill",

@@ -36,31 +36,20 @@ if TYPE_CHECKING:
     from qmt_orchestration.client.rules import ShardRule, by_board, by_hash, by_list, by_market
     from qmt_orchestration.client.tick_consumer import TickBatch, TickConsumer
 
-_HOME = {
-    "Bar": "client.bar",
-    "BarConsumer": "client.bar_consumer",
-    "ClientInUse": "client.consumer",
-    "Evicted": "client.consumer",
-    "LeaseLost": "client.leases",
-    "RetryLater": "client.outages",
-    "ShardRule": "client.rules",
-    "Start": "client.bar",
-    "TickBatch": "client.tick_consumer",
-    "TickConsumer": "client.tick_consumer",
-    "bars": "client.api",
-    "by_board": "client.rules",
-    "by_hash": "client.rules",
-    "by_list": "client.rules",
-    "by_market": "client.rules",
-    "factors": "client.api",
-    "instruments": "client.api",
-    "is_trading_day": "client.api",
-    "members": "client.api",
-    "quotes": "client.api",
-    "snapshot": "client.api",
-    "ticks": "client.api",
-    "trading_days": "client.api",
-}
+_MODULES = {
+    "api": (
+        "bars", "factors", "instruments", "is_trading_day", "members", "quotes", "snapshot", "ticks",
+        "trading_days",
+    ),
+    "bar": ("Bar", "Start"),
+    "bar_consumer": ("BarConsumer",),
+    "consumer": ("ClientInUse", "Evicted"),
+    "leases": ("LeaseLost",),
+    "outages": ("RetryLater",),
+    "rules": ("ShardRule", "by_board", "by_hash", "by_list", "by_market"),
+    "tick_consumer": ("TickBatch", "TickConsumer"),
+}  # fmt: skip
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "Bar",
     "BarConsumer",
@@ -91,4 +80,4 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"qmt_orchestration.{_HOME[name]}"), name)
+    return getattr(import_module(f"qmt_orchestration.client.{_HOME[name]}"), name)

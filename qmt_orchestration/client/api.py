@@ -95,7 +95,8 @@ def ticks(
         first, last = reading.rows(settings, "ticks_span")[0]
         refuse_outside(settings, within, first, last, "ticks")
     if fields is not None:
-        chosen = ["symbol", "time", *(name for name in fields if name not in ("symbol", "time"))]
+        asked = [str(name) for name in fields] if isinstance(fields, Iterable) else [str(fields)]
+        chosen = ["symbol", "time", *(name for name in asked if name not in ("symbol", "time"))]
         unknown = [name for name in chosen if name not in found.column_names]
         if unknown:
             raise UnknownField(f"expected fields of {', '.join(found.column_names)}, found {', '.join(unknown)}")
@@ -123,8 +124,7 @@ def quotes(symbols: str | Iterable[str], *, as_: As = "pandas", settings: Settin
 def snapshot(*, as_: As = "pandas", settings: Settings | None = None) -> Any:
     """The newest price of every symbol of the newest day with ticks, by symbol; columns of `quotes` but the book."""
     _check_form(as_)
-    newest = newest_ticks(settings, [], book=False).sort_by("symbol")
-    return _as(pa.table(_prices(newest)), as_)
+    return _as(pa.table(_prices(newest_ticks(settings, [], book=False))), as_)
 
 
 def instruments(

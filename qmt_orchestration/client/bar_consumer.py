@@ -1,7 +1,8 @@
 """`BarConsumer`: minute bars, in broadcast, shard or hybrid mode.
 
-Broadcast reads `keys.MINUTES`, an Arrow entry a closed minute; members of a group that shares the market read
-``minute_bar_stream``, an entry a bar. Either form is understood on any stream.
+Broadcast reads `keys.MINUTES`, an Arrow entry a closed minute; members of a group that shares the market, and a
+broadcast client whose group of an earlier version is still there, read ``minute_bar_stream``, an entry a bar. Either
+form is understood on any stream.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class BarConsumer(Consumer[Bar]):
         self._symbols = None if symbols is None else frozenset(normalize_all(symbols))
         self._start, self._catch_up, self._batch = start, catch_up, batch_bars
         self._stream = stream or (keys.MINUTES if mode == "broadcast" else keys.BARS)
+        self._choose_stream = mode == "broadcast" and not stream
         self._since: dict[str, int] = {}
         self._warehouse: Any = None
         self._next_balance = 0.0
@@ -104,8 +106,10 @@ class BarConsumer(Consumer[Bar]):
         try:
             if self.rule is not None:
                 self._agree(self.rule)
+            elif self._choose_stream:
+                self._stream = catching.broadcast_stream(self.redis, f"{keys.BAR_GROUP_PREFIX}:{self.group}")
             for _, group in self._groups():
-                if not any(g["name"] == group.encode() for g in _groups_of(self.redis, self._stream)):
+                if catching.group_of(self.redis, self._stream, group) is None:
                     create_group(
                         self.redis, self._stream, group, catching.begin(self.redis, self._stream, group, self._start)
                     )
@@ -208,7 +212,3 @@ class BarConsumer(Consumer[Bar]):
 
     def _fields(self, item: Bar) -> dict[str, bytes]:
         return {name: value.encode() for name, value in item.fields().items()}
-
-
-def _groups_of(redis: Any, stream: str) -> list[dict[str, Any]]:
-    return list(redis.xinfo_groups(stream)) if redis.exists(stream) else []

@@ -125,28 +125,13 @@ class CatchUp:
                     continue
                 rows = client.query(sql, parameters={"after": low, "until": high}).result_rows
                 part: list[Bar] = []
-                for symbol, stamp, open_, high_, low_, close, vol, amount, score, source in rows:
+                for symbol, stamp, *values in rows:
                     if stamp <= done.get(symbol, max(base, floor)) or (symbol, stamp) in there:
                         continue
                     if not self._wanted(symbol):
                         continue
                     frame = datetime.fromtimestamp(stamp, SHANGHAI)
-                    part.append(
-                        Bar(
-                            symbol,
-                            frame,
-                            open_,
-                            high_,
-                            low_,
-                            close,
-                            vol,
-                            amount,
-                            score,
-                            source,
-                            0,
-                            Origin(lane, "", row=next(numbers)),
-                        )
-                    )
+                    part.append(Bar(*[symbol, frame, *values, 0, Origin(lane, "", row=next(numbers))]))
                 for start in range(0, len(part), _PART):
                     yield part[start : start + _PART]
 
@@ -167,9 +152,32 @@ def begin(redis: Any, stream: str, group: str, start: Start) -> str:
     return newest[0][0].decode() if newest else "0"
 
 
+def broadcast_stream(redis: Any, group: str) -> str:
+    """The stream that a broadcast client reads: `keys.MINUTES`; `keys.BARS` where its *group* of an earlier version is.
+
+    There it stays until it begins at the end of a minute that both streams have: then it moves, and has missed nothing.
+    """
+    old = group_of(redis, keys.BARS, group)
+    if old is None or group_of(redis, keys.MINUTES, group) is not None:
+        return keys.MINUTES
+    last = old["last-delivered-id"]
+    frame_ms = _id(last)[0]
+    there = redis.xrange(keys.MINUTES, frame_ms, frame_ms)  # first: what is published from now on follows in the group
+    if old["pending"] or not there or redis.xrange(keys.BARS, b"(" + last, frame_ms, count=1):
+        return keys.BARS
+    redis.xgroup_create(keys.MINUTES, group, there[-1][0])
+    redis.xgroup_destroy(keys.BARS, group)
+    return keys.MINUTES
+
+
 def since(redis: Any, group: str) -> int:
     """Frames before this (epoch s) are not wanted by *group*: it was started at a time. 0 = all are."""
     return fields.integer({"since": redis.hget(keys.PROGRESS.format(group=group), _SINCE)}, "since", low=0)
+
+
+def group_of(redis: Any, stream: str, group: str) -> dict[str, Any] | None:
+    found = redis.xinfo_groups(stream) if redis.exists(stream) else []
+    return next((row for row in found if row["name"] == group.encode()), None)
 
 
 def _id(text: bytes) -> tuple[int, int]:
@@ -179,8 +187,8 @@ def _id(text: bytes) -> tuple[int, int]:
 
 def _position(redis: Any, stream: str, group: str) -> tuple[bytes, bytes]:
     """Last delivered id of the group, and the newest id the stream ever had."""
-    delivered = next(g["last-delivered-id"] for g in redis.xinfo_groups(stream) if g["name"] == group.encode())
-    return delivered, redis.xinfo_stream(stream)["last-generated-id"]
+    found = group_of(redis, stream, group) or {"last-delivered-id": b"0-0"}
+    return found["last-delivered-id"], redis.xinfo_stream(stream)["last-generated-id"]
 
 
 def _entries(redis: Any, stream: str) -> Iterator[tuple[bytes, list[Bar]]]:

@@ -183,7 +183,8 @@ class Gateway:
         day = _day(call) if call.params.get("day") else today
         if day != today and self.settings.feed != "simulator":
             raise BadRequest(f"day: QMT knows the instruments of today, {today}, only; asked for {day}")
-        details = universe.load(self.xtdata, self.settings).details
+        known = universe.load(self.xtdata, self.settings, lambda done, total: call.progress(symbols=done, total=total))
+        details = known.details
         if day != today:
             from qmt_orchestration.simulator.reference import instrument
 

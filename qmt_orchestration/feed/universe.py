@@ -8,6 +8,7 @@ trading day (listings).
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Final
@@ -109,8 +110,11 @@ def date_of(value: Any) -> date | None:
     return found if 1980 < found.year < 2200 and len(text) == 8 else None
 
 
-def load(xtdata: Any, settings: Settings) -> Universe:
-    """Ask QMT for the members of the sectors and their details. Raises `NoUniverse` when it names none."""
+def load(xtdata: Any, settings: Settings, report: Callable[[int, int], None] | None = None) -> Universe:
+    """Ask QMT for the members of the sectors and their details. Raises `NoUniverse` when it names none.
+
+    *report* gets (done, of all) after each 500 details.
+    """
     wanted = sorted({symbol for symbol in _members(xtdata, settings) if is_symbol(symbol)})
     if not wanted:
         raise NoUniverse(
@@ -118,10 +122,12 @@ def load(xtdata: Any, settings: Settings) -> Universe:
             "sectors of this QMT, or fetch its sector data once (xtdata.download_sector_data)"
         )
     details: dict[str, dict[str, Any]] = {}
-    for symbol in wanted:
+    for number, symbol in enumerate(wanted, 1):
         detail = xtdata.get_instrument_detail(symbol)
         if detail:
             details[symbol] = detail
+        if report and (number % 500 == 0 or number == len(wanted)):
+            report(number, len(wanted))
     unknown = [symbol for symbol in settings.feed_symbols if symbol not in details]
     named = [s for s in wanted if s in details or s not in unknown]  # a symbol that QMT does not know is not subscribed
     if len(details) < len(named):

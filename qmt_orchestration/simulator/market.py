@@ -18,7 +18,6 @@ from typing import Final
 
 import numpy as np
 
-from qmt_orchestration.market import sessions
 from qmt_orchestration.market.calendar import previous_trading_day, require_trading_day, trading_days
 from qmt_orchestration.market.instruments import trading_of
 from qmt_orchestration.simulator.cells import AUCTION, CELLS, CLOSING, NO_LOW, NOON, RESIDUAL, minute_amounts
@@ -28,7 +27,9 @@ from qmt_orchestration.simulator.universe import limit_percent
 
 NORMAL, SUSPENDED, LIMIT_UP, LOCKED_UP, LIMIT_DOWN, HALTED = range(6)
 HALT_CELLS: Final = 10
-AFTER_HOURS_MINUTES: Final = 25
+LATE_FROM: Final = 901  # minute of the day with which `MarketDay.after_hours` begins
+AFTER_HOURS_FROM: Final = 905
+LATE_MINUTES: Final = 930 - LATE_FROM
 
 _BLOCK: Final = 8  # trading days; at most one special day in each, none near its end
 _EPOCH: Final = date(2005, 1, 4)
@@ -139,8 +140,9 @@ class MarketDay:
     """The plan of one day for a set of symbols; all arrays have one row per symbol, prices in cents.
 
     ``traded, open, high, low, close, volume``: (symbols, 241 cells), *close* carried forward through cells without a
-    trade (0 before the first). ``after_hours``: shares per minute from 15:05, (symbols, 25). With *reference_only*
-    there is just the day's frame: last close, limits, kind.
+    trade (0 before the first). ``after_hours``: units per minute from 15:01, of shares from 15:05 on, (symbols, 29).
+    ``continuous``: traded until 15:00 (a repo: 15:30) without a closing call. With *reference_only* there is just the
+    day's frame: last close, limits, kind.
     """
 
     def __init__(self, seed: int, day: date, symbols: tuple[str, ...], *, reference_only: bool = False) -> None:
@@ -253,12 +255,13 @@ class MarketDay:
         minutes = (cell != AUCTION) & (cell != NOON) & (cell != RESIDUAL) & (cell != CLOSING)
         shares = np.where(minutes[None, :], shares + 400, shares)
         self.volume: I64 = np.where(self.traded, shares, 0)
-        bits = draws(self.keys, _AFTER, 0, AFTER_HOURS_MINUTES)
+        bits = draws(self.keys, _AFTER, 0, LATE_MINUTES)
         trading = [trading_of(s, self.day) for s in self.symbols]
-        on = np.array([t.after_hours or t.continuous_end > sessions.MINUTE_LABELS[-1] for t in trading])  # or a repo
-        taking_part = on & ~self.suspended
+        self.continuous: Bool = np.array([not t.closing_call for t in trading])
+        begins = [LATE_FROM if t.continuous_end > 900 else AFTER_HOURS_FROM if t.after_hours else 930 for t in trading]
+        on = LATE_FROM + np.arange(LATE_MINUTES)[None, :] >= np.array(begins)[:, None]
         after = np.where(field(bits, 0, 2) == 0, 100 + (self._per_minute[:, None] * unit(bits)).astype(np.int64), 0)
-        self.after_hours: I64 = np.where(taking_part[:, None], after, 0)
+        self.after_hours: I64 = np.where(on & ~self.suspended[:, None], after, 0)
         self.cumulative = np.zeros((len(self.symbols), CELLS + 1), np.int64)
         np.cumsum(self.volume, axis=1, out=self.cumulative[:, 1:])
 

@@ -27,7 +27,7 @@ from qmt_orchestration.simulator.cells import (
     paths,
 )
 from qmt_orchestration.simulator.hashing import I64, U64, Bool, field
-from qmt_orchestration.simulator.market import HALT_CELLS, HALTED, MarketDay
+from qmt_orchestration.simulator.market import AFTER_HOURS_FROM, HALT_CELLS, HALTED, LATE_FROM, MarketDay
 
 SLOT_MS: Final = 3000
 
@@ -36,7 +36,7 @@ _PRE_OPEN, _CALL, _CONTINUOUS, _BREAK, _CLOSED, _HALT, _CLOSING_CALL, _AFTER_HOU
 _STALE: Final = 1
 
 #: Clock minutes that hold snapshots, in order.
-MINUTES: Final[tuple[int, ...]] = (540, *range(555, 691), *range(780, 903), *range(905, 930))
+MINUTES: Final[tuple[int, ...]] = (540, *range(555, 691), *range(780, 930))
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,11 @@ class TickMaker:
         if minute == 690:
             return self._quiet(minute, bits, NOON, NOON + 1, 0, (0,), 0.02, _CONTINUOUS)
         if minute < 900:
-            before, switch = (RESIDUAL, 0) if minute == 897 else (RESIDUAL + 1, SLOTS)
-            return self._quiet(
-                minute, bits, before, RESIDUAL + 1, switch, (0,) if switch == 0 else (), 0.25, _CLOSING_CALL
-            )
-        if minute == 900:
-            return self._close(bits)
-        if minute < 905:
-            return self._quiet(minute, bits, CELLS, CELLS, SLOTS, (), 0.01, _CLOSED)
-        return self._after_hours(minute, bits)
+            phase = np.where(self.day.continuous, _CONTINUOUS, _CLOSING_CALL)
+            if minute == 897:
+                return self._quiet(minute, bits, RESIDUAL, RESIDUAL + 1, 0, (0,), 0.25, phase)
+            return self._call_or_last_minute(minute, bits, phase)
+        return self._close(bits) if minute == 900 else self._late(minute, bits)
 
     # -- kinds of minutes -----------------------------------------------------------------------------------
 
@@ -152,15 +148,26 @@ class TickMaker:
             present[:, slot] = True
         return self._pack(minute, bits, present, price, high, low, volume, amount, phase)
 
+    def _call_or_last_minute(self, minute: int, bits: U64, phase: I64) -> Block:
+        """14:58 and 14:59: nothing trades in the closing call; what has none shows its last trade at 14:59."""
+        first, then = self._state(RESIDUAL + 1), self._state(CELLS)
+        traded = self.day.continuous & (minute == 899)
+        values = (np.where(traded, b, a)[:, None].repeat(SLOTS, axis=1) for a, b in zip(first, then, strict=True))
+        price, high, low, volume, amount = values
+        present = field(bits, 16, 10) < 256
+        present[:, 0] |= traded
+        return self._pack(minute, bits, present, price, high, low, volume, amount, phase)
+
     def _close(self, bits: U64) -> Block:
         """15:00: Shenzhen repeats the last price at 15:00:00, then every symbol shows the closing auction."""
         first, then = self._state(CLOSING), self._state(CELLS)
-        new = np.arange(SLOTS)[None, :] >= 1
+        new = (np.arange(SLOTS)[None, :] >= 1) | self.day.continuous[:, None]
         values = [np.where(new, b[:, None], a[:, None]) for a, b in zip(first, then, strict=True)]
         present = field(bits, 16, 10) < 10
-        present[:, 0] = ~self._shanghai
+        present[:, 0] = ~self._shanghai & ~self.day.continuous
         present[:, 1] = True
         phase = np.where(np.arange(SLOTS)[None, :] >= 1, _CLOSED, _CLOSING_CALL)
+        phase = np.where(self.day.traits.repo[:, None], _CONTINUOUS, phase)
         bits[:, 0] &= ~np.uint64(0xFF << 32)  # stamped 15:00:00 exactly
         price, high, low, volume, amount = values
         return self._pack(900, bits, present, price, high, low, volume, amount, phase)
@@ -176,15 +183,17 @@ class TickMaker:
         present = field(bits, 16, 10) < 300
         return self._pack(minute, bits, present, price, zero, zero, zero, zero, _CALL)
 
-    def _after_hours(self, minute: int, bits: U64) -> Block:
-        """15:05-15:30: fixed-price trades at the close; cumulative values grow, prices stay."""
-        price, high, low, volume, amount = (np.repeat(x[:, None], SLOTS, axis=1) for x in self._state(CELLS))
-        n = minute - 905
-        earlier: I64 = self._after[:, n - 1] if n else np.zeros(len(price), np.int64)
-        slots = np.arange(SLOTS)[None, :]
-        extra: I64 = np.where(slots >= 10, self._after[:, n, None], earlier[:, None])
-        present = (slots == 10) & (self.day.after_hours[:, n, None] > 0)
-        return self._pack(minute, bits, present, price, high, low, volume + extra, amount + extra * price, _AFTER_HOURS)
+    def _late(self, minute: int, bits: U64) -> Block:
+        """15:01-15:30: fixed-price trades at the close from 15:05 on; a repo trades on, at prices within the day's."""
+        close, high, low, volume, amount = (np.repeat(x[:, None], SLOTS, axis=1) for x in self._state(CELLS))
+        n, repo = minute - LATE_FROM, self.day.traits.repo
+        earlier: I64 = self._after[:, n - 1] if n else np.zeros(len(close), np.int64)
+        extra: I64 = np.where(np.arange(SLOTS)[None, :] >= 10, self._after[:, n, None], earlier[:, None])
+        present = field(bits, 16, 10) < (10 if minute < 903 else 0)
+        present[:, 10] |= self.day.after_hours[:, n] > 0
+        price = np.where(repo[:, None], np.clip(close + field(bits, 0, 3) - 4, low, high), close)
+        phase = np.where(repo, _CONTINUOUS, _CLOSED if minute < AFTER_HOURS_FROM else _AFTER_HOURS)
+        return self._pack(minute, bits, present, price, high, low, volume + extra, amount + extra * close, phase)
 
     # -- shared ---------------------------------------------------------------------------------------------
 

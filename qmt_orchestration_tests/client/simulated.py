@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from qmt_orchestration.feed.payload import to_columns
 from qmt_orchestration.market.calendar import trading_days
+from qmt_orchestration.market.instruments import instrument_of
 from qmt_orchestration.market.quality import shares_of
 from qmt_orchestration.market.schema import TICK_SCHEMA
 from qmt_orchestration.market.sessions import at, to_ms
@@ -60,10 +61,11 @@ def ticks(settings: Settings, symbols: Sequence[str], day: date, since: str) -> 
     columns, kept, failed = to_columns([tick for _, tick in rows])
     assert not failed
     volume, pvolume = (np.asarray(columns[name]) for name in ("volume", "pvolume"))
+    lot = np.array([instrument_of(rows[k][0]).lot_size for k in kept])
     ours = {
         "symbol": pa.array([rows[k][0] for k in kept]),
         "time": columns["time"].cast(TICK_SCHEMA.field("time").type),
-        "total_volume": pa.array(shares_of(volume, pvolume)[0]),
+        "total_volume": pa.array(shares_of(volume, pvolume, lot)[0]),
         "received_at": columns["time"].cast(TICK_SCHEMA.field("time").type),
         "session": pa.array(["simulated"] * len(kept)),
         "quality_score": pa.array(np.ones(len(kept), np.float32)),

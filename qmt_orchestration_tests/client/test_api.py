@@ -166,8 +166,9 @@ def test_ticks_of_a_day_without_withdrawn_ones(
         )
         assert list(few.columns) == ["symbol", "time", "lastPrice", "bidPrice"]
         assert 20 <= len(few) <= 21
-        with pytest.raises(errors.UnknownField, match="lastprice"):
-            api.ticks(symbol, DAY, fields=["lastprice"], settings=settings)
+        for wrong in (["lastprice"], [5], 5):
+            with pytest.raises(errors.UnknownField, match=r"lastprice|5"):
+                api.ticks(symbol, DAY, fields=wrong, settings=settings)  # type: ignore[arg-type]
 
 
 def test_quotes_and_the_snapshot_of_the_market(world: Settings) -> None:
@@ -204,6 +205,45 @@ def test_the_snapshot_follows_new_ticks_and_a_new_day(
         market.insert_ticks(client, market.ticks(DAY).slice(0, 2))
         assert api.snapshot(settings=settings).symbol.tolist() == [A, B]
         assert api.quotes([A, B, C], settings=settings).time.dt.date.tolist() == [DAY, DAY, DAYS[0]]
+
+
+def test_the_snapshot_is_right_on_withdrawn_late_and_equal_ticks(
+    engine_settings: Settings, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with filled.database(engine_settings, tmp_path_factory.mktemp("withdrawn")) as (settings, client):
+        table = market.ticks(DAY)
+        a, b, c = (table.filter(pa.compute.equal(table.column("symbol"), symbol)) for symbol in (A, B, C))
+
+        def vol(rows: pa.Table, row: int) -> int:
+            return int(rows.column("total_volume")[row].as_py())
+
+        def changed(rows: pa.Table, **columns: Any) -> pa.Table:
+            for name, value in columns.items():
+                place = rows.schema.get_field_index(name)
+                values = pa.array([value] * rows.num_rows, rows.schema.field(place).type)
+                rows = rows.set_column(place, rows.schema.field(place), values)
+            return rows
+
+        def found() -> dict[str, int]:
+            """By the question that reads what is new, and by the one that begins from scratch."""
+            kept = api.snapshot(settings=settings).set_index("symbol").vol.to_dict()
+            another = settings.model_copy(update={"data_dir": tmp_path_factory.mktemp("another")})
+            assert api.snapshot(settings=another).set_index("symbol").vol.to_dict() == kept
+            return dict(kept)
+
+        market.insert_ticks(client, pa.concat_tables([a.slice(0, 1001), b.slice(0, 11), c.slice(0, 2)]))
+        assert found() == {A: vol(a, 1000), B: vol(b, 10), C: vol(c, 1)}
+        market.insert_ticks(client, changed(pa.concat_tables([a.slice(1000, 1), b.slice(10, 1)]), flags=128))
+        assert found() == {A: vol(a, 999), B: vol(b, 9), C: vol(c, 1)}
+        market.insert_ticks(
+            client, pa.concat_tables([a.slice(1000, 1), b.slice(8, 1)])
+        )  # sent again after the withdrawal
+        assert found() == {A: vol(a, 999), B: vol(b, 9), C: vol(c, 1)}
+        market.insert_ticks(client, changed(a.slice(999, 1), volume=99_999, total_volume=9_999_900))  # of the same time
+        market.insert_ticks(client, a.slice(990, 2))  # late ones
+        assert found() == {A: 9_999_900, B: vol(b, 9), C: vol(c, 1)}
+        market.insert_ticks(client, changed(c.slice(0, 2), flags=128))
+        assert found() == {A: 9_999_900, B: vol(b, 9)}  # nothing is left of C
 
 
 def test_instruments_members_factors_and_the_calendar(world: Settings) -> None:

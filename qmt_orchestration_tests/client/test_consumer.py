@@ -121,6 +121,27 @@ def test_a_live_program_begins_now_and_gets_whole_minutes_then_what_came_late(
         next(BarConsumer("part", mode="shard", settings=settings).minutes())
 
 
+def test_a_broadcast_client_of_the_version_before_loses_nothing_and_moves_at_the_end_of_a_minute(
+    settings: Settings, redis_client: Any
+) -> None:
+    publish(redis_client, minute(FRAMES[0]))
+    with BarConsumer("old", stream=keys.BARS, start="beginning", settings=settings) as before:  # an entry a bar
+        held = take(before, len(SYMBOLS))
+        before.ack(held[:2])
+    publish(redis_client, minute(FRAMES[1]))
+    with BarConsumer("old", settings=settings) as consumer:  # pending bars: it stays where they are
+        expected = [*minute(FRAMES[0])[2:], *minute(FRAMES[1])]
+        assert drain(consumer, len(expected)) == expected
+    publish(redis_client, [bar(SYMBOLS[0], FRAMES[1], revision=1)])
+    with BarConsumer("old", settings=settings) as consumer:  # in the middle of a minute it stays
+        assert drain(consumer, 1) == [bar(SYMBOLS[0], FRAMES[1], revision=1)]
+    with BarConsumer("old", settings=settings) as consumer:
+        publish(redis_client, minute(FRAMES[2]))
+        assert next(consumer.minutes()).complete
+    assert [g["name"] for g in redis_client.xinfo_groups(keys.MINUTES)] == [b"minute_bar_consumers:old"]
+    assert redis_client.xinfo_groups(keys.BARS) == []
+
+
 def test_bars_acknowledged_out_of_order_come_again_rather_than_get_lost(settings: Settings, redis_client: Any) -> None:
     publish(redis_client, [*minute(FRAMES[0]), *minute(FRAMES[1])])
     with BarConsumer("unordered", start="beginning", settings=settings) as consumer:

@@ -280,6 +280,19 @@ def test_bad_calls_are_refused_by_name(world: Settings) -> None:
     ):
         with pytest.raises(kind, match=words):
             ex(*arguments)
+    one = ["600000.SH", "000001.SZ"]
+    for kind, words, call in (
+        (xtdata.BadSymbol, "found None", lambda: ex([], None, "1d")),
+        (xtdata.BadSymbol, "found None", lambda: xtdata.get_full_tick(None)),  # type: ignore[arg-type]
+        (xtdata.BadSymbol, "expected one code", lambda: xtdata.get_instrument_detail(one)),  # type: ignore[arg-type]
+        (xtdata.BadSymbol, "expected one code", lambda: xtdata.get_divid_factors([])),  # type: ignore[arg-type]
+        (xtdata.QueryError, "count", lambda: xtdata.get_trading_dates("SH", count="5")),  # type: ignore[arg-type]
+        (xtdata.QueryError, "callback", lambda: xtdata.download_history_data2(one, "tick", callback=5)),  # type: ignore[arg-type]
+        (xtdata.QueryError, "callback", lambda: xtdata.subscribe_whole_quote(one, 5)),  # type: ignore[arg-type]
+        (xtdata.BadTime, "milliseconds", lambda: xtdata.timetag_to_datetime(float("inf"), "%Y")),
+    ):
+        with pytest.raises(kind, match=words):
+            call()
     with pytest.raises(NotImplementedError, match="'半导体'"):
         xtdata.get_stock_list_in_sector("半导体")
     with pytest.raises(xtdata.UnknownMarket, match="'HK'"):

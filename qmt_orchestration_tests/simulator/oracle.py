@@ -28,12 +28,19 @@ class Minute:
     after: tuple[int, float, float, float] = (0, 0.0, 0.0, 1e12)
 
 
-def bars_of(ticks: list[dict[str, Any]]) -> dict[int, tuple[float, float, float, float, int, float]]:
-    """End label (minutes since midnight) to (open, high, low, close, shares, amount); minutes with a trade only."""
+def bars_of(
+    ticks: list[dict[str, Any]], *, repo: bool = False
+) -> dict[int, tuple[float, float, float, float, int, float]]:
+    """End label (minutes since midnight) to (open, high, low, close, shares, amount); minutes with a trade only.
+
+    What a *repo* trades from 15:00:01 on belongs to no minute.
+    """
     minutes: dict[int, Minute] = defaultdict(Minute)
     state = (0, 0.0, 0.0, 1e12)
     for tick in ticks:
         label = frame_label(minute_of(tick))
+        if repo and (tick["time"] + 8 * 3_600_000) % 86_400_000 >= 54_001_000:
+            label = None
         if total_of(tick) == 0 or label is None:
             continue
         if label not in minutes:

@@ -36,9 +36,16 @@ KINDS = tuple(kind.value for kind in COUNTS)
 Ticks = dict[str, list[dict[str, Any]]]
 
 
-def play(symbols: int = SYMBOLS, seed: int = 7, start: int = 554, end: int = 931, day: date = DAY) -> Ticks:
+def play(
+    symbols: int = SYMBOLS,
+    seed: int = 7,
+    start: int = 554,
+    end: int = 931,
+    day: date = DAY,
+    only: tuple[str, ...] | None = None,
+) -> Ticks:
     """All pushed ticks of a stretch of a day (minutes since midnight), per symbol in order of arrival."""
-    source = MarketSource(Settings(sim_symbols=symbols, sim_seed=seed, sim_kinds=KINDS))
+    source = MarketSource(Settings(sim_symbols=symbols, sim_seed=seed, sim_kinds=KINDS), only)
     source.seek(to_ms(at(day, start)))
     out: Ticks = defaultdict(list)
     for _, push in source.pushes(to_ms(at(day, end))):
@@ -63,7 +70,7 @@ def test_the_bars_of_the_pushed_ticks_are_the_true_bars(ticks: Ticks, plan: Mark
     names = ("open", "high", "low", "close", "vol")
     compared = 0
     for row, symbol in enumerate(plan.symbols):
-        got = bars_of(ticks.get(symbol, []))
+        got = bars_of(ticks.get(symbol, []), repo=instrument_of(symbol).kind is Kind.REPO)
         traded = np.flatnonzero(bars["traded"][row])
         assert sorted(got) == [MINUTE_LABELS[i] for i in traded], symbol
         for i in traded:
@@ -168,12 +175,12 @@ def test_the_opening_call_shows_virtual_prices_and_phases(ticks: Ticks) -> None:
 def test_closing_call_and_after_hours(ticks: Ticks, plan: MarketDay) -> None:
     for row, symbol in enumerate(plan.symbols):
         mine = ticks.get(symbol, [])
-        late = [t for t in mine if minute_of(t) in (898, 899)]
+        late = [t for t in mine if minute_of(t) in (898, 899) and trading_of(symbol, DAY).closing_call]
         residual = [t for t in mine if minute_of(t) == 897]
         if late and residual:
             assert {total_of(t) for t in late} == {total_of(residual[-1])}
         after = [t for t in mine if minute_of(t) >= 905]
-        assert bool(after) == bool(plan.after_hours[row].sum())
+        assert bool(after) == bool(plan.after_hours[row, 4:].sum())
         if after:
             repo = instrument_of(symbol).kind is Kind.REPO
             assert repo or trading_of(symbol, DAY).after_hours
@@ -181,6 +188,28 @@ def test_closing_call_and_after_hours(ticks: Ticks, plan: MarketDay) -> None:
             assert total_of(after[-1]) == plan.cumulative[row, -1] + plan.after_hours[row].sum()
     at_three = [t for s, m in ticks.items() if s.endswith("SZ") for t in m if t["time"] == to_ms(at(DAY, 900))]
     assert at_three, "Shenzhen repeats the last price at 15:00:00"
+
+
+@pytest.mark.parametrize("day", [DAY, date(2026, 7, 7)])
+def test_what_has_no_closing_call_trades_until_1500_and_a_repo_until_1530(day: date) -> None:
+    repos = ("204001.SH", "204007.SH", "131810.SZ", "131801.SZ")
+    others = ("000300.SH", "113050.SH", "123219.SZ", "159915.SZ", "510050.SH", "600000.SH")
+    ticks = play(start=895, day=day, only=tuple(sorted(repos + others)))
+    growing = {
+        symbol: {minute_of(b) for a, b in pairwise(mine) if total_of(b) > total_of(a)} for symbol, mine in ticks.items()
+    }
+    phases = {symbol: {t["openInt"] for t in mine if 897 <= minute_of(t) < 900} for symbol, mine in ticks.items()}
+    for symbol in others:
+        assert phases[symbol] == {18 if trading_of(symbol, day).closing_call else 13}, symbol
+        assert trading_of(symbol, day).closing_call == (not growing[symbol] & {898, 899}), symbol
+        assert trading_of(symbol, day).closing_call == (900 in growing[symbol]), symbol
+    assert [phases[s] for s in ("113050.SH", "510050.SH")] == [{13}, {13 if day < date(2026, 7, 6) else 18}]
+    for symbol in repos:
+        late = [t for t in ticks[symbol] if minute_of(t) > 900]
+        assert growing[symbol] & set(range(905, 930))
+        assert len({t["lastPrice"] for t in late}) > 1
+        assert all(t["low"] <= t["lastPrice"] <= t["high"] and t["openInt"] == 13 for t in late)
+    assert any(growing[symbol] & set(range(901, 905)) for symbol in repos)
 
 
 def test_snapshots_are_uneven_and_about_as_many_as_real_ones(ticks: Ticks, plan: MarketDay) -> None:

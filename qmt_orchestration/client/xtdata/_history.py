@@ -10,7 +10,6 @@ import numpy as np
 from qmt_orchestration.client import adjust, reading
 from qmt_orchestration.client.adjust import groups
 from qmt_orchestration.client.bar_queries import PRICES, events_of, local_days
-from qmt_orchestration.client.errors import QueryError
 from qmt_orchestration.client.moments import EARLIEST_MS, Moment, Range, span
 from qmt_orchestration.client.xtdata import _shared
 from qmt_orchestration.client.xtdata._columns import Bars, days_back, is_intraday, last_of_each, load, within
@@ -44,13 +43,13 @@ def get_market_data_ex(
 
     name, codes = _shared.chosen_period(period), _shared.chosen_codes(stock_list)
     if name == "tick":
-        ticks = _ticks(field_list, codes, span(start_time, end_time), _count(count))
+        ticks = _ticks(field_list, codes, span(start_time, end_time), _shared.chosen_count(count))
         return {
             code: pd.DataFrame(rows[fields], index=_labels(rows["time"], "%Y%m%d%H%M%S"))
             for code, (fields, rows) in ticks.items()
         }
     fields = _shared.chosen_fields(field_list, BAR_FIELDS, UNSERVED_BAR_FIELDS)
-    bars = _bars(codes, name, span(start_time, end_time), _count(count), dividend_type, fill_data)
+    bars = _bars(codes, name, span(start_time, end_time), _shared.chosen_count(count), dividend_type, fill_data)
     labels = _labels(bars.time, "%Y%m%d%H%M%S" if is_intraday(name) else "%Y%m%d")
     found = {bars.symbol[first]: (first, last) for first, last in groups(bars.symbol)}
     out = {}
@@ -79,10 +78,10 @@ def get_market_data(
 
     name, codes = _shared.chosen_period(period), _shared.chosen_codes(stock_list)
     if name == "tick":
-        ticks = _ticks(field_list, codes, span(start_time, end_time), _count(count))
+        ticks = _ticks(field_list, codes, span(start_time, end_time), _shared.chosen_count(count))
         return {code: rows[fields] for code, (fields, rows) in ticks.items()}
     fields = _shared.chosen_fields(field_list, BAR_FIELDS, UNSERVED_BAR_FIELDS)
-    bars = _bars(codes, name, span(start_time, end_time), _count(count), dividend_type, fill_data)
+    bars = _bars(codes, name, span(start_time, end_time), _shared.chosen_count(count), dividend_type, fill_data)
     axis = np.unique(bars.time)
     column = np.searchsorted(axis, bars.time)
     place = {code: position for position, code in enumerate(codes)}
@@ -136,12 +135,6 @@ def get_full_kline(
     midnight = to_ms(at(from_ms(newest * 1000).date(), 0))
     first, last = max(asked.first_ms, midnight), min(asked.last_ms, newest * 1000)
     return get_market_data(field_list, stock_list, period, first, max(last, first), count, dividend_type, fill_data)
-
-
-def _count(count: int) -> int:
-    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < -1:
-        raise QueryError(f"expected a count of -1 (all), 0 or more, found {count!r:.40}")
-    return int(count)
 
 
 def _bars(codes: list[str], period: str, wanted: Range, count: int, dividend_type: str, fill: bool) -> Bars:

@@ -75,6 +75,7 @@ class _Reader:
     def subscribe(self, codes: Iterable[str], period: str, callback: Callback | None) -> int:
         """The number of a new subscription. Raises `StreamAway` and what `codes_or_markets` raises."""
         named, markets = codes_or_markets(codes)
+        _shared.check_callback(callback)
         reading.stream(_shared.settings()).close()
         with self._lock:
             number = next(self._numbers)

@@ -44,7 +44,7 @@ def get_instrument_detail(stock_code: str, iscomplete: bool = False) -> dict[str
 
     Asking for a field that is not stored raises NotImplementedError, which names it (``.get`` gives None).
     """
-    (code,) = _shared.chosen_codes(stock_code)
+    code = _shared.one_code(stock_code)
     found = reading.table(_shared.settings(), "instruments_of", {"day": date(2149, 6, 6), "symbols": [code]})
     if not found.num_rows:
         return None
@@ -69,7 +69,7 @@ def get_instrument_detail(stock_code: str, iscomplete: bool = False) -> dict[str
 
 def get_instrument_detail_list(stock_list: Sequence[str], iscomplete: bool = False) -> dict[str, Any]:
     """``{code: get_instrument_detail(code)}``."""
-    return {code: get_instrument_detail(code, iscomplete) for code in stock_list}
+    return {code: get_instrument_detail(code, iscomplete) for code in _shared.chosen_codes(stock_list)}
 
 
 def get_instrument_type(stock_code: str, variety_list: Sequence[str] | None = None) -> dict[str, bool]:
@@ -77,7 +77,7 @@ def get_instrument_type(stock_code: str, variety_list: Sequence[str] | None = No
 
     With *variety_list* each kind of it that exists, True or False; ``{}`` for a code of no range.
     """
-    (code,) = _shared.chosen_codes(stock_code)
+    code = _shared.one_code(stock_code)
     found = instrument_of(code)
     if found.kind not in _TYPES:
         return {}
@@ -102,6 +102,7 @@ def get_stock_list_in_sector(sector_name: str, real_timetag: int | str = -1) -> 
 
 def get_trading_dates(market: str, start_time: Moment = "", end_time: Moment = "", count: int = -1) -> list[int]:
     """Midnights (epoch ms, Shanghai) of the trading days in [start_time, end_time] up to the market's today."""
+    count = _shared.chosen_count(count)
     days = _trading_days(market, start_time, end_time, reading.market_clock(_shared.settings()).today())
     return [to_ms(at(day, 0)) for day in (days if count < 0 else days[max(len(days) - count, 0) :])]
 
@@ -128,7 +129,7 @@ def get_divid_factors(stock_code: str, start_time: Moment = "", end_time: Moment
     """Dividend events as a DataFrame by ex-date (``20250605``): time (epoch ms), interest, stockBonus, … dr."""
     import pandas as pd
 
-    (code,) = _shared.chosen_codes(stock_code)
+    code = _shared.one_code(stock_code)
     within = span(start_time, end_time)
     today = reading.market_clock(_shared.settings()).today()
     wanted = {"symbols": [code], "first": within.first_day, "last": min(within.last_day, today)}
@@ -161,6 +162,7 @@ def download_history_data2(
     there is no history. Without *start_time* only gaps between stored days count.
     """
     name, codes = _shared.chosen_period(period), _shared.chosen_codes(stock_list)
+    _shared.check_callback(callback)
 
     def tell(finished: int, code: str, message: str) -> None:
         if callback is not None:
@@ -222,7 +224,10 @@ def download_holiday_data(incrementally: bool = True) -> None:
 
 def timetag_to_datetime(timetag: float, format: str) -> str:
     """Epoch milliseconds as text in Shanghai's time, whatever the machine's zone."""
-    return from_ms(int(timetag)).strftime(format)
+    try:
+        return from_ms(int(timetag)).strftime(format)
+    except (ValueError, TypeError, OverflowError, OSError):
+        raise BadTime(f"expected epoch milliseconds, found {timetag!r:.40}") from None
 
 
 def datetime_to_timetag(datetime: str, format: str = "%Y%m%d%H%M%S") -> float:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from qmt_orchestration.client.bar_queries import period_of
-from qmt_orchestration.client.errors import BadSymbol, UnknownField
+from qmt_orchestration.client.errors import BadSymbol, QueryError, UnknownField
 from qmt_orchestration.client.symbols import MARKETS, normalize
 from qmt_orchestration.market.periods import UnknownPeriod
 from qmt_orchestration.market.symbols import is_symbol
@@ -76,18 +78,45 @@ def chosen_period(period: Any) -> str:
 
 def chosen_codes(codes: str | Iterable[str]) -> list[str]:
     """Codes like 600000.SH, each once. Raises `BadSymbol`: another spelling would silently have no data."""
-    found = [codes] if isinstance(codes, str) else list(codes)
+    found = _listed(codes)
     for code in found:
         if not isinstance(code, str) or not is_symbol(code):
             raise BadSymbol(f"expected codes like 600000.SH, found {code!r:.40}{_meant(code)}")
     return list(dict.fromkeys(found))
 
 
+def one_code(code: str) -> str:
+    """A single code. Raises `BadSymbol`."""
+    found = chosen_codes(code)
+    if len(found) != 1:
+        raise BadSymbol(f"expected one code like 600000.SH, found {code!r:.60}")
+    return found[0]
+
+
 def codes_or_markets(codes: Iterable[str]) -> tuple[frozenset[str], frozenset[str]]:
     """(codes, markets) of a list that may hold both."""
-    found = [codes] if isinstance(codes, str) else list(codes)
+    found = _listed(codes)
     markets = frozenset(code for code in found if code in MARKETS)
     return frozenset(chosen_codes(code for code in found if code not in markets)), markets
+
+
+def chosen_count(count: int) -> int:
+    """-1 (all), 0 or more. Raises `QueryError`."""
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < -1:
+        raise QueryError(f"expected a count of -1 (all), 0 or more, found {count!r:.40}")
+    return int(count)
+
+
+def check_callback(callback: Any) -> None:
+    """Raises `QueryError` for what cannot be called."""
+    if callback is not None and not callable(callback):
+        raise QueryError(f"expected a function as callback, found {callback!r:.40}")
+
+
+def _listed(codes: Any) -> list[Any]:
+    if not isinstance(codes, Iterable):
+        raise BadSymbol(f"expected codes like ['600000.SH'], found {codes!r:.40}")
+    return [codes] if isinstance(codes, str) else list(codes)
 
 
 def _meant(code: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import pyarrow as pa
@@ -61,7 +62,12 @@ def _ticks_of(table: pa.Table) -> Iterator[tuple[str, Tick]]:
 
 def _tick(time_ms: int, values: dict[str, Any]) -> Tick:
     """A tick as the terminal gives it."""
-    return Partial(time=time_ms, timetag=from_ms(time_ms).strftime("%Y%m%d %H:%M:%S"), **values)
+    return Partial(time=time_ms, timetag=_timetag(time_ms // 1000), **values)
+
+
+@lru_cache(maxsize=1024)
+def _timetag(seconds: int) -> str:
+    return from_ms(seconds * 1000).strftime("%Y%m%d %H:%M:%S")
 
 
 def day_of(tick: Tick) -> dict[str, Any]:
