@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qmt_orchestration.feed.doubts import PRICE_EPS, Batch, Doubts, Released, mismatch, units_of
-from qmt_orchestration.feed.memory import COLUMNS, FIRST_START_MINUTE, LAST, SETTLED, Seen, number_day
+from qmt_orchestration.feed.compare import PRICE_EPS, mismatch
+from qmt_orchestration.feed.doubts import Batch, Doubts, Released
+from qmt_orchestration.feed.memory import COLUMNS, FIRST_START_MINUTE, LAST, SETTLED, Seen, number_day, units_of
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.quality import CODE, REASONS, Reason
@@ -27,8 +28,9 @@ Ids = npt.NDArray[np.int64]
 class Checks:
     """The readable ticks of one call of `feed.edge.Edge.process`, as columns.
 
-    After `run`: *reason* (code of `Reason`, 0 = accepted, `HELD`) and *flags* of each row, *detail* of some, and
-    *released*: what became of earlier rows. *row*, *record*: a row as columns, and as a row of the rejected.
+    After `run`: *reason* (code of `Reason`, 0 = accepted, `HELD`) and *flags* of each row, *detail* of some, *carried*:
+    rows whose counters are others than they came with, *released*: what became of earlier rows. *row*, *record*: a row
+    as columns, and as a row of the rejected.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Checks:
         self.reason = np.zeros(len(self.ids), np.uint8)
         self.flags = np.zeros(len(self.ids), np.uint32)
         self.detail: dict[int, str] = {}
+        self.carried: dict[int, Seen] = {}
         self.released = Released()
         self._batch = Batch(self._seen, self._prices, row, record, self._reject, self._hold, self._accept)
 
@@ -248,12 +251,13 @@ class Checks:
         self.reason[row] = HELD
 
     def _accept(self, row: int, seen: Seen, flags: TickFlag) -> None:
-        self.flags[row] |= np.uint32(flags)
         self.shares[row], self.guarded[row] = seen.total, seen.slack > 0
-        if not self.memory.unit_open[self.ids[row]]:
-            return
-        if mismatch(seen, float(self.memory.universe.par[self.ids[row]]), 0.0):
-            self.flags[row] |= np.uint32(TickFlag.UNIT_MISMATCH)
+        if flags & TickFlag.CARRIED:
+            self.flags[row] &= ~np.uint32(TickFlag.UNIT_MISMATCH)  # it was that of the counters as they came
+            self.carried[row] = seen
+        if self.priced[row] and (self.memory.unit_open[self.ids[row]] or flags & TickFlag.CARRIED):
+            flags |= mismatch(seen, float(self.memory.universe.par[self.ids[row]]), 0.0) * TickFlag.UNIT_MISMATCH
+        self.flags[row] |= np.uint32(flags)
 
     def why(self, row: int) -> str:
         """What was expected and found of the rejected row *row*."""

@@ -62,6 +62,37 @@ def seen_of(row: npt.NDArray[np.float64]) -> Seen:
     return Seen(*(int(v) if name in _INTEGERS else v for name, v in zip(COLUMNS, values, strict=True)))
 
 
+class Carry(NamedTuple):
+    """What the terminal's counters had reached when they began again in mid-session (high, low: 0 = they go on)."""
+
+    volume: int = 0
+    pvolume: int = 0
+    amount: float = 0.0
+    high: float = 0.0
+    low: float = 0.0
+
+    def __call__(self, seen: Seen, lot: int) -> Seen:
+        """*seen* as if the counters had gone on."""
+        volume, pvolume = seen.volume + self.volume, seen.pvolume + self.pvolume
+        total, guarded = units_of(volume, pvolume, lot)
+        return seen._replace(
+            volume=volume,
+            pvolume=pvolume,
+            amount=round(seen.amount + self.amount, 4),
+            total=total,
+            high=max(seen.high, self.high),
+            low=min(seen.low, self.low) if self.low else seen.low,
+            slack=lot if guarded else 0,
+        )
+
+
+def units_of(volume: int, pvolume: int, lot: int) -> tuple[int, bool]:
+    """`quality.shares_of` for one tick."""
+    from_lots = volume * lot
+    guarded = abs(from_lots - pvolume) > lot or (pvolume <= volume and pvolume != from_lots)
+    return (from_lots if guarded and volume else pvolume), guarded
+
+
 @dataclass
 class DayState:
     """What is known of one symbol's day: accepted ticks (newest last), and whether its next tick is a baseline."""
@@ -101,6 +132,7 @@ class Memory:
         self.assess = True  #: the next ticks decide whether there was a gap
         self.exempt: npt.NDArray[np.bool_] | None = None  #: symbols that the next gap does not concern
         self.held: dict[str, list[Any]] = {}  #: ticks that wait for the next one (`feed.doubts.Held`), by symbol
+        self.carry: dict[str, Carry] = {}  #: symbols whose counters began again today
         self.leads: deque[npt.NDArray[np.int64]] = deque(maxlen=16)  #: times of new ticks less our clock, by batch
         self._allocate(universe)
 
@@ -119,7 +151,8 @@ class Memory:
         self.down = np.full(count, np.nan)
         self.limits_day = np.zeros(count, np.int64)
         self.limits_close = np.zeros(count)  #: previous close from which the limits were taken
-        self.doubtful = np.array([symbol in self.held for symbol in universe.symbols], np.bool_)
+        #: symbols whose ticks `feed.doubts` decides about one by one
+        self.doubtful = np.array([s in self.held or s in self.carry for s in universe.symbols], np.bool_)
         self.certain = np.zeros(count, np.bool_)  #: the limits are the terminal's own, of this day
 
     def set_universe(self, universe: Universe) -> None:
@@ -178,17 +211,25 @@ class Memory:
                 self.lot[i] = state.lot or self.universe.lot[i]
 
     def restore(
-        self, day: date, covered_ms: int, states: Mapping[str, DayState], held: Mapping[str, list[Any]] | None = None
+        self,
+        day: date,
+        covered_ms: int,
+        states: Mapping[str, DayState],
+        held: Mapping[str, list[Any]],
+        carry: Mapping[str, Carry],
     ) -> None:
         """Take over what an earlier process knew of *day*."""
         self.day, self.covered_ms = day_number(day), covered_ms
-        self.held = {symbol: run for symbol, run in (held or {}).items() if symbol in self.universe.ids}
-        self.doubtful[[self.universe.ids[symbol] for symbol in self.held]] = True
+        ids = self.universe.ids
+        self.held = {symbol: run for symbol, run in held.items() if symbol in ids}
+        self.carry = {symbol: one for symbol, one in carry.items() if symbol in ids}
+        self.doubtful[[ids[symbol] for symbol in (*self.held, *self.carry)]] = True
         self._take(states)
 
     def begin_day(self, day: int) -> None:
         """A new trading day (days since 1970-01-01): cumulatives start from 0, coverage and units are judged again."""
-        for array in (self.last, self.accepted, self.kept, self.baseline, self.units, self.unit_open):
+        self.carry = {}
+        for array in (self.last, self.accepted, self.kept, self.baseline, self.units, self.unit_open, self.doubtful):
             array.fill(0)
         self.lot[:] = self.universe.lot
         self.day, self.covered_ms, self.assess, self.exempt = day, 0, True, None

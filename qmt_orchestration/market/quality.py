@@ -73,6 +73,7 @@ PENALTIES: Final[dict[TickFlag, float]] = {
     TickFlag.OUTSIDE_SESSION: 0.2,
     TickFlag.CLOCK_SKEW: 0.2,
     TickFlag.LOTS_GUARD: 0.1,
+    TickFlag.CARRIED: 0.1,
 }
 
 
@@ -128,13 +129,13 @@ def _mark(out: npt.NDArray[np.uint8], where: Bools, reason: Reason) -> None:
 
 
 def shares_of(volume_lots: Ints, pvolume: Ints, lot: Ints | int = SHARES_PER_LOT) -> tuple[Ints, Bools]:
-    """Cumulative volume in units (*lot*: units per 手), and where the lots guard replaced ``pvolume``.
+    """Cumulative volume in units (*lot*: units per 手), and where ``volume`` and ``pvolume`` disagree.
 
-    ``pvolume`` is used only where it agrees: it is 0 in old builds and lots for some products.
+    There the lots decide, because ``pvolume`` is 0 in old builds and lots for some products; unless the lots are 0.
     """
     from_lots = volume_lots * lot
-    guarded = np.abs(from_lots - pvolume) > lot
-    return np.where(guarded, from_lots, pvolume), guarded
+    guarded = (np.abs(from_lots - pvolume) > lot) | ((pvolume <= volume_lots) & (pvolume != from_lots))
+    return np.where(guarded & (volume_lots > 0), from_lots, pvolume), guarded
 
 
 def unit_mismatch(
