@@ -21,29 +21,29 @@ def fell(before: Seen, now: Seen) -> bool:
     return before.total > 0 and (now.total < before.total - slack or now.amount < before.amount - 0.5)
 
 
-def began_again(recent: Sequence[Seen], wrong: int, first: Seen, newest: Seen, *, priced: bool, par: float) -> bool:
-    """Whether the held ticks *first* … *newest* are of counters that began again after *recent* (accepted ones).
+def began_again(recent: Sequence[Seen], wrong: int, run: Sequence[Seen], *, priced: bool, par: float) -> bool:
+    """Whether the held ticks *run* are of counters that began again after *recent* (accepted ones).
 
-    *wrong*: how many of the newest accepted ones contradict *first*. Not when these rose at once, or are a multiple of
-    what fits: then they were wrong, and *first* continues what was before them.
+    *wrong*: how many of the newest accepted ones contradict the first of *run*. Not when these rose at once, or are a
+    multiple of what fits: then they were wrong, and *run* continues what was before them.
     """
-    if not fell(recent[-1], first):
+    first, newest, last, oldest = run[0], run[-1], recent[-1], recent[-wrong]
+    if not fell(last, first):
         return False
     grown = newest._replace(total=newest.total - first.total, amount=newest.amount - first.amount)
     if min(grown.total, grown.amount) <= 0 or (priced and mismatch(grown, par)):
         return False
-    last, oldest = recent[-1], recent[-wrong]
     before = recent[-wrong - 1] if wrong < len(recent) else None
     if before is None or before.total == 0:
-        return not any(
-            _share(last.total, first.total, factor) and _share(last.amount, first.amount, factor) for factor in _FACTORS
-        )
+        faster = (last.total - oldest.total) * (len(run) - 1) > 3 * grown.total * (wrong - 1)
+        close = any(_close(last.total, first.total * n) and _close(last.amount, first.amount * n) for n in _FACTORS)
+        return not (faster and close)
     at_once = 2 * (oldest.total - before.total) > last.total - before.total
     return not at_once and not multiples(before, recent[-wrong:], first)
 
 
-def _share(accepted: float, held: float, factor: int) -> bool:
-    return held * factor / 1.5 < accepted < held * factor * 1.02
+def _close(accepted: float, multiple: float) -> bool:
+    return multiple / 1.5 < accepted < multiple * 1.02
 
 
 def multiples(before: Seen, wrong: Sequence[Seen], now: Seen) -> bool:

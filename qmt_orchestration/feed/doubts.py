@@ -46,7 +46,7 @@ log = logging.getLogger("feed.doubts")
 
 LONG: Final = 4 * RECENT  # a quarter of an hour of a busy symbol
 MAX_HELD: Final = 20_000  # ticks held of all symbols together: each takes some 3 KB
-MANY: Final = 20  # symbols that hold at once, and a twentieth of the universe: it is the terminal, no single snapshot
+MANY: Final = 20  # symbols of one story, and a twentieth of the universe: it is the terminal, no single snapshot
 
 
 class Story(str, Enum):
@@ -156,7 +156,7 @@ class Doubts:
     def _decide(self, i: int, run: list[Held], released: Released) -> None:
         """Believe what is held, if enough agree."""
         story, enough = run[0].story, self.confirmations
-        if len(self.memory.held) < max(MANY, len(self.memory.universe.symbols) // MANY):
+        if len(self.memory.held) + len(self.memory.carry) < max(MANY, len(self.memory.universe.symbols) // MANY):
             enough *= 4
         if self._began_again(i, run):
             if len(run) >= enough:
@@ -332,8 +332,8 @@ class Doubts:
         recent = self.memory.recent_of(i)
         wrong = len(self._wrong(i, run[0], recent))
         priced, par = bool(self.memory.universe.priced[i]), float(self.memory.universe.par[i])
-        first, newest = run[0].seen, run[-1].seen
-        return wrong >= 2 * self.confirmations and began_again(recent, wrong, first, newest, priced=priced, par=par)
+        seen = [held.seen for held in run]
+        return wrong >= 2 * self.confirmations and began_again(recent, wrong, seen, priced=priced, par=par)
 
     def _carry_on(self, i: int, released: Released) -> None:
         """The counters began again: accept what is held with what had been counted before."""
@@ -349,7 +349,9 @@ class Doubts:
             low=min(filter(None, (before.low, step.low)), default=0.0),
         )
         memory.baseline[i] = True
-        log.warning(
+        self.overturned += 1
+        log.log(
+            logging.WARNING if len(memory.carry) <= MANY else logging.DEBUG,
             "%s at %s: %d snapshots in a row show counters that began again; %d units and %.2f yuan are carried on",
             symbol,
             clock_text(run[0].seen.time),
