@@ -10,9 +10,9 @@ from rich.table import Table
 
 from qmt_orchestration.cli.access import FOUND, MISUSE, NOTHING, fail, settings_of
 from qmt_orchestration.cli.terminal import screen
+from qmt_orchestration.services.validate import MatchRates
+from qmt_orchestration.services.validate import validate as validate_folder
 from qmt_orchestration.warehouse.recordings import RecordingError
-from qmt_orchestration.warehouse.validate import MatchRates
-from qmt_orchestration.warehouse.validate import validate as validate_folder
 
 
 def validate(

@@ -8,7 +8,6 @@ where one is needed are left out and counted.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -20,15 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TICK_SCHEMA_V1, TZ, TickFlag
+from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TZ
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms
-from qmt_orchestration.stream.batch import with_total_volume
 
 TICKS: Final = re.compile(r"^ticks_.*\.(parquet|csv)$")
 VENDOR: Final = re.compile(r"^bars_(\d+m|1d)_.*\.(parquet|csv)$")
 VENDOR_COLUMNS: Final = ("symbol", "frame", "open", "high", "low", "close", "vol", "amount")
-#: A symbol whose first tick of the day comes later, with volume, was recorded from the middle of the day on.
-LATEST_START_MINUTE: Final = 571
 _EARLIEST_MS: Final = 631_123_200_000  # 1990-01-01
 _MARKETS: Final = {".XSHE": ".SZ", ".XSHG": ".SH"}
 
@@ -46,36 +42,16 @@ class Recording:
 
 
 def read_ticks(path: Path) -> Recording:
-    """A recording as TICK_SCHEMA: other columns zero, received now (its TTL counts from there). Raises
-    `RecordingError`."""
-    source, left_out = _complete(_read(path, [name for name, _ in RECORDED_COLUMNS]), [n for n, _ in RECORDED_COLUMNS])
-    stamps = _epoch_ms(path, source.column("time"))
-    now, size = int(time.time() * 1000), source.num_rows
-    arrays = []
-    for column in TICK_SCHEMA:
-        if column.name == "time":
-            arrays.append(stamps.cast(column.type))
-        elif pa.types.is_list(column.type):
-            arrays.append(pa.array([[]] * size, column.type))
-        elif column.name in source.column_names and column.name not in ("received_at", "session", "seq", "flags"):
-            arrays.append(_cast(path, source, column.name, column.type))
-        else:
-            fixed = {"received_at": now, "session": "validate", "quality_score": 1.0}.get(column.name, 0)
-            arrays.append(pa.array([fixed] * size, column.type))
-    table = pa.table(arrays, schema=TICK_SCHEMA).select(TICK_SCHEMA_V1.names)
-    return Recording(_with_baselines(with_total_volume(table)), left_out)
-
-
-def _with_baselines(ticks: pa.Table) -> pa.Table:
-    """*ticks* with the first one of each symbol and day flagged as a baseline when the recording began in mid-session:
-    what was traded before it belongs to no minute."""
-    frame = ticks.select(["symbol", "time", "pvolume", "volume"]).to_pandas()
-    local = frame["time"].dt
-    traded = (frame["pvolume"] > 0) | (frame["volume"] > 0)
-    first = ~frame.assign(day=local.date).sort_values(["time", "pvolume"], kind="stable").duplicated(["symbol", "day"])
-    late = local.hour * 60 + local.minute >= LATEST_START_MINUTE
-    flags = (first.sort_index() & late & traded).to_numpy().astype("uint32") * int(TickFlag.BASELINE)
-    return ticks.set_column(ticks.column_names.index("flags"), TICK_SCHEMA.field("flags"), pa.array(flags))
+    """The RECORDED_COLUMNS of a file, times as epoch ms. Raises `RecordingError`."""
+    names = [name for name, _ in RECORDED_COLUMNS]
+    source, left_out = _complete(_read(path, names), names)
+    columns = {
+        name: _epoch_ms(path, source.column(name))
+        if name == "time"
+        else _cast(path, source, name, TICK_SCHEMA.field(name).type)
+        for name in names
+    }
+    return Recording(pa.table(columns), left_out)
 
 
 def read_bars(path: Path) -> Recording:
