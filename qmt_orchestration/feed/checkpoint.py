@@ -84,9 +84,9 @@ def save(settings: Settings, memory: Memory, positions: dict[str, str], *, gap: 
 
     *gap*: a gap was just found and nothing after it is published yet: say only that every symbol needs a baseline.
     """
-    count = len(memory.kept)
-    rows = np.arange(count) if gap else np.flatnonzero((memory.kept > 0) | memory.baseline)
-    kept = np.zeros(count, np.int64) if gap else np.minimum(memory.kept, _DEPTH)
+    count = len(memory.accepted)
+    rows = np.arange(count) if gap else np.flatnonzero((memory.accepted > 0) | memory.baseline)
+    kept = np.zeros(count, np.int64) if gap else np.minimum(memory.accepted, _DEPTH)
     place = np.repeat(memory.accepted[rows] - kept[rows], kept[rows]) + _count_up(kept[rows])
     ticks = memory.recent[np.repeat(rows, kept[rows]), place % RECENT]
     about = {"feed": settings.feed, "day": number_day(memory.day).isoformat(), "covered_ms": memory.covered_ms}

@@ -123,7 +123,7 @@ class Doubts:
             return carry(seen, lot) if carry else seen
 
         now = view(int(memory.lot[i]))
-        last = seen_of(memory.last[i]) if memory.kept[i] else None
+        last = seen_of(memory.last[i]) if memory.accepted[i] else None
         if last and now[:4] == last[:4]:
             memory.baseline[i] = False  # nothing moved: nothing was missed
             batch.reject(row, Reason.DUPLICATE, "the same time and cumulative values came before")
@@ -296,7 +296,7 @@ class Doubts:
             return self.confirmations * (1 + int(memory.units[i]))
         last = seen_of(memory.last[i])
         if first.reason == Reason.BEYOND_LIMITS.value and last.total > 0 and leaps(last, first.seen):
-            return self.confirmations * (1 + min(int(memory.kept[i]), SETTLED))
+            return self.confirmations * (1 + min(int(memory.accepted[i]), SETTLED))
         return self.confirmations
 
     def _against(self, i: int, run: list[Held]) -> int:
@@ -388,7 +388,7 @@ class Doubts:
         if wrong:
             memory.units[i] = 0
             memory.unit_open[i] = False
-            memory.limits_day[i] = 0
+            memory.limits_close[i] = math.nan
             memory.learn_limit(i, run[-1].seen.last_close)
         if run[0].story in (Story.UNIT, Story.NEW_UNIT):
             memory.units[i] = 0

@@ -134,7 +134,10 @@ def shares_of(volume_lots: Ints, pvolume: Ints, lot: Ints | int = SHARES_PER_LOT
     There the lots decide, because ``pvolume`` is 0 in old builds and lots for some products; unless the lots are 0.
     """
     from_lots = volume_lots * lot
-    guarded = (np.abs(from_lots - pvolume) > lot) | ((pvolume <= volume_lots) & (pvolume != from_lots))
+    above = pvolume - from_lots
+    if above.min(initial=0) >= 0 and (above < lot).all():  # nearly always: lots are whole
+        return pvolume.copy(), np.zeros(len(pvolume), np.bool_)
+    guarded = (np.abs(above) > lot) | ((pvolume <= volume_lots) & (pvolume != from_lots))
     return np.where(guarded & (volume_lots > 0), from_lots, pvolume), guarded
 
 
@@ -149,6 +152,11 @@ def unit_mismatch(
     slack = 100.0 + 0.005 * units + slack_units * high + share * high * units
     outside = (amount < low * units - slack) | (amount > high * units + slack)
     return outside & (low > 0)
+
+
+def is_outside(first: int, last: int) -> bool:
+    """Whether any of these minutes of a day lies outside the session."""
+    return bool(_OUTSIDE_SESSION[first : last + 1].any())
 
 
 def outside_session(time_ms: Ints) -> Bools:
