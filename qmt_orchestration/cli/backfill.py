@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ import typer
 from qmt_orchestration.cli.access import MISUSE, DataDir, fail, has_warehouse, no_warehouse, settings_of
 from qmt_orchestration.cli.days import trading_span
 from qmt_orchestration.cli.terminal import say, say_json
-from qmt_orchestration.client.symbols import normalize_all
+from qmt_orchestration.client.symbols import nearest, normalize_all
 from qmt_orchestration.local import engines
 from qmt_orchestration.warehouse.migrate import migrate
 
@@ -36,6 +37,7 @@ def backfill(
     """
     from dagster import DagsterExecutionInterruptedError
 
+    from qmt_orchestration.client.api import known_symbols
     from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, materialize_days
     from qmt_orchestration.orchestration.jobs import RECONCILE_DAY
 
@@ -47,6 +49,8 @@ def backfill(
     try:
         with engines.ensure(settings) as ready:
             migrate(ready)
+            if wanted:
+                _require_known(wanted, known_symbols(ready))
             job = RECONCILE_DAY if history or wanted else FROM_WHAT_THERE_IS
             outcome = materialize_days(ready, days, say, job=job, symbols=wanted)
     except ValueError as error:  # a day before the first partition
@@ -67,3 +71,12 @@ def backfill(
         say(f"qmt backfill: {failure['day']}: {failure['error']}")
     say_json({**outcome, "cost": cost})
     raise typer.Exit(1 if outcome["failed_runs"] else 0)
+
+
+def _require_known(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """End the command at a symbol that is unknown; a warehouse that knows none yet leaves it to the gateway."""
+    for symbol in wanted:
+        if known and symbol not in known:
+            close = nearest(symbol, known)
+            hint = f": the nearest are {', '.join(close)}" if close else ""
+            fail(f"no instrument {symbol} is known{hint}", MISUSE)

@@ -18,7 +18,10 @@ from qmt_orchestration.warehouse.recordings import RecordingError
 def validate(
     folder: Annotated[Path | None, typer.Argument(help="Folder of recordings [env QMT_RECORDINGS_DIR]")] = None,
 ) -> None:
-    """Hold recorded data against our bars: ticks to bars, and a vendor's minutes to its other periods."""
+    """Hold recorded data against our bars: ticks to bars, and a vendor's minutes to its other periods.
+
+    Ticks pass the feed's checks first: what these reject is named and in no bar.
+    """
     settings = settings_of()
     chosen = folder or settings.recordings_dir
     if chosen is None:
