@@ -228,6 +228,18 @@ def test_ticks_that_a_live_feed_would_reject_are_named_and_spoil_no_bar(settings
     assert "300750.SZ 2025-06-05 10:00:33" in told[0]
 
 
+def test_bars_go_on_where_the_counters_of_the_terminal_begin_again(settings: Settings, tmp_path: Path) -> None:
+    """Volume and amount from 0 in the middle of the day: right minutes, what was traded at the restart is in none."""
+    whole = [tick(f"10:{n:02d}:30", 10.0, 1000 + 300 * n, symbol=AFTER_HOURS) for n in range(40)]
+    again = [
+        {**t, "volume": t["volume"] - 67, "pvolume": t["pvolume"] - 6700, "amount": t["amount"] - 67_000.0}
+        for t in whole[20:]
+    ]
+    end = {**again[-1], "time": DAY[2]["time"]}
+    report = validate(write_ticks(tmp_path, ticks=[DAY[0], *whole[:20], *again, end]), settings)
+    assert (wrong(report), rates(report)[ACCEPTED]) == ([], (42, 42))
+
+
 def test_an_opening_call_that_moves_fails(settings: Settings, tmp_path: Path) -> None:
     """Nothing contradicts it, but a call has one price: the oracle is able to fail."""
     moves = tick("09:29:58", 10.2, 1200, high=10.2, low=10.0, symbol=AFTER_HOURS)
