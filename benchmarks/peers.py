@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.common import cpu_seconds, engine_process, fresh, resident_mb
 from benchmarks.report import Figure
+from qmt_orchestration.feed.recorded import checked
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect
 from qmt_orchestration.warehouse.recordings import read_ticks
@@ -47,7 +48,7 @@ def run(quick: bool) -> list[Figure]:
     files = sorted(Path(folder).glob("ticks_*.parquet")) if folder else []
     if not files:
         raise RuntimeError("expected recordings ticks_*.parquet, found none: set QMT_RECORDINGS_DIR to their folder")
-    recorded = pa.concat_tables([read_ticks(file).table for file in files])
+    recorded = pa.concat_tables([checked(read_ticks(file).table)[0] for file in files])
     copies = 1 if quick else 30
     python = _environment()
     with TemporaryDirectory(prefix="qmt-peers-") as scratch, fresh() as settings:

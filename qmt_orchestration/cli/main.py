@@ -87,7 +87,7 @@ def replay(
         account = play(settings, files, speed=speed, materialize=materialize_days, progress=progress)
     except (ReplayError, RecordingError, ValueError, EngineError) as error:
         say(f"\nqmt replay: {error}" if live else f"qmt replay: {error}")
-        raise typer.Exit(1) from None
+        raise typer.Exit(MISUSE if isinstance(error, RecordingError) else 1) from None
     except KeyboardInterrupt:
         say("\nqmt replay: interrupted; what was stored stays, and playing the same files again changes none of it")
         raise typer.Exit(130) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import math
 import time
+from collections.abc import Sequence
 from datetime import datetime
 from datetime import time as Time
 from typing import Annotated, Any, NoReturn
@@ -25,7 +26,7 @@ from qmt_orchestration.cli.access import (
 )
 from qmt_orchestration.cli.days import trading_day, trading_span
 from qmt_orchestration.cli.terminal import say, say_json
-from qmt_orchestration.client.symbols import normalize_all
+from qmt_orchestration.client.symbols import nearest, normalize_all
 from qmt_orchestration.local import engines
 from qmt_orchestration.market.sessions import MINUTE_LABELS, SHANGHAI
 from qmt_orchestration.warehouse.client import connect, load_sql
@@ -92,6 +93,7 @@ def backfill(
     """
     from dagster import DagsterExecutionInterruptedError
 
+    from qmt_orchestration.client.api import known_symbols
     from qmt_orchestration.orchestration.backfill import FROM_WHAT_THERE_IS, materialize_days
     from qmt_orchestration.orchestration.jobs import RECONCILE_DAY
 
@@ -103,6 +105,8 @@ def backfill(
     try:
         with engines.ensure(settings) as ready:
             migrate(ready)
+            if wanted:
+                _require_known(wanted, known_symbols(ready))
             job = RECONCILE_DAY if history or wanted else FROM_WHAT_THERE_IS
             outcome = materialize_days(ready, days, say, job=job, symbols=wanted)
     except ValueError as error:  # a day before the first partition
@@ -121,6 +125,15 @@ def backfill(
     }
     say_json({**outcome, "cost": cost})
     _end(outcome)
+
+
+def _require_known(wanted: Sequence[str], known: Sequence[str]) -> None:
+    """End the command at a symbol that is unknown; a warehouse that knows none yet leaves it to the gateway."""
+    for symbol in wanted:
+        if known and symbol not in known:
+            close = nearest(symbol, known)
+            hint = f": the nearest are {', '.join(close)}" if close else ""
+            fail(f"no instrument {symbol} is known{hint}", MISUSE)
 
 
 def override_bar(

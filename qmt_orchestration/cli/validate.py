@@ -11,14 +11,17 @@ from rich.table import Table
 from qmt_orchestration.cli.access import FOUND, MISUSE, NOTHING, fail, settings_of
 from qmt_orchestration.cli.terminal import screen
 from qmt_orchestration.market.recordings import RecordingError
-from qmt_orchestration.warehouse.validate import MatchRates
-from qmt_orchestration.warehouse.validate import validate as validate_folder
+from qmt_orchestration.services.validate import MatchRates
+from qmt_orchestration.services.validate import validate as validate_folder
 
 
 def validate(
     folder: Annotated[Path | None, typer.Argument(help="Folder of recordings [env QMT_RECORDINGS_DIR]")] = None,
 ) -> None:
-    """Compare recorded data with our bars: ticks to bars, and a vendor's minutes to its other periods."""
+    """Compare recorded data with our bars: ticks to bars, and a vendor's minutes to its other periods.
+
+    Ticks pass the feed's checks first: what these reject is named and in no bar.
+    """
     settings = settings_of()
     chosen = folder or settings.recordings_dir
     if chosen is None:

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from qmt_orchestration.feed.doubts import Held
-from qmt_orchestration.feed.memory import COLUMNS, RECENT, DayState, Memory, Seen, number_day, seen_of
+from qmt_orchestration.feed.memory import COLUMNS, RECENT, Carry, DayState, Memory, Seen, number_day, seen_of
 from qmt_orchestration.feed.spool import Spool
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.instruments import LOT_CANDIDATES
@@ -46,6 +46,7 @@ class Known:
     states: dict[str, DayState] = field(default_factory=dict)
     positions: dict[str, str] = field(default_factory=dict)
     held: dict[str, list[Held]] = field(default_factory=dict)
+    carry: dict[str, Carry] = field(default_factory=dict)
 
     def apply(self, table: pa.Table) -> None:
         """Take in published ticks (TICK_SCHEMA); those of other days are passed over."""
@@ -83,9 +84,9 @@ def save(settings: Settings, memory: Memory, positions: dict[str, str], *, gap: 
 
     *gap*: a gap was just found and nothing after it is published yet: say only that every symbol needs a baseline.
     """
-    count = len(memory.kept)
-    rows = np.arange(count) if gap else np.flatnonzero((memory.kept > 0) | memory.baseline)
-    kept = np.zeros(count, np.int64) if gap else np.minimum(memory.kept, _DEPTH)
+    count = len(memory.accepted)
+    rows = np.arange(count) if gap else np.flatnonzero((memory.accepted > 0) | memory.baseline)
+    kept = np.zeros(count, np.int64) if gap else np.minimum(memory.accepted, _DEPTH)
     place = np.repeat(memory.accepted[rows] - kept[rows], kept[rows]) + _count_up(kept[rows])
     ticks = memory.recent[np.repeat(rows, kept[rows]), place % RECENT]
     about = {"feed": settings.feed, "day": number_day(memory.day).isoformat(), "covered_ms": memory.covered_ms}
@@ -98,7 +99,9 @@ def save(settings: Settings, memory: Memory, positions: dict[str, str], *, gap: 
             "lot": np.where(memory.lot[rows] == memory.universe.lot[rows], 0, memory.lot[rows]),
             "units": memory.units[rows],
         }
-    ).replace_schema_metadata({"about": json.dumps({**about, "positions": positions, "held": held})})
+    ).replace_schema_metadata(
+        {"about": json.dumps({**about, "positions": positions, "held": held, "carry": memory.carry})}
+    )
     path = path_of(settings)
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_suffix(".new")
@@ -132,6 +135,7 @@ def load(settings: Settings, today: date) -> Known:
             )
             at += row["ticks"]
         known.held = {symbol: [Held.of(one) for one in run] for symbol, run in about["held"].items()}
+        known.carry = {symbol: Carry(*one) for symbol, one in about["carry"].items()}
         known.covered_ms, known.positions = about["covered_ms"], about["positions"]
     except FileNotFoundError:
         return known

@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from qmt_orchestration.feed.doubts import PRICE_EPS, Batch, Doubts, Released, mismatch, units_of
-from qmt_orchestration.feed.memory import COLUMNS, FIRST_START_MINUTE, LAST, SETTLED, Seen, number_day
+from qmt_orchestration.feed.compare import PRICE_EPS, mismatch
+from qmt_orchestration.feed.doubts import Batch, Doubts, Released
+from qmt_orchestration.feed.memory import COLUMNS, FIRST_START_MINUTE, LAST, SETTLED, Seen, number_day, units_of
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.quality import CODE, REASONS, Reason
@@ -20,6 +21,11 @@ HELD: Final = 255
 _TIME, _TOTAL, _AMOUNT, _HIGH, _LOW, _CLOSE, _SLACK = (
     LAST[name] for name in ("time", "total", "amount", "high", "low", "last_close", "slack")
 )
+#: Where a column of `Checks.rows` is that of the payload; the others follow from it.
+_GIVEN: Final = (
+    *((LAST[name], name) for name in ("time", "volume", "pvolume", "amount", "high", "low")),
+    (_CLOSE, "lastClose"),
+)
 Bools = npt.NDArray[np.bool_]
 Ids = npt.NDArray[np.int64]
 
@@ -27,8 +33,9 @@ Ids = npt.NDArray[np.int64]
 class Checks:
     """The readable ticks of one call of `feed.edge.Edge.process`, as columns.
 
-    After `run`: *reason* (code of `Reason`, 0 = accepted, `HELD`) and *flags* of each row, *detail* of some, and
-    *released*: what became of earlier rows. *row*, *record*: a row as columns, and as a row of the rejected.
+    After `run`: *reason* (code of `Reason`, 0 = accepted, `HELD`) and *flags* of each row, *detail* of some, *carried*:
+    rows whose counters are others than they came with, *released*: what became of earlier rows. *row*, *record*: a row
+    as columns, and as a row of the rejected.
     """
 
     def __init__(
@@ -51,25 +58,54 @@ class Checks:
         self.reason = np.zeros(len(self.ids), np.uint8)
         self.flags = np.zeros(len(self.ids), np.uint32)
         self.detail: dict[int, str] = {}
+        self.carried: dict[int, Seen] = {}
         self.released = Released()
         self._batch = Batch(self._seen, self._prices, row, record, self._reject, self._hold, self._accept)
 
     def run(self) -> None:
         """Fill `reason` and `flags`, and carry the memory on."""
         values, universe = self.values, self.memory.universe
-        quality.value_reasons(values, self.reason)
+        self.rows = np.zeros((len(self.ids), len(COLUMNS)))  #: as `Memory.last` keeps them
+        for k, name in _GIVEN:
+            self.rows[:, k] = values[name]
+        price, opened, times = values["lastPrice"], values["open"], values["time"]
+        lot = self.memory.lot[self.ids]
         self.priced = universe.priced[self.ids]
-        self.shares, self.guarded = quality.shares_of(values["volume"], values["pvolume"], self.memory.lot[self.ids])
-        self._mark(self.shares >= quality.MAX_VOLUME, Reason.VOLUME_TOO_LARGE)
-        self.days = quality.local_day(values["time"])
-        self.flags[quality.outside_session(values["time"])] |= np.uint32(TickFlag.OUTSIDE_SESSION)
-        early = quality.minute_of_day(values["time"]) < quality.FIRST_TRADE_MINUTE
-        if early.any():
-            self._mark(early & (self.shares > 0) & self.priced, Reason.BAD_TIME)
+        self.shares, self.guarded = quality.shares_of(values["volume"], values["pvolume"], lot)
+        self.rows[:, _TOTAL] = self.shares
+        if self.guarded.any():
+            self.rows[:, _SLACK] = self.guarded * lot
+            self.flags[self.guarded & self.priced] |= np.uint32(TickFlag.LOTS_GUARD)
+        self.days = quality.local_day(times)
+        least, most = self.rows.min(axis=0), self.rows.max(axis=0)
+        volumes = max(most[LAST["volume"]], most[LAST["pvolume"]], most[_TOTAL])
+        plain = least.min() >= 0 and opened.min() >= 0 and price.min() > 0 and volumes < quality.MAX_VOLUME
+        plain = plain and most.max() < np.inf and opened.max() + price.max() < np.inf
+        if not (plain and self._of_a_session(int(least[_TIME]), int(most[_TIME]))):
+            self._check_values()
         if self.now is not None:
             self._check_clock(self.now)
-        self._check_days()
-        self.flags[self.guarded & self.priced] |= np.uint32(TickFlag.LOTS_GUARD)
+        if most[_TIME] < (self.memory.day + 1) * quality.DAY_MS - quality.SHANGHAI_OFFSET_MS:
+            self._check_stretch(0, len(self.ids))
+        else:
+            self._check_days()
+
+    @staticmethod
+    def _of_a_session(first_ms: int, last_ms: int) -> bool:
+        """Whether both times are of one session, after the opening call's match."""
+        if not quality.EARLIEST_MS <= first_ms <= last_ms < quality.LATEST_MS:
+            return False
+        day, since = divmod(first_ms + quality.SHANGHAI_OFFSET_MS, quality.DAY_MS)
+        first, last = since // 60_000, (last_ms + quality.SHANGHAI_OFFSET_MS - day * quality.DAY_MS) // 60_000
+        return quality.FIRST_TRADE_MINUTE <= first <= last < 1440 and not quality.is_outside(first, last)
+
+    def _check_values(self) -> None:
+        """What a tick shows by itself, one at a time."""
+        quality.value_reasons(self.values, self.reason)
+        self._mark(self.shares >= quality.MAX_VOLUME, Reason.VOLUME_TOO_LARGE)
+        minutes = quality.minute_of_day(self.values["time"])
+        self.flags[quality.outside_session(self.values["time"])] |= np.uint32(TickFlag.OUTSIDE_SESSION)
+        self._mark((minutes < quality.FIRST_TRADE_MINUTE) & (self.shares > 0) & self.priced, Reason.BAD_TIME)
 
     def _check_clock(self, now: int) -> None:
         """Nothing comes from the future. A clock of ours that is slow shows in most ticks and is allowed for."""
@@ -113,7 +149,7 @@ class Checks:
     def _is_of_the_day_before(self, row: int) -> bool:
         """Whether a recorded tick goes on with its symbol's values of the day before: its date is wrong."""
         i = self.ids[row]
-        now, last = self._columns(np.array([row]))[0], self.memory.last[i]
+        now, last = self.rows[row], self.memory.last[i]
         same_close = last[_CLOSE] > 0 and abs(now[_CLOSE] - last[_CLOSE]) < PRICE_EPS
         return bool(same_close and now[_TOTAL] >= last[_TOTAL] > 0 and now[_AMOUNT] >= last[_AMOUNT])
 
@@ -121,7 +157,8 @@ class Checks:
         memory, values = self.memory, self.values
         part = slice(start, stop)
         reason = self.reason[part]
-        reason[(reason == 0) & (self.days[part] < memory.day)] = CODE[Reason.OTHER_DAY]
+        if self.days[part].min() < memory.day:
+            reason[(reason == 0) & (self.days[part] < memory.day)] = CODE[Reason.OTHER_DAY]
         rows = np.flatnonzero(reason == 0) + start
         if not len(rows):
             return
@@ -148,7 +185,7 @@ class Checks:
         ids = self.ids[order]
         first = np.ones(len(ids), np.bool_)
         first[1:] = ids[1:] != ids[:-1]
-        now = self._columns(order)
+        now = self.rows[order]
         before = memory.last[ids]
         if not first.all():
             again = ~first
@@ -157,7 +194,9 @@ class Checks:
             minute = quality.minute_of_day(self.values["time"][order])
             memory.begin_late(ids[first & (minute >= FIRST_START_MINUTE) & (now[:, _TOTAL] > 0)])
         memory.learn_limits(ids, now[:, _CLOSE])
-        bad = self._contradicts(order, ids, before, now) | memory.doubtful[ids]
+        bad = memory.doubtful[ids]
+        if not self._follows(order, ids, before, now):
+            bad |= self._contradicts(order, ids, before, now)
         if bad.any():
             doubtful = np.isin(ids, ids[bad])
             for row in order[doubtful].tolist():
@@ -178,15 +217,30 @@ class Checks:
             own = ids[young & (now[:, _TOTAL] > 0) & ~memory.unit_open[ids]]
             memory.units[own] += 1
 
-    def _columns(self, order: Ids) -> npt.NDArray[np.float64]:
-        """The rows as `Memory.last` keeps them."""
-        values = self.values
-        lots = self.guarded[order] * self.memory.lot[self.ids[order]]
-        mine = {"total": self.shares[order], "last_close": values["lastClose"][order], "slack": lots, "flags": 0}
-        out = np.empty((len(order), len(COLUMNS)))
-        for k, name in enumerate(COLUMNS):
-            out[:, k] = mine[name] if name in mine else values[name][order]
-        return out
+    def _follows(self, order: Ids, ids: Ids, before: Any, now: Any) -> bool:
+        """Whether every tick plainly follows the one before: `_contradicts` would find nothing. In a few operations
+        for all, which is what most batches need."""
+        if self.memory.universe.has_par:
+            return False
+        step = now - before
+        least, most = step.min(axis=0), step.max(axis=0)
+        if least[_TIME] <= 0 or min(least[_TOTAL], least[_AMOUNT], least[_HIGH]) < 0 or most[_LOW] > 0:
+            return False
+        if least[_CLOSE] < 0 or most[_CLOSE] > 0:
+            return False
+        high, low, total, amount = now[:, _HIGH], now[:, _LOW], now[:, _TOTAL], now[:, _AMOUNT]
+        price, opened = self.values["lastPrice"][order], self.values["open"][order]
+        up, down = self.memory.up[ids], self.memory.down[ids]
+        inside = np.minimum(np.minimum(price, opened) - low, high - np.maximum(price, opened))
+        inside = np.minimum(inside, np.minimum(up - high, low - down))  # NaN: no limits are known
+        if not (low.min() > 0 and inside.min() >= 0):
+            return False
+        worth, slack = amount - low * total, 0.005 * total + 100.0
+        if not ((worth + slack).min() >= 0 and (high * total - amount + slack).min() >= 0):
+            return False
+        units, paid = step[:, _TOTAL], step[:, _AMOUNT]
+        slack = quality.AMOUNT_SLACK_YUAN + high + quality.JUMP_SHARE * amount
+        return bool((paid - low * units + slack).min() >= 0 and (high * units - paid + slack).min() >= 0)
 
     def _contradicts(self, order: Ids, ids: Ids, before: Any, now: Any) -> Bools:
         """Where a tick needs the walk; the same conditions as in `feed.doubts`, one array operation each."""
@@ -248,12 +302,13 @@ class Checks:
         self.reason[row] = HELD
 
     def _accept(self, row: int, seen: Seen, flags: TickFlag) -> None:
-        self.flags[row] |= np.uint32(flags)
         self.shares[row], self.guarded[row] = seen.total, seen.slack > 0
-        if not self.memory.unit_open[self.ids[row]]:
-            return
-        if mismatch(seen, float(self.memory.universe.par[self.ids[row]]), 0.0):
-            self.flags[row] |= np.uint32(TickFlag.UNIT_MISMATCH)
+        if flags & TickFlag.CARRIED:
+            self.flags[row] &= ~np.uint32(TickFlag.UNIT_MISMATCH)  # it was that of the counters as they came
+            self.carried[row] = seen
+        if self.priced[row] and (self.memory.unit_open[self.ids[row]] or flags & TickFlag.CARRIED):
+            flags |= mismatch(seen, float(self.memory.universe.par[self.ids[row]]), 0.0) * TickFlag.UNIT_MISMATCH
+        self.flags[row] |= np.uint32(flags)
 
     def why(self, row: int) -> str:
         """What was expected and found of the rejected row *row*."""

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from qmt_orchestration.feed.checks import HELD, Checks
 from qmt_orchestration.feed.doubts import Doubts, Released
-from qmt_orchestration.feed.memory import Memory
+from qmt_orchestration.feed.memory import Carry, Memory, Seen
 from qmt_orchestration.feed.payload import BOOKS, FIELDS, rows_of, to_columns
 from qmt_orchestration.market import quality
 from qmt_orchestration.market.quality import REASONS, Reason
@@ -37,6 +37,7 @@ _NOTHING: Final[dict[str, Any]] = {
     **dict.fromkeys(("stockStatus", "openInt", "transactionNum"), 0),
     **{name: [0] * BOOK_LEVELS for name in BOOKS},
 }
+CARRIES: Final = Carry._fields  # names of columns too
 #: TICK_SCHEMA without what only publishing can fill.
 EDGE_SCHEMA: Final = pa.schema([field for field in TICK_SCHEMA if field.name not in ("session", "seq")])
 
@@ -157,7 +158,7 @@ class Edge:
         checks.flags[snapshots[checks.source]] |= np.uint32(TickFlag.SNAPSHOT)
         received = np.array([item.received_ms for item in items], np.int64)[checks.source]
         arrays = {
-            **columns,
+            **_with(columns, checks.carried),
             "symbol": self.memory.universe.names.take(pa.array(checks.ids)),
             "time": columns["time"].cast(_STAMP),
             "total_volume": pa.array(checks.shares),
@@ -246,6 +247,18 @@ def _record(symbol: str, tick: Any, item: Received, reason: Reason, detail: str,
         "detail": _clean(detail),
         "payload": _clean(_json(tick))[:PAYLOAD_BYTES],
     }
+
+
+def _with(columns: dict[str, pa.Array], carried: Mapping[int, Seen]) -> dict[str, pa.Array]:
+    """*columns* with the counters and ranges of the rows *carried*."""
+    if not carried:
+        return columns
+    changed = {}
+    for name in CARRIES:
+        values = columns[name].to_numpy().copy()
+        values[list(carried)] = [getattr(seen, name) for seen in carried.values()]
+        changed[name] = pa.array(values)
+    return {**columns, **changed}
 
 
 def _json(tick: Any) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from qmt_orchestration.feed.doubts import PRICE_EPS
+from qmt_orchestration.feed.compare import PRICE_EPS
 from qmt_orchestration.market.calendar import is_trading_day
 from qmt_orchestration.market.instruments import LOT_CANDIDATES, instrument_of
 from qmt_orchestration.market.quality import DAY_MS, LATEST_MS, MAX_VOLUME, SHANGHAI_OFFSET_MS, local_day

@@ -62,6 +62,37 @@ def seen_of(row: npt.NDArray[np.float64]) -> Seen:
     return Seen(*(int(v) if name in _INTEGERS else v for name, v in zip(COLUMNS, values, strict=True)))
 
 
+class Carry(NamedTuple):
+    """What the terminal's counters had reached when they began again in mid-session (high, low: 0 = they go on)."""
+
+    volume: int = 0
+    pvolume: int = 0
+    amount: float = 0.0
+    high: float = 0.0
+    low: float = 0.0
+
+    def __call__(self, seen: Seen, lot: int) -> Seen:
+        """*seen* as if the counters had gone on."""
+        volume, pvolume = seen.volume + self.volume, seen.pvolume + self.pvolume
+        total, guarded = units_of(volume, pvolume, lot)
+        return seen._replace(
+            volume=volume,
+            pvolume=pvolume,
+            amount=round(seen.amount + self.amount, 4),
+            total=total,
+            high=max(seen.high, self.high),
+            low=min(seen.low, self.low) if self.low else seen.low,
+            slack=lot if guarded else 0,
+        )
+
+
+def units_of(volume: int, pvolume: int, lot: int) -> tuple[int, bool]:
+    """`quality.shares_of` for one tick."""
+    from_lots = volume * lot
+    guarded = abs(from_lots - pvolume) > lot or (pvolume <= volume and pvolume != from_lots)
+    return (from_lots if guarded and volume else pvolume), guarded
+
+
 @dataclass
 class DayState:
     """What is known of one symbol's day: accepted ticks (newest last), and whether its next tick is a baseline."""
@@ -101,6 +132,7 @@ class Memory:
         self.assess = True  #: the next ticks decide whether there was a gap
         self.exempt: npt.NDArray[np.bool_] | None = None  #: symbols that the next gap does not concern
         self.held: dict[str, list[Any]] = {}  #: ticks that wait for the next one (`feed.doubts.Held`), by symbol
+        self.carry: dict[str, Carry] = {}  #: symbols whose counters began again today
         self.leads: deque[npt.NDArray[np.int64]] = deque(maxlen=16)  #: times of new ticks less our clock, by batch
         self._allocate(universe)
 
@@ -109,17 +141,16 @@ class Memory:
         self.universe = universe
         self.last = np.zeros((count, len(COLUMNS)))  #: the last accepted tick, columns COLUMNS; time 0 = none yet
         self.recent = np.zeros((count, RECENT, len(COLUMNS)))  #: the last accepted ticks, a ring
-        self.accepted = np.zeros(count, np.int64)  #: how many ticks the ring has taken today
-        self.kept = np.zeros(count, np.int64)  #: how many of them are still in the ring
+        self.accepted = np.zeros(count, np.int64)  #: how many ticks the ring has taken
         self.baseline = np.zeros(count, np.bool_)
         self.lot = universe.lot.copy()
         self.units = np.zeros(count, np.int64)  #: accepted ticks whose amount agreed with the unit, up to SETTLED
         self.unit_open = np.zeros(count, np.bool_)  #: no unit fits this symbol today: mismatches are only flagged
         self.up = np.full(count, np.nan)
         self.down = np.full(count, np.nan)
-        self.limits_day = np.zeros(count, np.int64)
-        self.limits_close = np.zeros(count)  #: previous close from which the limits were taken
-        self.doubtful = np.array([symbol in self.held for symbol in universe.symbols], np.bool_)
+        self.limits_close = np.full(count, np.nan)  #: previous close from which the limits were taken; NaN = none yet
+        #: symbols whose ticks `feed.doubts` decides about one by one
+        self.doubtful = np.array([s in self.held or s in self.carry for s in universe.symbols], np.bool_)
         self.certain = np.zeros(count, np.bool_)  #: the limits are the terminal's own, of this day
 
     def set_universe(self, universe: Universe) -> None:
@@ -135,12 +166,13 @@ class Memory:
 
     def recent_of(self, i: int, depth: int = RECENT) -> list[Seen]:
         """Accepted ticks of symbol *i*, newest last."""
-        count, newest = min(int(self.kept[i]), depth), int(self.accepted[i])
+        newest = int(self.accepted[i])
+        count = min(newest, depth, RECENT)
         return [seen_of(self.recent[i, k % RECENT]) for k in range(newest - count, newest)]
 
     def put_recent(self, i: int, ticks: Sequence[Seen]) -> None:
         """Make *ticks* (newest last) all that is known of symbol *i*'s day."""
-        self.accepted[i] = self.kept[i] = 0
+        self.accepted[i] = 0
         self.last[i] = 0
         for tick in ticks[-RECENT:]:
             self.accept(i, tick)
@@ -150,7 +182,6 @@ class Memory:
         self.last[i] = tick
         self.recent[i, self.accepted[i] % RECENT] = tick
         self.accepted[i] += 1
-        self.kept[i] = min(self.kept[i] + 1, RECENT)
 
     def accept_all(self, ids: npt.NDArray[np.int64], first: npt.NDArray[np.bool_], rows: Any) -> None:
         """Remember accepted ticks (*rows*: one per tick, COLUMNS), sorted by symbol; *first*: a symbol's first one."""
@@ -158,7 +189,6 @@ class Memory:
             self.last[ids] = rows
             self.recent[ids, self.accepted[ids] % RECENT] = rows
             self.accepted[ids] += 1
-            self.kept[ids] = np.minimum(self.kept[ids] + 1, RECENT)
             return
         starts = np.flatnonzero(first)
         counts = np.diff(starts, append=len(ids))
@@ -167,7 +197,6 @@ class Memory:
         place = np.arange(len(ids)) - np.repeat(starts, counts) + self.accepted[ids]
         self.recent[ids, place % RECENT] = rows
         self.accepted[own] += counts
-        self.kept[own] = np.minimum(self.kept[own] + counts, RECENT)
 
     def _take(self, states: Mapping[str, DayState]) -> None:
         for symbol, state in states.items():
@@ -178,18 +207,27 @@ class Memory:
                 self.lot[i] = state.lot or self.universe.lot[i]
 
     def restore(
-        self, day: date, covered_ms: int, states: Mapping[str, DayState], held: Mapping[str, list[Any]] | None = None
+        self,
+        day: date,
+        covered_ms: int,
+        states: Mapping[str, DayState],
+        held: Mapping[str, list[Any]],
+        carry: Mapping[str, Carry],
     ) -> None:
         """Take over what an earlier process knew of *day*."""
         self.day, self.covered_ms = day_number(day), covered_ms
-        self.held = {symbol: run for symbol, run in (held or {}).items() if symbol in self.universe.ids}
-        self.doubtful[[self.universe.ids[symbol] for symbol in self.held]] = True
+        ids = self.universe.ids
+        self.held = {symbol: run for symbol, run in held.items() if symbol in ids}
+        self.carry = {symbol: one for symbol, one in carry.items() if symbol in ids}
+        self.doubtful[[ids[symbol] for symbol in (*self.held, *self.carry)]] = True
         self._take(states)
 
     def begin_day(self, day: int) -> None:
         """A new trading day (days since 1970-01-01): cumulatives start from 0, coverage and units are judged again."""
-        for array in (self.last, self.accepted, self.kept, self.baseline, self.units, self.unit_open):
+        self.carry = {}
+        for array in (self.last, self.accepted, self.baseline, self.units, self.unit_open, self.doubtful):
             array.fill(0)
+        self.limits_close.fill(np.nan)
         self.lot[:] = self.universe.lot
         self.day, self.covered_ms, self.assess, self.exempt = day, 0, True, None
 
@@ -212,7 +250,7 @@ class Memory:
 
     def begin_late(self, ids: npt.NDArray[np.int64]) -> None:
         """These symbols have traded already: the first tick of the day of those not seen before is a baseline."""
-        self.baseline[ids[self.kept[ids] == 0]] = True
+        self.baseline[ids[self.accepted[ids] == 0]] = True
 
     def lead_ms(self) -> int:
         """How far this machine's clock is behind the market's, ms, from the newest ticks (`leads`).
@@ -227,16 +265,15 @@ class Memory:
 
     def learn_limits(self, ids: npt.NDArray[np.int64], last_close: npt.NDArray[np.float64]) -> None:
         """Make sure that the day's price limits of these symbols are known, from this previous close."""
-        unknown = (self.limits_day[ids] != self.day) | ((self.limits_close[ids] != last_close) & (last_close > 0))
-        for row in np.flatnonzero(unknown):
+        for row in np.flatnonzero(self.limits_close[ids] != last_close):
             self.learn_limit(int(ids[row]), float(last_close[row]))
 
     def learn_limit(self, i: int, last_close: float) -> None:
         """The day's limits of symbol *i* from this previous close."""
-        if self.limits_day[i] != self.day or (self.limits_close[i] != last_close and last_close > 0):
+        if np.isnan(self.limits_close[i]) or (self.limits_close[i] != last_close and last_close > 0):
             symbol, day = self.universe.symbols[i], number_day(self.day)
             self.up[i], self.down[i], self.certain[i] = self.universe.day_limits(symbol, day, last_close)
-            self.limits_day[i], self.limits_close[i] = self.day, last_close
+            self.limits_close[i] = last_close
 
 
 def clock_text(ms: int) -> str:

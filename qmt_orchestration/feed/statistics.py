@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qmt_orchestration.feed.edge import Checked
+from qmt_orchestration.market.schema import TickFlag
 
 _AHEAD_MS: Final = 2000
 _BEHIND_MS: Final = 30_000
@@ -74,7 +75,9 @@ class Statistics:
         received = outcome.table.column("received_at").to_numpy().astype("datetime64[ms]").astype(np.int64)
         self.publish_delay.add(np.maximum(now_ms - received, 0))
         if market_now_ms is not None:
-            self.market_delay.add(np.maximum(market_now_ms - times, 0))
+            # what comes with a full snapshot may be of long ago
+            changes = (outcome.table.column("flags").to_numpy() & TickFlag.SNAPSHOT) == 0
+            self.market_delay.add(np.maximum(market_now_ms - times[changes], 0))
             self.ahead_ms = max(self.ahead_ms, int(times.max()) - market_now_ms)
 
     def numbers(self, **more: float | int | str) -> dict[str, float | int | str]:

@@ -219,7 +219,7 @@ class Subscriber:
             log.warning("the simulated market starts before what it published of %s: beginning from scratch", known.day)
             return
         if known.covered_ms:
-            self.memory.restore(known.day, known.covered_ms, known.states, known.held)
+            self.memory.restore(known.day, known.covered_ms, known.states, known.held, known.carry)
             log.info(
                 "%s: %d symbols known up to %s, %d entries read after the checkpoint",
                 known.day,

@@ -73,6 +73,7 @@ PENALTIES: Final[dict[TickFlag, float]] = {
     TickFlag.OUTSIDE_SESSION: 0.2,
     TickFlag.CLOCK_SKEW: 0.2,
     TickFlag.LOTS_GUARD: 0.1,
+    TickFlag.CARRIED: 0.1,
 }
 
 
@@ -128,13 +129,16 @@ def _mark(out: npt.NDArray[np.uint8], where: Bools, reason: Reason) -> None:
 
 
 def shares_of(volume_lots: Ints, pvolume: Ints, lot: Ints | int = SHARES_PER_LOT) -> tuple[Ints, Bools]:
-    """Cumulative volume in units (*lot*: units per 手), and where the lots guard replaced ``pvolume``.
+    """Cumulative volume in units (*lot*: units per 手), and where ``volume`` and ``pvolume`` disagree.
 
-    ``pvolume`` is used only where it agrees: it is 0 in old builds and lots for some products.
+    There the lots decide, because ``pvolume`` is 0 in old builds and lots for some products; unless the lots are 0.
     """
     from_lots = volume_lots * lot
-    guarded = np.abs(from_lots - pvolume) > lot
-    return np.where(guarded, from_lots, pvolume), guarded
+    above = pvolume - from_lots
+    if above.min(initial=0) >= 0 and (above < lot).all():  # nearly always: lots are whole
+        return pvolume.copy(), np.zeros(len(pvolume), np.bool_)
+    guarded = (np.abs(above) > lot) | ((pvolume <= volume_lots) & (pvolume != from_lots))
+    return np.where(guarded & (volume_lots > 0), from_lots, pvolume), guarded
 
 
 def unit_mismatch(
@@ -148,6 +152,11 @@ def unit_mismatch(
     slack = 100.0 + 0.005 * units + slack_units * high + share * high * units
     outside = (amount < low * units - slack) | (amount > high * units + slack)
     return outside & (low > 0)
+
+
+def is_outside(first: int, last: int) -> bool:
+    """Whether any of these minutes of a day lies outside the session."""
+    return bool(_OUTSIDE_SESSION[first : last + 1].any())
 
 
 def outside_session(time_ms: Ints) -> Bools:

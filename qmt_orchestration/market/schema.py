@@ -112,6 +112,7 @@ class TickFlag(IntFlag):
     CLOCK_SKEW = 32  # time ahead of the local clock by more than the tolerance
     SNAPSHOT = 64  # came with a full snapshot or a re-seed, not as a change
     WITHDRAWN = 128  # proved wrong later: its key is published again with this bit, and bars ignore it
+    CARRIED = 256  # the terminal's counters began again in mid-session: volume and amount go on from before
 
 
 class SchemaError(ValueError):

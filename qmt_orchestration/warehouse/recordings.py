@@ -8,7 +8,6 @@ where one is needed are left out and counted.
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -21,15 +20,12 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from qmt_orchestration.market.recordings import RecordingError, is_csv, read
-from qmt_orchestration.market.schema import RECORDED_COLUMNS, TICK_SCHEMA, TICK_SCHEMA_V1, TZ, TickFlag
+from qmt_orchestration.market.schema import RECORDED_COLUMNS, TZ
 from qmt_orchestration.market.sessions import SHANGHAI, at, from_ms
-from qmt_orchestration.stream.batch import with_total_volume
 
 TICKS: Final = re.compile(r"^ticks_.*\.(parquet|csv)$")
 VENDOR: Final = re.compile(r"^bars_(\d+m|1d)_.*\.(parquet|csv)$")
 VENDOR_COLUMNS: Final = ("symbol", "frame", "open", "high", "low", "close", "vol", "amount")
-#: A symbol whose first tick of the day comes later, with volume, was recorded from the middle of the day on.
-LATEST_START_MINUTE: Final = 571
 _MARKETS: Final = {".XSHE": ".SZ", ".XSHG": ".SH"}
 
 
@@ -42,35 +38,13 @@ class Recording:
 
 
 def read_ticks(path: Path) -> Recording:
-    """A recording as TICK_SCHEMA_V1: other columns zero, received now (its TTL counts from there). Raises
-    `RecordingError`."""
+    """The RECORDED_COLUMNS of a file, times as epoch ms. Raises `RecordingError`."""
     found, problems = read(path)
     if problems:
         raise RecordingError(f"{path.name}: {'; '.join(problems)}")
-    source, left_out = _complete(found, [name for name, _ in RECORDED_COLUMNS])
-    fixed = {"received_at": int(time.time() * 1000), "session": "validate", "quality_score": 1.0}
-    arrays = []
-    for column in TICK_SCHEMA:
-        if pa.types.is_list(column.type):
-            arrays.append(pa.array([[]] * source.num_rows, column.type))
-        elif column.name in source.column_names:
-            arrays.append(source.column(column.name).cast(column.type))
-        else:
-            arrays.append(pa.array([fixed.get(column.name, 0)] * source.num_rows, column.type))
-    table = pa.table(arrays, schema=TICK_SCHEMA).select(TICK_SCHEMA_V1.names)
-    return Recording(_with_baselines(with_total_volume(table)), left_out)
-
-
-def _with_baselines(ticks: pa.Table) -> pa.Table:
-    """*ticks* with the first one of each symbol and day flagged as a baseline when the recording began in mid-session:
-    what was traded before it belongs to no minute."""
-    frame = ticks.select(["symbol", "time", "pvolume", "volume"]).to_pandas()
-    local = frame["time"].dt
-    traded = (frame["pvolume"] > 0) | (frame["volume"] > 0)
-    first = ~frame.assign(day=local.date).sort_values(["time", "pvolume"], kind="stable").duplicated(["symbol", "day"])
-    late = local.hour * 60 + local.minute >= LATEST_START_MINUTE
-    flags = (first.sort_index() & late & traded).to_numpy().astype("uint32") * int(TickFlag.BASELINE)
-    return ticks.set_column(ticks.column_names.index("flags"), TICK_SCHEMA.field("flags"), pa.array(flags))
+    names = [name for name, _ in RECORDED_COLUMNS]
+    source, left_out = _complete(found, names)
+    return Recording(source.select(names), left_out)
 
 
 def read_bars(path: Path) -> Recording:

@@ -68,6 +68,8 @@ def test_backfill_of_some_symbols_repairs_these_alone(warehouse: Any, qmt: Run, 
     assert history == [("600000.SH",)]
     assert warehouse.query("SELECT sum(vol) FROM bars_1m WHERE symbol = '600000.SH'").first_row == whole
     assert qmt("backfill", *DAY, "--symbols", "no symbol")[0] == 2
+    code, _, err = qmt("backfill", *DAY, "--symbols", "600000,600009.SH")
+    assert (code, "no instrument 600009.SH" in err, "600000.SH" in err) == (2, True, True)
 
 
 def test_a_bar_is_replaced_by_hand_with_a_trace_and_taken_back(warehouse: Any, qmt: Run) -> None:

@@ -260,7 +260,7 @@ def test_what_is_held_and_what_can_be_withdrawn_survive_a_restart(settings: Sett
     checkpoint.save(settings, before.memory, {})
     known = checkpoint.load(settings, number_day(before.memory.day))
     after = Edge(Memory(Universe([symbol]), 60.0), by_first_tick=True)
-    after.memory.restore(known.day, known.covered_ms, known.states, known.held)
+    after.memory.restore(known.day, known.covered_ms, known.states, known.held, known.carry)
     after.memory.assess = False
     outcomes += [after.process([Received(1, {symbol: t})], None) for t in ticks[12:]]
     assert net(outcomes) == (keys([*ticks[:9], *ticks[10:]]), 1)

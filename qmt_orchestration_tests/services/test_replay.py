@@ -112,7 +112,7 @@ def test_a_recording_with_wrong_columns_is_refused_by_name_before_anything_is_wr
     broken = recording().drop(columns=["pvolume"]).assign(amount="much")
     broken.to_parquet(tmp_path / "ticks.parquet")
     done = qmt("replay", str(tmp_path / "ticks.parquet"), data_dir=tmp_path / "data")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "pvolume" in done.stderr
     assert "amount" in done.stderr
     assert "Traceback" not in done.stderr

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from qmt_orchestration.feed.recorded import checked
 from qmt_orchestration.market.sessions import at
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars, upgrade
@@ -123,7 +124,7 @@ def test_the_first_editions_days_are_brought_over_with_the_bars_they_had(now: An
 def test_recorded_days_have_the_same_bars_of_every_period(clickhouse: Any, settings: Settings) -> None:
     days = [date(2022, 6, 1), date(2023, 2, 1)]
     for day in days:
-        clickhouse.insert_arrow("ticks", read_ticks(recordings() / f"ticks_{day:%Y%m%d}.parquet").table)
+        clickhouse.insert_arrow("ticks", checked(read_ticks(recordings() / f"ticks_{day:%Y%m%d}.parquet").table)[0])
         bars.finalize(clickhouse, day)
         for period in ("5m", "30m", "1d"):
             bars.roll_up(clickhouse, day, period)

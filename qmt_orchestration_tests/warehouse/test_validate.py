@@ -9,13 +9,14 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from qmt_orchestration.feed.recorded import checked
 from qmt_orchestration.market.recordings import RecordingError
 from qmt_orchestration.market.schema import RECORDED_COLUMNS
 from qmt_orchestration.market.sessions import SHANGHAI
+from qmt_orchestration.services.validate import ACCEPTED, MatchRates, validate
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.recordings import VENDOR_COLUMNS, read_ticks
-from qmt_orchestration.warehouse.validate import MatchRates, validate
 from qmt_orchestration_tests.helpers import recordings
 from qmt_orchestration_tests.warehouse.market_day import Tick, table, tick
 from qmt_orchestration_tests.warehouse.oracle import day_bars
@@ -37,7 +38,7 @@ DAY = [
     tick("09:25:00", 10.0, 1000, symbol=AFTER_HOURS),
     tick("10:00:30", 10.4, 1500, symbol=AFTER_HOURS),
     tick("15:00:03", 10.1, 9000, high=10.4, symbol=AFTER_HOURS),
-    tick("15:20:00", 10.1, 9900, symbol=AFTER_HOURS),
+    tick("15:20:00", 10.1, 9900, high=10.4, symbol=AFTER_HOURS),
 ]
 
 
@@ -103,7 +104,7 @@ def test_the_recordings_come_out_right(settings: Settings) -> None:
 def test_recorded_bars_equal_the_independent_derivation_in_all_fields(clickhouse: Any) -> None:
     paths = sorted(recordings().glob("ticks_*.parquet"))
     for path in paths:
-        found = read_ticks(path).table
+        found = checked(read_ticks(path).table)[0]
         clickhouse.insert_arrow("ticks", found)
         frame = found.select(["symbol", "time", *COLUMNS]).to_pandas()
         local = frame["time"]
@@ -126,7 +127,8 @@ def test_recorded_bars_equal_the_independent_derivation_in_all_fields(clickhouse
 def test_ticks_alone_are_checked_and_the_absence_of_vendor_bars_is_told(settings: Settings, tmp_path: Path) -> None:
     report = validate(write_ticks(tmp_path), settings)
     assert report.ok
-    assert set(rates(report).values()) == {(1, 1)}
+    assert rates(report).pop(ACCEPTED) == (4, 4)
+    assert {found for name, found in rates(report).items() if name != ACCEPTED} == {(1, 1)}
     assert any("rollups were not checked" in text for text in report.notes)
 
 
@@ -212,10 +214,38 @@ def test_a_daily_bar_beyond_the_rounding_of_its_minutes_fails(settings: Settings
     ]
 
 
-def test_a_day_high_that_no_bar_can_have_fails(settings: Settings, tmp_path: Path) -> None:
-    """The last snapshot's high falls below an earlier one: the oracle is able to fail."""
-    report = validate(write_ticks(tmp_path, ticks=[*DAY[:2], {**DAY[2], "high": 10.2}, DAY[3]]), settings)
-    assert wrong(report) == ["ticks, full days: high", "ticks, full days: daily row = last snapshot"]
+def test_ticks_that_a_live_feed_would_reject_are_named_and_spoil_no_bar(settings: Settings, tmp_path: Path) -> None:
+    wrong_ones = [
+        tick("10:00:33", 10.2, 1600, symbol=AFTER_HOURS),  # the day's high falls
+        tick("10:00:36", 10.4, 160_000, symbol=AFTER_HOURS, amount=16_000.0),  # shares given as lots
+        tick("10:00:30", 10.4, 1500, symbol=AFTER_HOURS),  # a repeat
+    ]
+    report = validate(write_ticks(tmp_path, ticks=[*DAY[:2], *wrong_ones, *DAY[2:]]), settings)
+    assert wrong(report) == []
+    assert report.ok
+    assert rates(report)[ACCEPTED] == (5, 7)
+    told = [note for note in report.notes if "rejected" in note]
+    assert [("backward_range" in note, "amount_contradicts" in note) for note in told] == [(True, False), (False, True)]
+    assert "300750.SZ 2025-06-05 10:00:33" in told[0]
+
+
+def test_bars_go_on_where_the_counters_of_the_terminal_begin_again(settings: Settings, tmp_path: Path) -> None:
+    """Volume and amount from 0 in the middle of the day: right minutes, what was traded at the restart is in none."""
+    whole = [tick(f"10:{n:02d}:30", 10.0, 1000 + 300 * n, symbol=AFTER_HOURS) for n in range(40)]
+    again = [
+        {**t, "volume": t["volume"] - 67, "pvolume": t["pvolume"] - 6700, "amount": t["amount"] - 67_000.0}
+        for t in whole[20:]
+    ]
+    end = {**again[-1], "time": DAY[2]["time"]}
+    report = validate(write_ticks(tmp_path, ticks=[DAY[0], *whole[:20], *again, end]), settings)
+    assert (wrong(report), rates(report)[ACCEPTED]) == ([], (42, 42))
+
+
+def test_an_opening_call_that_moves_fails(settings: Settings, tmp_path: Path) -> None:
+    """Nothing contradicts it, but a call has one price: the oracle is able to fail."""
+    moves = tick("09:29:58", 10.2, 1200, high=10.2, low=10.0, symbol=AFTER_HOURS)
+    report = validate(write_ticks(tmp_path, ticks=[DAY[0], moves, *DAY[1:]]), settings)
+    assert wrong(report) == ["ticks, full days: 09:30 is the opening call alone"]
 
 
 def test_files_that_cannot_be_read_are_named_and_the_others_checked(settings: Settings, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """Recorded market data through the SQL of the warehouse, and how much of it comes out right (`qmt validate FOLDER`).
 
-Files are recognised by name (`warehouse.recordings`). Ticks go through the rule of a bar and are compared
-with their own snapshots, full days and parts of days apart; a vendor's finest bars go through the rollups and are
-compared with the vendor's coarser ones. All of it happens in databases that are dropped afterwards, on a private
-engine unless a server is configured.
+Files are recognised by name (`warehouse.recordings`). Ticks go through the checks of the feed, and what these accept
+through the rule of a bar; the bars are compared with the accepted snapshots, full days and parts of days apart. A
+vendor's finest bars go through the rollups and are compared with the vendor's coarser ones. All of it happens in
+databases that are dropped afterwards, on a private engine unless a server is configured.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from qmt_orchestration.feed.recorded import checked
 from qmt_orchestration.local import engines
 from qmt_orchestration.market.periods import UnknownPeriod, minutes_of
+from qmt_orchestration.market.quality import Reason
 from qmt_orchestration.market.recordings import RecordingError
+from qmt_orchestration.market.sessions import from_ms
 from qmt_orchestration.settings import Settings
 from qmt_orchestration.warehouse import bars
 from qmt_orchestration.warehouse.client import connect, load_sql
@@ -33,6 +36,7 @@ from qmt_orchestration.warehouse.recordings import TICKS, VENDOR, read_bars, rea
 #: What a day's volume usually differs from its rounded minutes by: "up to ~300 shares" in the recordings' notes.
 USUAL_SHARES: Final = 350
 _CHUNK_ROWS: Final = 500_000
+ACCEPTED: Final = "ticks: accepted by the checks of the feed, or a repeat"
 _KINDS: Final = {"full": "full days", "part": "parts of days", "idle": "no trade"}
 _TICK_CHECKS: Final = (
     "a row for every minute from the first trade on",
@@ -143,6 +147,21 @@ def _note_left_out(path: Path, count: int, report: MatchRates) -> None:
         report.notes.append(f"{path.name}: {count:,} rows without a value were left out")
 
 
+def _note_rejected(path: Path, ticks: int, rejected: list[dict[str, Any]], report: MatchRates) -> None:
+    """What the checks of the feed said of a file's ticks; a repeat is nothing wrong."""
+    reasons: dict[str, list[dict[str, Any]]] = {}
+    for row in rejected:
+        if row["reason"] != Reason.DUPLICATE.value:
+            reasons.setdefault(row["reason"], []).append(row)
+    count = sum(map(len, reasons.values()))
+    rate = report.rate(ACCEPTED, exact=False)
+    rate.total, rate.matched = rate.total + ticks, rate.matched + ticks - count
+    for reason, rows in reasons.items():
+        first = min(rows, key=lambda row: row["time"])
+        where = f"first {first['symbol']} {from_ms(first['time']):%Y-%m-%d %H:%M:%S}: {first['detail']}"
+        report.notes.append(f"{path.name}: {len(rows):,} ticks rejected, {reason}; {where}")
+
+
 @contextmanager
 def _warehouse(settings: Settings, periods: tuple[str, ...] = ()) -> Iterator[Any]:
     """A client of a database that is dropped at the end; on a private engine unless a server is configured."""
@@ -172,9 +191,11 @@ def _ticks(client: Any, paths: Iterable[Path], vendor: dict[str, pa.Table], repo
             report.unreadable.append(str(error))
             continue
         _note_left_out(path, recording.left_out, report)
-        days.update(_days(recording.table))
-        for start in range(0, recording.table.num_rows, _CHUNK_ROWS):
-            client.insert_arrow("ticks", recording.table.slice(start, _CHUNK_ROWS))
+        ticks, rejected = checked(recording.table)
+        _note_rejected(path, recording.table.num_rows, rejected, report)
+        days.update(_days(ticks))
+        for start in range(0, ticks.num_rows, _CHUNK_ROWS):
+            client.insert_arrow("ticks", ticks.slice(start, _CHUNK_ROWS))
     for kind in ("full", "part"):  # in this order in the table, and only if there are any
         for name in _TICK_CHECKS:
             report.rate(f"ticks, {_KINDS[kind]}: {name}")
@@ -184,7 +205,7 @@ def _ticks(client: Any, paths: Iterable[Path], vendor: dict[str, pa.Table], repo
         _check_day(client, day, report)
         changed = bars.finalize(client, day, None, bars.newest_frame(client, day)).rows
         same.add(changed == 0, f"{day}: {changed} rows differ")
-    report.rates = [r for r in report.rates if r.total] + [same]
+    report.rates = [r for r in report.rates if r.total] + [same] * bool(days)
     if "1m" in vendor and days:
         _compare_with_vendor(client, vendor["1m"], report)
 
