@@ -114,7 +114,7 @@ class Settings(BaseSettings):
 
     # -- the stream -------------------------------------------------------------------------------------------
     stream_shards: int = Field(1, ge=1, le=64, description="Shards of the tick stream; fixed for a deployment")
-    stream_retention_seconds: float = Field(3600.0, description="Tick batches everyone has read are kept this long")
+    stream_retention_seconds: float = Field(900.0, description="Tick batches everyone has read are kept this long")
     bars_retention_hours: float = Field(72.0, description="minute_bar_stream keeps this much, read or not")
     stream_max_payload_mb: int = Field(32, ge=1, le=64, description="Larger entries are refused before decoding")
     writer_gather_ms: int = Field(250, ge=0, le=1000, description="Inserts are this far apart while it keeps up")

@@ -63,7 +63,7 @@ def market_of(settings: Settings, redis: Any, chosen_date: str | None, speed: fl
         "sim_anchor_ms": int(time.time() * 1000),
         "sim_clock_in_redis": True,
         "sim_speed": fastest,
-        # an hour of the market's time: at 25 times its speed an hour of ours would not fit into Redis
+        # of the market's time: at 20 times its speed as much of ours would not fit into Redis
         "stream_retention_seconds": settings.stream_retention_seconds / max(fastest, 1.0),
     }
     return Market(settings.model_copy(update=update), begin, speed)
