@@ -23,6 +23,7 @@ BENCHMARKS = {
     "session_ends": "11:30 and 15:00 onto minute_bar_stream",
     "final": "minutes made final by Dagster's daemon",
     "up": "the default make up, pages open: delay, final bars, speed, processor, memory",
+    "recovery": "kill and hang of Dagster's daemon, ClickHouse, the publisher: back after",
     "week": "five sessions with nights and a weekend, few symbols: what grows",
     "runs": "a run of Dagster by itself, on SQLite and PostgreSQL; memory over 500 runs",
     "clients": "50 broadcast clients at real speed",

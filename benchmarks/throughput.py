@@ -89,8 +89,9 @@ def _subscriber(settings: Settings, ticks: int) -> list[Figure]:
         thread.start()
         wait_until(lambda: xtdata.callback, 20, "the subscriber to subscribe")
         redis_before = cpu_seconds(redis_process)
+        known = set(members.symbols)
         for moment, push in pushes(WHOLE_MARKET, 600, ticks + CHUNK_TICKS):
-            chunk.append((moment, push))
+            chunk.append((moment, {symbol: tick for symbol, tick in push.items() if symbol in known}))
             if sum(len(p) for _, p in chunk) < CHUNK_TICKS:
                 continue
             before = subscriber.stats.published
