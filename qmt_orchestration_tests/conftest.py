@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,11 @@ hypothesis_settings.load_profile("qmt")
 for _name in [name for name in os.environ if name.startswith("QMT_") and name != "QMT_RECORDINGS_DIR"]:
     del os.environ[_name]
 get_settings.cache_clear()
+
+# Started with "&" by a script, SIGINT is ignored; Dagster in this process would then leave SIGTERM ignored too, and
+# children inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 #: Files whose tests take longest, longest first: workers take whole files in this order, so that both end together.
