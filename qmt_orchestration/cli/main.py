@@ -40,7 +40,7 @@ app = typer.Typer(
 @app.command()
 def up(
     data_dir: DataDir = None,
-    symbols: Annotated[int | None, typer.Option(min=1, max=7000, help="Symbols of the simulated market")] = None,
+    symbols: Annotated[int | None, typer.Option(min=1, max=6000, help="Symbols of the simulated market")] = None,
     speed: Annotated[
         float | None, typer.Option(min=0, help="Market seconds per second; default: as fast as this machine holds")
     ] = None,
